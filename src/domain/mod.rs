@@ -1,0 +1,18 @@
+//! What sweepd knows, without doing anything: ids, times, the job's state machine, what an answer
+//! of Defender means, what to do next, and the arithmetic of the budget.
+//!
+//! Nothing here is async, reads a clock, draws a random number or knows SQL, HTTP or the JSON of
+//! the wire. Functions are total: what happened comes in as arguments, what follows comes back as
+//! a value. That is why this is the most tested room of the house.
+
+pub mod action;
+pub mod eta;
+pub mod eligibility;
+pub mod id;
+pub mod job;
+pub mod lane;
+pub mod ledger;
+pub mod lookup;
+pub mod outcome;
+pub mod sweep;
+pub mod time;
