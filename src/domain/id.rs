@@ -29,7 +29,9 @@ impl MachineId {
 }
 
 fn nibble(digit: u8) -> Option<u8> {
-    char::from(digit).to_digit(16).and_then(|value| u8::try_from(value).ok())
+    char::from(digit)
+        .to_digit(16)
+        .and_then(|value| u8::try_from(value).ok())
 }
 
 impl FromStr for MachineId {
@@ -77,8 +79,14 @@ impl FromStr for TenantName {
 
     fn from_str(text: &str) -> Result<Self, NotATenantName> {
         let fits = (1..=64).contains(&text.len())
-            && text.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-' || b == b'_');
-        if fits { Ok(Self(text.to_owned())) } else { Err(NotATenantName) }
+            && text
+                .bytes()
+                .all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-' || b == b'_');
+        if fits {
+            Ok(Self(text.to_owned()))
+        } else {
+            Err(NotATenantName)
+        }
     }
 }
 
@@ -150,7 +158,11 @@ impl AttemptId {
     /// The comment that Defender keeps with the action: the operator's words, then the mark.
     pub fn mark(self, comment: &str) -> String {
         let comment = comment.trim();
-        if comment.is_empty() { format!("[sweepd {self}]") } else { format!("{comment} [sweepd {self}]") }
+        if comment.is_empty() {
+            format!("[sweepd {self}]")
+        } else {
+            format!("{comment} [sweepd {self}]")
+        }
     }
 
     /// The attempt whose mark stands in an action's comment. The last one counts: a comment may
@@ -177,7 +189,16 @@ mod tests {
 
     #[test]
     fn what_is_no_machine_id_is_refused() {
-        for text in ["", "1e5b", &ID[1..], &format!("{ID}0"), &ID.replace('1', "g"), &ID.replace('1', "é"), &format!(" {ID}"), &"+".repeat(40)] {
+        for text in [
+            "",
+            "1e5b",
+            &ID[1..],
+            &format!("{ID}0"),
+            &ID.replace('1', "g"),
+            &ID.replace('1', "é"),
+            &format!(" {ID}"),
+            &"+".repeat(40),
+        ] {
             assert_eq!(text.parse::<MachineId>(), Err(NotAMachineId), "{text:?}");
         }
     }

@@ -6,8 +6,8 @@
 //! a value. That is why this is the most tested room of the house.
 
 pub mod action;
-pub mod eta;
 pub mod eligibility;
+pub mod eta;
 pub mod id;
 pub mod job;
 pub mod lane;

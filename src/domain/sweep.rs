@@ -1,8 +1,5 @@
 //! What a request for scans says: scan type, priority, what to do about a busy machine.
 
-use std::fmt;
-use std::str::FromStr;
-
 /// The `ScanType` of `runAntiVirusScan` (Defender documents exactly these two).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum ScanType {
@@ -70,13 +67,13 @@ macro_rules! words {
             }
         }
 
-        impl fmt::Display for $name {
-            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        impl std::fmt::Display for $name {
+            fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
                 f.pad(self.as_str())
             }
         }
 
-        impl FromStr for $name {
+        impl std::str::FromStr for $name {
             type Err = $crate::domain::sweep::UnknownWord;
 
             fn from_str(text: &str) -> Result<Self, Self::Err> {
@@ -95,8 +92,15 @@ pub(crate) use words;
 impl UnknownWord {
     /// The `word` that was read, cut to something printable, and what would have been right.
     pub fn new(word: &str, allowed: &[&str]) -> Self {
-        let word = word.chars().take(40).map(|c| if c.is_control() { ' ' } else { c }).collect();
-        Self { word, allowed: allowed.join(", ") }
+        let word = word
+            .chars()
+            .take(40)
+            .map(|c| if c.is_control() { ' ' } else { c })
+            .collect();
+        Self {
+            word,
+            allowed: allowed.join(", "),
+        }
     }
 }
 
@@ -137,7 +141,12 @@ pub fn clean_comment(comment: &str) -> Result<String, CommentTooLong> {
     if length > COMMENT_MAX {
         return Err(CommentTooLong { length });
     }
-    Ok(comment.chars().map(|c| if c.is_control() { ' ' } else { c }).collect::<String>().trim().to_owned())
+    Ok(comment
+        .chars()
+        .map(|c| if c.is_control() { ' ' } else { c })
+        .collect::<String>()
+        .trim()
+        .to_owned())
 }
 
 /// Why a comment was refused.

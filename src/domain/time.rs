@@ -105,7 +105,10 @@ mod tests {
 
     #[test]
     fn wall_times_are_written_in_utc_with_milliseconds() {
-        assert_eq!(Wall(1_729_510_009_600).rfc3339(), "2024-10-21T11:26:49.600Z");
+        assert_eq!(
+            Wall(1_729_510_009_600).rfc3339(),
+            "2024-10-21T11:26:49.600Z"
+        );
     }
 
     #[test]
