@@ -37,13 +37,8 @@ impl Clock for SystemClock {
     }
 
     fn boot(&self) -> Boot {
-        clock_gettime(ClockId::CLOCK_BOOTTIME).map_or(Boot(0), |at| {
-            Boot(
-                at.tv_sec()
-                    .saturating_mul(1000)
-                    .saturating_add(at.tv_nsec() / 1_000_000),
-            )
-        })
+        clock_gettime(ClockId::CLOCK_BOOTTIME)
+            .map_or(Boot(0), |at| Boot(at.tv_sec().saturating_mul(1000).saturating_add(at.tv_nsec() / 1_000_000)))
     }
 
     fn sleep_until(&self, at: Boot) -> BoxFuture<'_, ()> {
@@ -62,9 +57,5 @@ impl Clock for SystemClock {
 
 /// Which boot of this machine's kernel this is.
 pub fn boot_id() -> std::io::Result<BootId> {
-    Ok(BootId(
-        std::fs::read_to_string("/proc/sys/kernel/random/boot_id")?
-            .trim()
-            .to_owned(),
-    ))
+    Ok(BootId(std::fs::read_to_string("/proc/sys/kernel/random/boot_id")?.trim().to_owned()))
 }

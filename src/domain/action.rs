@@ -43,17 +43,10 @@ impl ActionStatus {
 
     /// Reads the word; case is forgiven, spelling is not.
     pub fn parse(word: &str) -> Self {
-        [
-            Self::Pending,
-            Self::InProgress,
-            Self::Succeeded,
-            Self::Failed,
-            Self::TimeOut,
-            Self::Cancelled,
-        ]
-        .into_iter()
-        .find(|status| status.as_str().eq_ignore_ascii_case(word))
-        .unwrap_or_else(|| Self::Other(word.to_owned()))
+        [Self::Pending, Self::InProgress, Self::Succeeded, Self::Failed, Self::TimeOut, Self::Cancelled]
+            .into_iter()
+            .find(|status| status.as_str().eq_ignore_ascii_case(word))
+            .unwrap_or_else(|| Self::Other(word.to_owned()))
     }
 
     /// Pending or in progress: the machine is busy.
@@ -63,10 +56,7 @@ impl ActionStatus {
 
     /// One of the four that end an action.
     pub const fn is_final(&self) -> bool {
-        matches!(
-            self,
-            Self::Succeeded | Self::Failed | Self::TimeOut | Self::Cancelled
-        )
+        matches!(self, Self::Succeeded | Self::Failed | Self::TimeOut | Self::Cancelled)
     }
 }
 
@@ -123,20 +113,10 @@ mod tests {
 
     #[test]
     fn statuses_are_read_as_documented_and_unknown_ones_kept() {
-        for word in [
-            "Pending",
-            "InProgress",
-            "Succeeded",
-            "Failed",
-            "TimeOut",
-            "Cancelled",
-        ] {
+        for word in ["Pending", "InProgress", "Succeeded", "Failed", "TimeOut", "Cancelled"] {
             let status = ActionStatus::parse(word);
             assert_eq!(status.as_str(), word);
-            assert!(
-                status.is_open() != status.is_final(),
-                "{word} is either open or final"
-            );
+            assert!(status.is_open() != status.is_final(), "{word} is either open or final");
         }
         let odd = ActionStatus::parse("Paused");
         assert_eq!(odd.as_str(), "Paused");

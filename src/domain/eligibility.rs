@@ -63,10 +63,7 @@ pub fn judge<'a>(
     let mut recent = None;
     for action in known {
         if action.status.is_open() && rules.pending_types.holds(&action.action_type) {
-            if action.origin == Origin::Ours
-                && action.scope == Some(ScanType::Quick)
-                && scan == ScanType::Full
-            {
+            if action.origin == Origin::Ours && action.scope == Some(ScanType::Quick) && scan == ScanType::Full {
                 weaker = Some(action);
                 continue;
             }
@@ -118,11 +115,7 @@ mod tests {
 
     #[test]
     fn a_foreign_pending_scan_is_skipped_or_waited_for_as_the_sweep_says() {
-        let known = [action(
-            ActionStatus::Pending,
-            Origin::Foreign,
-            ScanType::Quick,
-        )];
+        let known = [action(ActionStatus::Pending, Origin::Foreign, ScanType::Quick)];
         let judged = |on| judge(&rules(0), ScanType::Full, on, &known, Wall(0));
         assert_eq!(judged(OnPending::Skip), Verdict::SkipPending("a".into()));
         assert_eq!(judged(OnPending::Wait), Verdict::WaitFor("a".into()));
@@ -130,15 +123,8 @@ mod tests {
 
     #[test]
     fn our_own_weaker_scan_is_waited_for_and_our_equal_one_is_not() {
-        let known = [action(
-            ActionStatus::InProgress,
-            Origin::Ours,
-            ScanType::Quick,
-        )];
-        assert_eq!(
-            judge(&rules(0), ScanType::Full, OnPending::Skip, &known, Wall(0)),
-            Verdict::WaitFor("a".into())
-        );
+        let known = [action(ActionStatus::InProgress, Origin::Ours, ScanType::Quick)];
+        assert_eq!(judge(&rules(0), ScanType::Full, OnPending::Skip, &known, Wall(0)), Verdict::WaitFor("a".into()));
         assert_eq!(
             judge(&rules(0), ScanType::Quick, OnPending::Skip, &known, Wall(0)),
             Verdict::SkipPending("a".into())
@@ -150,18 +136,9 @@ mod tests {
         let mut isolate = action(ActionStatus::Pending, Origin::Foreign, ScanType::Full);
         isolate.action_type = "Isolate".into();
         let known = [isolate];
-        assert_eq!(
-            judge(&rules(0), ScanType::Full, OnPending::Skip, &known, Wall(0)),
-            Verdict::Send
-        );
-        let any = Rules {
-            pending_types: PendingTypes::Any,
-            ..rules(0)
-        };
-        assert_eq!(
-            judge(&any, ScanType::Full, OnPending::Skip, &known, Wall(0)),
-            Verdict::SkipPending("a".into())
-        );
+        assert_eq!(judge(&rules(0), ScanType::Full, OnPending::Skip, &known, Wall(0)), Verdict::Send);
+        let any = Rules { pending_types: PendingTypes::Any, ..rules(0) };
+        assert_eq!(judge(&any, ScanType::Full, OnPending::Skip, &known, Wall(0)), Verdict::SkipPending("a".into()));
     }
 
     #[test]
@@ -175,10 +152,7 @@ mod tests {
             let known = [action(ActionStatus::Succeeded, Origin::Foreign, done)];
             let skipped = judge(&rules(60), asked, OnPending::Skip, &known, now) != Verdict::Send;
             assert_eq!(skipped, expected, "{done} before {asked}");
-            assert_eq!(
-                judge(&rules(59), asked, OnPending::Skip, &known, now),
-                Verdict::Send
-            );
+            assert_eq!(judge(&rules(59), asked, OnPending::Skip, &known, now), Verdict::Send);
         }
     }
 }

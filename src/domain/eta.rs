@@ -17,21 +17,14 @@ pub fn last_call(limits: Limits, held: &[Boot], remaining: u64, now: Boot) -> Bo
     let whole_hours = remaining.saturating_sub(1) / hour;
     // Whole windows are added at the end: the schedule of one hour is that of the hour before,
     // shifted by the window.
-    let (exact, shifted) = if whole_hours > 1 {
-        (remaining - (whole_hours - 1) * hour, whole_hours - 1)
-    } else {
-        (remaining, 0)
-    };
+    let (exact, shifted) =
+        if whole_hours > 1 { (remaining - (whole_hours - 1) * hour, whole_hours - 1) } else { (remaining, 0) };
     let exact = exact.min(EXACT);
     let mut recent: VecDeque<Boot> = held.iter().copied().collect();
     let mut at = now;
     for _ in 0..exact {
         for (limit, window) in [(minute, MINUTE), (limits.per_hour.get() as usize, HOUR)] {
-            if let Some(blocking) = recent
-                .len()
-                .checked_sub(limit)
-                .and_then(|index| recent.get(index))
-            {
+            if let Some(blocking) = recent.len().checked_sub(limit).and_then(|index| recent.get(index)) {
                 at = at.max(*blocking + window + MARGIN);
             }
         }
@@ -41,9 +34,7 @@ pub fn last_call(limits: Limits, held: &[Boot], remaining: u64, now: Boot) -> Bo
         }
     }
     let window = millis(HOUR + MARGIN);
-    let shift = i64::try_from(shifted)
-        .unwrap_or(i64::MAX)
-        .saturating_mul(window);
+    let shift = i64::try_from(shifted).unwrap_or(i64::MAX).saturating_mul(window);
     at + Duration::from_millis(u64::try_from(shift).unwrap_or(0))
 }
 
@@ -53,10 +44,7 @@ mod tests {
     use std::num::NonZeroU32;
 
     fn minutes(calls: u64) -> u64 {
-        last_call(Limits::DOCUMENTED, &[], calls, Boot(0))
-            .since(Boot(0))
-            .as_secs()
-            / 60
+        last_call(Limits::DOCUMENTED, &[], calls, Boot(0)).since(Boot(0)).as_secs() / 60
     }
 
     #[test]
@@ -85,13 +73,7 @@ mod tests {
     #[test]
     fn equal_limits_are_bound_by_the_hour() {
         let one = NonZeroU32::MIN;
-        let limits = Limits {
-            per_minute: one,
-            per_hour: one,
-        };
-        assert_eq!(
-            last_call(limits, &[], 3, Boot(0)),
-            Boot(0) + (HOUR + MARGIN) * 2
-        );
+        let limits = Limits { per_minute: one, per_hour: one };
+        assert_eq!(last_call(limits, &[], 3, Boot(0)), Boot(0) + (HOUR + MARGIN) * 2);
     }
 }

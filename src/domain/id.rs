@@ -29,9 +29,7 @@ impl MachineId {
 }
 
 fn nibble(digit: u8) -> Option<u8> {
-    char::from(digit)
-        .to_digit(16)
-        .and_then(|value| u8::try_from(value).ok())
+    char::from(digit).to_digit(16).and_then(|value| u8::try_from(value).ok())
 }
 
 impl FromStr for MachineId {
@@ -79,14 +77,8 @@ impl FromStr for TenantName {
 
     fn from_str(text: &str) -> Result<Self, NotATenantName> {
         let fits = (1..=64).contains(&text.len())
-            && text
-                .bytes()
-                .all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-' || b == b'_');
-        if fits {
-            Ok(Self(text.to_owned()))
-        } else {
-            Err(NotATenantName)
-        }
+            && text.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-' || b == b'_');
+        if fits { Ok(Self(text.to_owned())) } else { Err(NotATenantName) }
     }
 }
 
@@ -158,11 +150,7 @@ impl AttemptId {
     /// The comment that Defender keeps with the action: the operator's words, then the mark.
     pub fn mark(self, comment: &str) -> String {
         let comment = comment.trim();
-        if comment.is_empty() {
-            format!("[sweepd {self}]")
-        } else {
-            format!("{comment} [sweepd {self}]")
-        }
+        if comment.is_empty() { format!("[sweepd {self}]") } else { format!("{comment} [sweepd {self}]") }
     }
 
     /// The attempt whose mark stands in an action's comment. The last one counts: a comment may

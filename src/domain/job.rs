@@ -167,17 +167,14 @@ pub struct Impossible {
 pub const fn next(state: State, event: Event) -> Result<State, Impossible> {
     Ok(match (state, event) {
         (State::Queued, Event::AttemptWritten) | (State::Sending, Event::Lost) => State::Sending,
-        (State::Queued, Event::Parked)
-        | (State::Sending, Event::Returned | Event::Absent | Event::Parked) => State::Queued,
+        (State::Queued, Event::Parked) | (State::Sending, Event::Returned | Event::Absent | Event::Parked) => {
+            State::Queued
+        }
         (State::Queued | State::Sending, Event::Skipped) => State::Skipped,
         (State::Queued | State::Sending | State::Accepted, Event::Accepted) => State::Accepted,
-        (State::Queued, Event::Withdrawn) | (State::Accepted, Event::Ended(End::Cancelled)) => {
-            State::Cancelled
-        }
+        (State::Queued, Event::Withdrawn) | (State::Accepted, Event::Ended(End::Cancelled)) => State::Cancelled,
         (State::Sending, Event::Refused) => State::Rejected,
-        (State::Sending, Event::Exhausted) | (State::Accepted, Event::Ended(End::Failed)) => {
-            State::Failed
-        }
+        (State::Sending, Event::Exhausted) | (State::Accepted, Event::Ended(End::Failed)) => State::Failed,
         (State::Sending, Event::Undecidable) => State::NeedsReview,
         (State::Accepted, Event::Ended(End::Succeeded)) => State::Succeeded,
         (State::Accepted, Event::Ended(End::TimeOut) | Event::GaveUp) => State::TimedOut,
@@ -214,24 +211,7 @@ mod tests {
         [
             (
                 State::Queued,
-                [
-                    "sending",
-                    NO,
-                    NO,
-                    NO,
-                    NO,
-                    NO,
-                    "accepted",
-                    "skipped",
-                    "queued",
-                    NO,
-                    NO,
-                    NO,
-                    NO,
-                    NO,
-                    NO,
-                    "cancelled",
-                ],
+                ["sending", NO, NO, NO, NO, NO, "accepted", "skipped", "queued", NO, NO, NO, NO, NO, NO, "cancelled"],
             ),
             (
                 State::Sending,
@@ -281,10 +261,7 @@ mod tests {
     #[test]
     fn every_pair_of_state_and_event_does_what_the_table_says() {
         for state in State::ALL {
-            let row = TABLE
-                .iter()
-                .find(|(s, _)| s == state)
-                .map_or(["-"; 16], |(_, row)| *row);
+            let row = TABLE.iter().find(|(s, _)| s == state).map_or(["-"; 16], |(_, row)| *row);
             for (event, expected) in EVENTS.iter().zip(row) {
                 let got = next(*state, *event).map_or("-", State::as_str);
                 assert_eq!(got, expected, "{state} × {event:?}");
@@ -295,10 +272,7 @@ mod tests {
     #[test]
     fn final_states_take_nothing_and_open_ones_can_end() {
         for state in State::ALL {
-            let moves = EVENTS
-                .iter()
-                .filter(|event| next(*state, **event).is_ok())
-                .count();
+            let moves = EVENTS.iter().filter(|event| next(*state, **event).is_ok()).count();
             assert_eq!(moves == 0, state.is_final(), "{state}");
         }
     }

@@ -115,22 +115,13 @@ impl Lane {
     /// Takes up a hold that an earlier incarnation wrote down.
     pub fn resume_hold(&mut self, why: Hold, now: Boot, until: Boot) {
         if until > now {
-            self.held = Some(Held {
-                why,
-                since: now,
-                until: until.min(now + HOLD_MAX),
-                strikes: 0,
-            });
+            self.held = Some(Held { why, since: now, until: until.min(now + HOLD_MAX), strikes: 0 });
         }
     }
 
     /// An operator's word (a reload): what is held is tried again at once.
     pub fn try_again(&mut self, now: Boot) {
-        if let Some(held) = self
-            .held
-            .as_mut()
-            .filter(|held| held.why != Hold::Throttled)
-        {
+        if let Some(held) = self.held.as_mut().filter(|held| held.why != Hold::Throttled) {
             held.until = held.until.min(now);
         }
     }
@@ -144,14 +135,8 @@ impl Lane {
     /// 429 meets few others.
     pub fn width(&self) -> u32 {
         let per_second = f64::from(self.per_minute.get()) / 60.0;
-        let wide = (4.0 * per_second * self.latency.as_secs_f64())
-            .ceil()
-            .clamp(2.0, 128.0);
-        #[allow(
-            clippy::cast_possible_truncation,
-            clippy::cast_sign_loss,
-            reason = "clamped to 2..=128"
-        )]
+        let wide = (4.0 * per_second * self.latency.as_secs_f64()).ceil().clamp(2.0, 128.0);
+        #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "clamped to 2..=128")]
         let wide = wide as u32;
         wide
     }
@@ -226,35 +211,20 @@ impl Lane {
         match &mut self.held {
             // Others that were on the wire when the lane stopped: they prolong, but do not double.
             Some(held) if now < held.until => {
-                let until = held
-                    .until
-                    .max(now + wait.map_or(Duration::ZERO, |wait| wait.min(HOLD_MAX)));
+                let until = held.until.max(now + wait.map_or(Duration::ZERO, |wait| wait.min(HOLD_MAX)));
                 let longer = until > held.until;
                 held.until = until;
-                if longer {
-                    Change::Stopped(held.why, until)
-                } else {
-                    Change::None
-                }
+                if longer { Change::Stopped(held.why, until) } else { Change::None }
             }
             Some(held) => {
-                held.strikes = if held.why == why {
-                    held.strikes.saturating_add(1)
-                } else {
-                    0
-                };
+                held.strikes = if held.why == why { held.strikes.saturating_add(1) } else { 0 };
                 held.why = why;
                 held.until = now + pause(held.strikes);
                 Change::Stopped(why, held.until)
             }
             None => {
                 let until = now + pause(0);
-                self.held = Some(Held {
-                    why,
-                    since: now,
-                    until,
-                    strikes: 0,
-                });
+                self.held = Some(Held { why, since: now, until, strikes: 0 });
                 Change::Stopped(why, until)
             }
         }
@@ -283,21 +253,12 @@ mod tests {
             assert_eq!(call(&mut lane, Boot(0), OutcomeWord::Unknown), Change::None);
         }
         let until = Boot(30_000);
-        assert_eq!(
-            call(&mut lane, Boot(0), OutcomeWord::NotSent),
-            Change::Stopped(Hold::Down, until)
-        );
+        assert_eq!(call(&mut lane, Boot(0), OutcomeWord::NotSent), Change::Stopped(Hold::Down, until));
         assert_eq!(lane.gate(Boot(29_999)), Gate::Held(Hold::Down, until));
         assert_eq!(lane.gate(until), Gate::Probe(Hold::Down));
-        assert_eq!(
-            call(&mut lane, until, OutcomeWord::Unknown),
-            Change::Stopped(Hold::Down, until + SECOND * 60)
-        );
+        assert_eq!(call(&mut lane, until, OutcomeWord::Unknown), Change::Stopped(Hold::Down, until + SECOND * 60));
         let later = until + SECOND * 60;
-        assert_eq!(
-            call(&mut lane, later, OutcomeWord::Created),
-            Change::Resumed(Hold::Down, SECOND * 90)
-        );
+        assert_eq!(call(&mut lane, later, OutcomeWord::Created), Change::Resumed(Hold::Down, SECOND * 90));
         assert_eq!(lane.gate(later), Gate::Open);
     }
 
@@ -305,11 +266,7 @@ mod tests {
     fn an_understood_answer_in_between_resets_the_count() {
         let mut lane = lane();
         for n in 0..40 {
-            let outcome = if n % 9 == 0 {
-                OutcomeWord::Refused
-            } else {
-                OutcomeWord::Unknown
-            };
+            let outcome = if n % 9 == 0 { OutcomeWord::Refused } else { OutcomeWord::Unknown };
             assert_eq!(call(&mut lane, Boot(0), outcome), Change::None);
         }
     }
@@ -319,35 +276,14 @@ mod tests {
         let mut lane = lane();
         lane.sent();
         lane.sent();
-        let told = lane.settled(
-            Boot(0),
-            OutcomeWord::Throttled,
-            Some(SECOND * 20),
-            SECOND,
-            true,
-        );
+        let told = lane.settled(Boot(0), OutcomeWord::Throttled, Some(SECOND * 20), SECOND, true);
         assert_eq!(told, Change::Stopped(Hold::Throttled, Boot(20_000)));
         // The other call that was on the wire comes home: the pause stands.
-        assert_eq!(
-            lane.settled(Boot(1), OutcomeWord::Created, None, SECOND, true),
-            Change::None
-        );
-        assert_eq!(
-            lane.gate(Boot(19_999)),
-            Gate::Held(Hold::Throttled, Boot(20_000))
-        );
+        assert_eq!(lane.settled(Boot(1), OutcomeWord::Created, None, SECOND, true), Change::None);
+        assert_eq!(lane.gate(Boot(19_999)), Gate::Held(Hold::Throttled, Boot(20_000)));
         lane.sent();
-        let absurd = lane.settled(
-            Boot(20_000),
-            OutcomeWord::Throttled,
-            Some(Duration::MAX),
-            SECOND,
-            true,
-        );
-        assert_eq!(
-            absurd,
-            Change::Stopped(Hold::Throttled, Boot(20_000) + HOLD_MAX)
-        );
+        let absurd = lane.settled(Boot(20_000), OutcomeWord::Throttled, Some(Duration::MAX), SECOND, true);
+        assert_eq!(absurd, Change::Stopped(Hold::Throttled, Boot(20_000) + HOLD_MAX));
     }
 
     #[test]
@@ -356,9 +292,7 @@ mod tests {
         let mut now = Boot(0);
         let mut pauses = Vec::new();
         for _ in 0..6 {
-            let Change::Stopped(_, until) = call(&mut lane, now, OutcomeWord::Throttled) else {
-                panic!()
-            };
+            let Change::Stopped(_, until) = call(&mut lane, now, OutcomeWord::Throttled) else { panic!() };
             pauses.push(until.since(now).as_secs());
             now = until;
         }
@@ -368,15 +302,9 @@ mod tests {
     #[test]
     fn a_401_tries_a_fresh_token_once_then_holds() {
         let mut lane = lane();
-        assert_eq!(
-            call(&mut lane, Boot(0), OutcomeWord::Unauthorized),
-            Change::None
-        );
+        assert_eq!(call(&mut lane, Boot(0), OutcomeWord::Unauthorized), Change::None);
         assert_eq!(lane.gate(Boot(0)), Gate::Open);
-        assert!(matches!(
-            call(&mut lane, Boot(0), OutcomeWord::Unauthorized),
-            Change::Stopped(Hold::SignedOut, _)
-        ));
+        assert!(matches!(call(&mut lane, Boot(0), OutcomeWord::Unauthorized), Change::Stopped(Hold::SignedOut, _)));
         lane.try_again(Boot(1));
         assert_eq!(lane.gate(Boot(1)), Gate::Probe(Hold::SignedOut));
     }
@@ -396,13 +324,7 @@ mod tests {
         let mut lane = lane();
         for _ in 0..40 {
             lane.sent();
-            lane.settled(
-                Boot(0),
-                OutcomeWord::Created,
-                None,
-                Duration::from_millis(10),
-                true,
-            );
+            lane.settled(Boot(0), OutcomeWord::Created, None, Duration::from_millis(10), true);
         }
         assert_eq!(lane.width(), 2);
         for _ in 0..40 {
@@ -420,9 +342,6 @@ mod tests {
     fn a_hold_survives_a_restart() {
         let mut lane = lane();
         lane.resume_hold(Hold::Throttled, Boot(5), Boot(1000));
-        assert_eq!(
-            lane.gate(Boot(999)),
-            Gate::Held(Hold::Throttled, Boot(1000))
-        );
+        assert_eq!(lane.gate(Boot(999)), Gate::Held(Hold::Throttled, Boot(1000)));
     }
 }

@@ -76,9 +76,7 @@ super::sweep::words!(CallKind {
 
 /// Why a text is no [`Limits`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error(
-    "per_hour is {per_hour}, below per_minute ({per_minute}): the hour could never fill a minute"
-)]
+#[error("per_hour is {per_hour}, below per_minute ({per_minute}): the hour could never fill a minute")]
 pub struct HourBelowMinute {
     per_minute: NonZeroU32,
     per_hour: NonZeroU32,
@@ -94,23 +92,14 @@ const fn documented(calls: u32) -> NonZeroU32 {
 impl Limits {
     /// 100 a minute and 1,500 an hour: what Microsoft documents for each of the calls in
     /// [`CallKind`] (run-av-scan, get-machineactions-collection, get-machines, cancel).
-    pub const DOCUMENTED: Self = Self {
-        per_minute: documented(100),
-        per_hour: documented(1500),
-    };
+    pub const DOCUMENTED: Self = Self { per_minute: documented(100), per_hour: documented(1500) };
 
     /// Limits of a call, checked against each other.
     pub fn new(per_minute: NonZeroU32, per_hour: NonZeroU32) -> Result<Self, HourBelowMinute> {
         if per_hour < per_minute {
-            return Err(HourBelowMinute {
-                per_minute,
-                per_hour,
-            });
+            return Err(HourBelowMinute { per_minute, per_hour });
         }
-        Ok(Self {
-            per_minute,
-            per_hour,
-        })
+        Ok(Self { per_minute, per_hour })
     }
 
     /// What is ours when `percent` (below 100) is left to others; at least one call each.
@@ -120,10 +109,7 @@ impl Limits {
             let kept = u64::from(limit.get()) * u64::from(100 - percent.min(99)) / 100;
             NonZeroU32::new(u32::try_from(kept).unwrap_or(u32::MAX)).unwrap_or(NonZeroU32::MIN)
         };
-        Self {
-            per_minute: ours(self.per_minute),
-            per_hour: ours(self.per_hour),
-        }
+        Self { per_minute: ours(self.per_minute), per_hour: ours(self.per_hour) }
     }
 }
 
@@ -169,11 +155,7 @@ pub fn admission(minute: Nth, hour: Nth, now: Boot) -> Admission {
         Nth::Unsettled => Admission::WhenSettled(window),
         Nth::Settled(at) => {
             let free = at + length + MARGIN;
-            if free <= now {
-                Admission::Open
-            } else {
-                Admission::NotBefore(free, window)
-            }
+            if free <= now { Admission::Open } else { Admission::NotBefore(free, window) }
         }
     };
     let minute = opens(minute, Window::Minute, MINUTE);
@@ -197,11 +179,7 @@ mod tests {
     use proptest::prelude::*;
 
     fn limits(per_minute: u32, per_hour: u32) -> Limits {
-        Limits::new(
-            NonZeroU32::new(per_minute).unwrap(),
-            NonZeroU32::new(per_hour).unwrap(),
-        )
-        .unwrap()
+        Limits::new(NonZeroU32::new(per_minute).unwrap(), NonZeroU32::new(per_hour).unwrap()).unwrap()
     }
 
     #[test]
@@ -229,14 +207,8 @@ mod tests {
             admission(Nth::Settled(at(9_990)), Nth::Settled(at(9_000)), now),
             Admission::NotBefore(at(12_600) + MARGIN, Window::Hour)
         );
-        assert_eq!(
-            admission(Nth::Settled(at(9_000)), Nth::Settled(at(5_000)), now),
-            Admission::Open
-        );
-        assert_eq!(
-            admission(Nth::Unsettled, Nth::Absent, now),
-            Admission::WhenSettled(Window::Minute)
-        );
+        assert_eq!(admission(Nth::Settled(at(9_000)), Nth::Settled(at(5_000)), now), Admission::Open);
+        assert_eq!(admission(Nth::Unsettled, Nth::Absent, now), Admission::WhenSettled(Window::Minute));
     }
 
     /// A lane reduced to its bones: takes a slot whenever the rule allows, holds each for its
@@ -272,12 +244,7 @@ mod tests {
         arrivals.sort_unstable();
         let worst = |window: Duration| {
             (0..arrivals.len())
-                .map(|i| {
-                    arrivals[i..]
-                        .iter()
-                        .take_while(|at| at.since(arrivals[i]) <= window)
-                        .count()
-                })
+                .map(|i| arrivals[i..].iter().take_while(|at| at.since(arrivals[i]) <= window).count())
                 .max()
                 .unwrap_or(0)
         };

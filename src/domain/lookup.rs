@@ -29,13 +29,7 @@ pub enum Question {
 super::sweep::words!(Question { Effect = "effect", Blocker = "blocker" });
 
 /// When to look the next time, `looks` having been made since the question came up at `since`.
-pub fn next_look(
-    question: Question,
-    since: Boot,
-    looks: u32,
-    horizon: Duration,
-    now: Boot,
-) -> Boot {
+pub fn next_look(question: Question, since: Boot, looks: u32, horizon: Duration, now: Boot) -> Boot {
     let scheduled = match question {
         // The blocker exists already: the answer said so.
         Question::Blocker if looks == 0 => return now,
@@ -82,24 +76,9 @@ mod tests {
     #[test]
     fn absence_counts_only_at_the_horizon() {
         let since = Boot(0);
-        assert!(!proves_absence(
-            Question::Effect,
-            since,
-            HORIZON,
-            since + Duration::from_secs(599)
-        ));
-        assert!(proves_absence(
-            Question::Effect,
-            since,
-            HORIZON,
-            since + HORIZON
-        ));
-        assert!(proves_absence(
-            Question::Blocker,
-            since,
-            HORIZON,
-            since + BLOCKER_HORIZON
-        ));
+        assert!(!proves_absence(Question::Effect, since, HORIZON, since + Duration::from_secs(599)));
+        assert!(proves_absence(Question::Effect, since, HORIZON, since + HORIZON));
+        assert!(proves_absence(Question::Blocker, since, HORIZON, since + BLOCKER_HORIZON));
     }
 
     #[test]
@@ -108,17 +87,11 @@ mod tests {
         let horizon = Duration::from_secs(10);
         let first = next_look(Question::Effect, since, 0, horizon, since);
         assert_eq!(first, since + Duration::from_secs(5));
-        assert_eq!(
-            next_look(Question::Effect, since, 1, horizon, first),
-            since + horizon
-        );
+        assert_eq!(next_look(Question::Effect, since, 1, horizon, first), since + horizon);
     }
 
     #[test]
     fn a_blocker_is_looked_for_at_once() {
-        assert_eq!(
-            next_look(Question::Blocker, Boot(7), 0, HORIZON, Boot(7)),
-            Boot(7)
-        );
+        assert_eq!(next_look(Question::Blocker, Boot(7), 0, HORIZON, Boot(7)), Boot(7));
     }
 }

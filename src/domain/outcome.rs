@@ -105,11 +105,7 @@ impl Outcome {
 /// Judges the answer to `attempt`. See the table of the module.
 pub fn judge(attempt: AttemptId, answer: &Answer) -> Outcome {
     let code = answer.code.as_deref().unwrap_or_default();
-    let message = answer
-        .message
-        .as_deref()
-        .unwrap_or_default()
-        .to_ascii_lowercase();
+    let message = answer.message.as_deref().unwrap_or_default().to_ascii_lowercase();
     let is = |word: &str| code.eq_ignore_ascii_case(word);
     match answer.status {
         200..=299 => match &answer.action {
@@ -119,9 +115,7 @@ pub fn judge(attempt: AttemptId, answer: &Answer) -> Outcome {
         },
         429 => Outcome::Throttled(wait(answer)),
         400 if is("429") || is("TooManyRequests") => Outcome::Throttled(wait(answer)),
-        400 if is("ActiveRequestAlreadyExists") || message.contains("already in progress") => {
-            Outcome::Busy(None)
-        }
+        400 if is("ActiveRequestAlreadyExists") || message.contains("already in progress") => Outcome::Busy(None),
         400 if is("OsPlatformNotSupported") => Outcome::Refused(Reason::UnsupportedPlatform),
         400 if is("ClientVersionNotSupported") => Outcome::Refused(Reason::UnsupportedClient),
         400 if is("InvalidRequestBody") || is("MissingRequiredParameter") => Outcome::Malformed,
@@ -147,8 +141,7 @@ pub fn wait(answer: &Answer) -> Option<Duration> {
 fn seconds_in(message: &str) -> Option<Duration> {
     let (_, after) = message.rsplit_once(" in ")?;
     let (number, rest) = after.split_once(' ')?;
-    rest.starts_with("second")
-        .then(|| number.parse().ok().map(Duration::from_secs))?
+    rest.starts_with("second").then(|| number.parse().ok().map(Duration::from_secs))?
 }
 
 #[cfg(test)]
@@ -175,42 +168,18 @@ mod tests {
     }
 
     fn answer(status: u16, code: &str, message: &str) -> Answer {
-        Answer {
-            status,
-            code: Some(code.into()),
-            message: Some(message.into()),
-            ..Answer::default()
-        }
+        Answer { status, code: Some(code.into()), message: Some(message.into()), ..Answer::default() }
     }
 
     #[test]
     fn a_2xx_is_judged_by_its_mark_alone() {
         for status in [200, 201, 202] {
-            let with = |comment: &str| Answer {
-                status,
-                action: Some(action(comment)),
-                ..Answer::default()
-            };
-            assert!(matches!(
-                judge(OURS, &with(&OURS.mark("weekly"))),
-                Outcome::Created(_)
-            ));
-            assert!(matches!(
-                judge(OURS, &with("somebody else's")),
-                Outcome::Busy(Some(_))
-            ));
+            let with = |comment: &str| Answer { status, action: Some(action(comment)), ..Answer::default() };
+            assert!(matches!(judge(OURS, &with(&OURS.mark("weekly"))), Outcome::Created(_)));
+            assert!(matches!(judge(OURS, &with("somebody else's")), Outcome::Busy(Some(_))));
             let other = AttemptId(Uuid::from_u128(2)).mark("an older attempt");
             assert!(matches!(judge(OURS, &with(&other)), Outcome::Busy(Some(_))));
-            assert_eq!(
-                judge(
-                    OURS,
-                    &Answer {
-                        status,
-                        ..Answer::default()
-                    }
-                ),
-                Outcome::Unknown
-            );
+            assert_eq!(judge(OURS, &Answer { status, ..Answer::default() }), Outcome::Unknown);
         }
     }
 
@@ -218,36 +187,16 @@ mod tests {
     fn errors_are_judged_as_the_table_says() {
         let table = [
             (400, "ActiveRequestAlreadyExists", "", Outcome::Busy(None)),
-            (
-                400,
-                "BadRequest",
-                "Action is already in progress",
-                Outcome::Busy(None),
-            ),
-            (
-                400,
-                "OsPlatformNotSupported",
-                "",
-                Outcome::Refused(Reason::UnsupportedPlatform),
-            ),
-            (
-                400,
-                "ClientVersionNotSupported",
-                "",
-                Outcome::Refused(Reason::UnsupportedClient),
-            ),
+            (400, "BadRequest", "Action is already in progress", Outcome::Busy(None)),
+            (400, "OsPlatformNotSupported", "", Outcome::Refused(Reason::UnsupportedPlatform)),
+            (400, "ClientVersionNotSupported", "", Outcome::Refused(Reason::UnsupportedClient)),
             (400, "InvalidRequestBody", "", Outcome::Malformed),
             (400, "MissingRequiredParameter", "", Outcome::Malformed),
             (400, "SomethingNew", "", Outcome::Unknown),
             (400, "TooManyRequests", "", Outcome::Throttled(None)),
             (401, "Unauthorized", "", Outcome::Unauthorized),
             (403, "Forbidden", "", Outcome::Forbidden),
-            (
-                404,
-                "ResourceNotFound",
-                "",
-                Outcome::Refused(Reason::UnknownMachine),
-            ),
+            (404, "ResourceNotFound", "", Outcome::Refused(Reason::UnknownMachine)),
             (404, "", "<html>not found</html>", Outcome::Unknown),
             (408, "", "", Outcome::Unknown),
             (429, "429", "", Outcome::Throttled(None)),
@@ -257,40 +206,18 @@ mod tests {
             (503, "", "", Outcome::Unknown),
         ];
         for (status, code, message, expected) in table {
-            assert_eq!(
-                judge(OURS, &answer(status, code, message)),
-                expected,
-                "{status} {code} {message}"
-            );
+            assert_eq!(judge(OURS, &answer(status, code, message)), expected, "{status} {code} {message}");
         }
     }
 
     #[test]
     fn a_429_waits_as_long_as_it_says_in_whichever_spelling() {
         let told = "Maximum allowed 100 per 00:01:00 for the key K. You can send requests again in 8 seconds.";
-        assert_eq!(
-            judge(OURS, &answer(429, "429", told)),
-            Outcome::Throttled(Some(Duration::from_secs(8)))
-        );
-        let both = Answer {
-            retry_after: Some(Duration::from_secs(30)),
-            ..answer(429, "429", told)
-        };
-        assert_eq!(
-            judge(OURS, &both),
-            Outcome::Throttled(Some(Duration::from_secs(30)))
-        );
-        for nothing in [
-            "",
-            "again in a while",
-            "in -3 seconds",
-            "again in 0 seconds.",
-        ] {
-            assert_eq!(
-                judge(OURS, &answer(429, "", nothing)),
-                Outcome::Throttled(None),
-                "{nothing:?}"
-            );
+        assert_eq!(judge(OURS, &answer(429, "429", told)), Outcome::Throttled(Some(Duration::from_secs(8))));
+        let both = Answer { retry_after: Some(Duration::from_secs(30)), ..answer(429, "429", told) };
+        assert_eq!(judge(OURS, &both), Outcome::Throttled(Some(Duration::from_secs(30))));
+        for nothing in ["", "again in a while", "in -3 seconds", "again in 0 seconds."] {
+            assert_eq!(judge(OURS, &answer(429, "", nothing)), Outcome::Throttled(None), "{nothing:?}");
         }
     }
 }

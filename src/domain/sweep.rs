@@ -92,15 +92,8 @@ pub(crate) use words;
 impl UnknownWord {
     /// The `word` that was read, cut to something printable, and what would have been right.
     pub fn new(word: &str, allowed: &[&str]) -> Self {
-        let word = word
-            .chars()
-            .take(40)
-            .map(|c| if c.is_control() { ' ' } else { c })
-            .collect();
-        Self {
-            word,
-            allowed: allowed.join(", "),
-        }
+        let word = word.chars().take(40).map(|c| if c.is_control() { ' ' } else { c }).collect();
+        Self { word, allowed: allowed.join(", ") }
     }
 }
 
@@ -141,12 +134,7 @@ pub fn clean_comment(comment: &str) -> Result<String, CommentTooLong> {
     if length > COMMENT_MAX {
         return Err(CommentTooLong { length });
     }
-    Ok(comment
-        .chars()
-        .map(|c| if c.is_control() { ' ' } else { c })
-        .collect::<String>()
-        .trim()
-        .to_owned())
+    Ok(comment.chars().map(|c| if c.is_control() { ' ' } else { c }).collect::<String>().trim().to_owned())
 }
 
 /// Why a comment was refused.

@@ -64,10 +64,8 @@ instant!(Boot);
 impl Wall {
     /// The time as RFC 3339 in UTC with milliseconds, as every JSON of sweepd shows times.
     pub fn rfc3339(self) -> String {
-        jiff::Timestamp::from_millisecond(self.0).map_or_else(
-            |_| format!("{} ms since 1970", self.0),
-            |at| format!("{at:.3}"),
-        )
+        jiff::Timestamp::from_millisecond(self.0)
+            .map_or_else(|_| format!("{} ms since 1970", self.0), |at| format!("{at:.3}"))
     }
 
     /// Reads RFC 3339 with any number of fractional digits and any offset.
@@ -105,10 +103,7 @@ mod tests {
 
     #[test]
     fn wall_times_are_written_in_utc_with_milliseconds() {
-        assert_eq!(
-            Wall(1_729_510_009_600).rfc3339(),
-            "2024-10-21T11:26:49.600Z"
-        );
+        assert_eq!(Wall(1_729_510_009_600).rfc3339(), "2024-10-21T11:26:49.600Z");
     }
 
     #[test]

@@ -1,0 +1,219 @@
+-- The queue, the budget and the record. Times are milliseconds: *_at since the Unix epoch (wall
+-- clock), *_boot since the machine booted. All words in CHECKs are those of the contract.
+
+-- One row for each start of the daemon; the highest epoch is the living one.
+CREATE TABLE incarnations (
+    epoch        INTEGER PRIMARY KEY,
+    started_at   INTEGER NOT NULL,
+    started_boot INTEGER NOT NULL,
+    boot_id      TEXT    NOT NULL,
+    version      TEXT    NOT NULL,
+    stopped_at   INTEGER
+) STRICT;
+
+-- What operators decide about a tenant, and what its lane has to remember over a restart.
+CREATE TABLE tenants (
+    id            INTEGER PRIMARY KEY,
+    name          TEXT    NOT NULL UNIQUE,
+    paused_at     INTEGER,
+    paused_reason TEXT,
+    paused_by     TEXT,
+    waiting_for   TEXT    NOT NULL DEFAULT 'nothing',
+    waiting_until INTEGER,
+    hold          TEXT,
+    hold_until_boot INTEGER,
+    hold_boot_id  TEXT,
+    hold_ms       INTEGER,
+    feed_cursor   INTEGER,
+    CHECK ((hold IS NULL) = (hold_until_boot IS NULL AND hold_boot_id IS NULL))
+) STRICT;
+
+CREATE TABLE sweeps (
+    n            INTEGER PRIMARY KEY,
+    id           TEXT    NOT NULL UNIQUE,
+    tenant_id    INTEGER NOT NULL REFERENCES tenants (id),
+    name         TEXT    NOT NULL,
+    source       TEXT    NOT NULL CHECK (source IN ('file', 'submit', 'retry', 'schedule')),
+    state        TEXT    NOT NULL CHECK (state IN ('taking', 'held', 'open', 'done')),
+    file         TEXT    NOT NULL,
+    sha256       TEXT    NOT NULL,
+    file_uid     INTEGER,
+    received_at  INTEGER NOT NULL,
+    finished_at  INTEGER,
+    lines        INTEGER NOT NULL DEFAULT 0,
+    queued       INTEGER NOT NULL DEFAULT 0,
+    joined       INTEGER NOT NULL DEFAULT 0,
+    duplicates   INTEGER NOT NULL DEFAULT 0,
+    not_eligible INTEGER NOT NULL DEFAULT 0,
+    refused      INTEGER NOT NULL DEFAULT 0,
+    -- Jobs of this sweep that are not final yet, joined ones included.
+    open         INTEGER NOT NULL DEFAULT 0 CHECK (open >= 0),
+    receipt      TEXT,
+    filed        INTEGER NOT NULL DEFAULT 0 CHECK (filed IN (0, 1)),
+    reported     INTEGER NOT NULL DEFAULT 0 CHECK (reported IN (0, 1)),
+    -- Whether its jobs have been made ready; a long file's are hidden until all of it is on disk.
+    released     INTEGER NOT NULL DEFAULT 0 CHECK (released IN (0, 1)),
+    retry_of     INTEGER REFERENCES sweeps (n),
+    CHECK ((state = 'done') = (finished_at IS NOT NULL))
+) STRICT;
+CREATE INDEX sweeps_unfinished ON sweeps (tenant_id, sha256) WHERE state <> 'done';
+CREATE INDEX sweeps_to_report ON sweeps (n) WHERE state = 'done' AND reported = 0;
+CREATE INDEX sweeps_to_file ON sweeps (n) WHERE filed = 0;
+
+CREATE TABLE jobs (
+    id           INTEGER PRIMARY KEY,
+    tenant_id    INTEGER NOT NULL REFERENCES tenants (id),
+    sweep_n      INTEGER NOT NULL REFERENCES sweeps (n),
+    machine      BLOB    NOT NULL CHECK (length(machine) = 20),
+    name         TEXT,
+    scan_type    TEXT    NOT NULL CHECK (scan_type IN ('Quick', 'Full')),
+    state        TEXT    NOT NULL CHECK (state IN ('queued', 'sending', 'accepted', 'succeeded', 'failed',
+                                                   'timed_out', 'cancelled', 'skipped', 'rejected', 'needs_review')),
+    reason       TEXT,
+    priority     INTEGER NOT NULL CHECK (priority BETWEEN 0 AND 3),
+    on_pending   TEXT    NOT NULL CHECK (on_pending IN ('skip', 'wait')),
+    comment      TEXT    NOT NULL,
+    not_before   INTEGER,
+    -- Not ready before this time: its own, or until what blocks it is looked at again; the largest
+    -- integer while its sweep is held or not complete.
+    parked_until INTEGER,
+    -- The pending action that it waits for, or was skipped for.
+    blocked_by   TEXT,
+    -- Attempts that count against max_attempts.
+    attempts     INTEGER NOT NULL DEFAULT 0 CHECK (attempts >= 0),
+    action_id    TEXT,
+    created_at   INTEGER NOT NULL,
+    updated_at   INTEGER NOT NULL,
+    finished_at  INTEGER,
+    CHECK ((finished_at IS NULL) = (state IN ('queued', 'sending', 'accepted'))),
+    CHECK (state <> 'accepted' OR action_id IS NOT NULL),
+    CHECK (state = 'queued' OR parked_until IS NULL)
+) STRICT;
+CREATE INDEX jobs_ready ON jobs (tenant_id, priority DESC, id) WHERE state = 'queued' AND parked_until IS NULL;
+CREATE INDEX jobs_parked ON jobs (tenant_id, parked_until) WHERE state = 'queued' AND parked_until IS NOT NULL;
+CREATE INDEX jobs_blocked ON jobs (tenant_id, blocked_by) WHERE state = 'queued' AND blocked_by IS NOT NULL;
+CREATE INDEX jobs_moving ON jobs (tenant_id, state) WHERE state IN ('sending', 'accepted');
+CREATE INDEX jobs_of_sweep ON jobs (sweep_n);
+CREATE INDEX jobs_finished ON jobs (tenant_id, machine) WHERE finished_at IS NOT NULL;
+
+-- At most one open job per tenant, machine and scan type: its key says so.
+CREATE TABLE open_jobs (
+    tenant_id INTEGER NOT NULL,
+    machine   BLOB    NOT NULL,
+    scan_type TEXT    NOT NULL,
+    job_id    INTEGER NOT NULL REFERENCES jobs (id),
+    PRIMARY KEY (tenant_id, machine, scan_type)
+) STRICT, WITHOUT ROWID;
+
+-- Sweeps that a job counts in beside its own, and what they wish: while it is unsent, the higher
+-- priority and the earlier time win.
+CREATE TABLE joins (
+    sweep_n    INTEGER NOT NULL REFERENCES sweeps (n),
+    job_id     INTEGER NOT NULL REFERENCES jobs (id),
+    priority   INTEGER NOT NULL,
+    not_before INTEGER,
+    PRIMARY KEY (sweep_n, job_id)
+) STRICT, WITHOUT ROWID;
+CREATE INDEX joins_of_job ON joins (job_id);
+
+-- Machines of a file that got no job, for a named reason.
+CREATE TABLE left_out (
+    sweep_n INTEGER NOT NULL REFERENCES sweeps (n),
+    line    INTEGER NOT NULL,
+    machine BLOB    NOT NULL,
+    name    TEXT,
+    reason  TEXT    NOT NULL,
+    PRIMARY KEY (sweep_n, line)
+) STRICT, WITHOUT ROWID;
+
+-- How many jobs are in which state: kept with every move, so that `status` costs nothing.
+CREATE TABLE job_counts (
+    tenant_id INTEGER NOT NULL,
+    state     TEXT    NOT NULL,
+    n         INTEGER NOT NULL CHECK (n >= 0),
+    PRIMARY KEY (tenant_id, state)
+) STRICT, WITHOUT ROWID;
+
+-- The ledger. A slot is held while its call may still arrive and one window longer.
+-- settles_boot is the largest integer until the call has settled.
+CREATE TABLE slots (
+    id           INTEGER PRIMARY KEY,
+    tenant_id    INTEGER NOT NULL REFERENCES tenants (id),
+    kind         TEXT    NOT NULL,
+    epoch        INTEGER NOT NULL REFERENCES incarnations (epoch),
+    boot_id      TEXT    NOT NULL,
+    taken_boot   INTEGER NOT NULL,
+    taken_at     INTEGER NOT NULL,
+    settles_boot INTEGER NOT NULL DEFAULT 9223372036854775807
+) STRICT;
+CREATE INDEX slots_newest ON slots (tenant_id, kind, settles_boot DESC);
+
+CREATE TABLE attempts (
+    id          TEXT    PRIMARY KEY,
+    job_id      INTEGER NOT NULL REFERENCES jobs (id),
+    tenant_id   INTEGER NOT NULL REFERENCES tenants (id),
+    machine     BLOB    NOT NULL,
+    slot_id     INTEGER NOT NULL,
+    epoch       INTEGER NOT NULL REFERENCES incarnations (epoch),
+    probe       INTEGER NOT NULL CHECK (probe IN (0, 1)),
+    taken_at    INTEGER NOT NULL,
+    settled_at  INTEGER,
+    outcome     TEXT CHECK (outcome IN ('created', 'busy', 'refused', 'unauthorized', 'forbidden', 'throttled',
+                                        'malformed', 'unknown', 'not_sent')),
+    http_status INTEGER,
+    -- The answer as it came, capped and redacted; or why there was none.
+    answer      TEXT,
+    -- What has to be looked up before the job goes on.
+    question    TEXT CHECK (question IN ('effect', 'blocker')),
+    asked_boot  INTEGER,
+    looks       INTEGER NOT NULL DEFAULT 0,
+    next_look_boot INTEGER,
+    resolved    TEXT CHECK (resolved IN ('found', 'absent', 'undecidable')),
+    resolved_at INTEGER,
+    CHECK ((settled_at IS NULL) = (outcome IS NULL)),
+    CHECK (question IS NULL OR (asked_boot IS NOT NULL AND next_look_boot IS NOT NULL)),
+    CHECK ((resolved IS NULL) = (resolved_at IS NULL))
+) STRICT;
+CREATE INDEX attempts_of_job ON attempts (job_id);
+CREATE INDEX attempts_on_the_wire ON attempts (tenant_id, epoch) WHERE settled_at IS NULL;
+CREATE INDEX attempts_asked ON attempts (tenant_id, next_look_boot) WHERE question IS NOT NULL AND resolved IS NULL;
+
+-- Actions of Defender, ours and others', as received last.
+CREATE TABLE actions (
+    tenant_id   INTEGER NOT NULL REFERENCES tenants (id),
+    id          TEXT    NOT NULL,
+    machine     BLOB,
+    type        TEXT    NOT NULL,
+    scope       TEXT,
+    status      TEXT    NOT NULL,
+    origin      TEXT    NOT NULL CHECK (origin IN ('ours', 'foreign')),
+    attempt_id  TEXT,
+    job_id      INTEGER REFERENCES jobs (id),
+    created_at  INTEGER NOT NULL,
+    updated_at  INTEGER NOT NULL,
+    first_seen_at INTEGER NOT NULL,
+    raw         TEXT    NOT NULL,
+    PRIMARY KEY (tenant_id, id),
+    CHECK ((origin = 'ours') = (attempt_id IS NOT NULL))
+) STRICT;
+CREATE INDEX actions_of_machine ON actions (tenant_id, machine);
+CREATE INDEX actions_of_job ON actions (job_id) WHERE job_id IS NOT NULL;
+CREATE INDEX actions_open ON actions (tenant_id) WHERE status IN ('Pending', 'InProgress');
+
+-- The record: never changed, never deleted in place, each row chained to the one before by
+-- hash = SHA-256 of the lines "previous hash, seq, at, kind, tenant, job, machine, body".
+CREATE TABLE events (
+    seq       INTEGER PRIMARY KEY,
+    at        INTEGER NOT NULL,
+    kind      TEXT    NOT NULL,
+    tenant_id INTEGER,
+    job_id    INTEGER,
+    machine   BLOB,
+    body      TEXT    NOT NULL CHECK (json_valid(body)),
+    hash      BLOB    NOT NULL CHECK (length(hash) = 32)
+) STRICT;
+CREATE INDEX events_of_machine ON events (tenant_id, machine) WHERE machine IS NOT NULL;
+CREATE TRIGGER events_are_not_changed BEFORE UPDATE ON events
+BEGIN SELECT RAISE(ABORT, 'the record is append-only'); END;
+CREATE TRIGGER events_are_not_deleted BEFORE DELETE ON events
+BEGIN SELECT RAISE(ABORT, 'the record is append-only'); END;

@@ -1,0 +1,238 @@
+//! What may be set: read from its sources, checked, all errors at once.
+//!
+//! Nothing else in sweepd reads configuration, and nothing else reads secrets. What comes out is
+//! complete: every default is filled in, every path absolute, every secret read.
+
+mod auth;
+mod reader;
+mod sections;
+mod source;
+mod tenant;
+#[cfg(test)]
+mod tests;
+mod values;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+use std::path::{Path, PathBuf};
+
+use config::{Map, Value};
+
+use crate::domain::id::TenantName;
+
+pub use auth::Auth;
+pub use reader::{KnownKey, Problem};
+pub use sections::{Daemon, FollowUp, Http, Intake, Log, LogFormat, Network, Retention};
+pub use source::{DEFAULT_FILE, Environment};
+pub use tenant::{Inactive, Tenant};
+
+use reader::{Findings, Notes, Section};
+use source::Layers;
+
+/// Everything that is set, checked.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// Folders and shutdown.
+    pub daemon: Daemon,
+    /// Health, metrics, dashboard.
+    pub http: Http,
+    /// The log.
+    pub log: Log,
+    /// How calls leave this machine.
+    pub network: Network,
+    /// The drop folder.
+    pub intake: Intake,
+    /// How actions are followed.
+    pub follow_up: FollowUp,
+    /// How long what is kept.
+    pub retention: Retention,
+    /// The tenants that work; at least one.
+    pub tenants: BTreeMap<TenantName, Tenant>,
+    /// The tenants whose own file in `tenants.d` is broken, or their secret, and why.
+    pub disabled: BTreeMap<TenantName, Vec<Problem>>,
+    /// The file that was read; none when everything came from elsewhere.
+    pub file: Option<PathBuf>,
+    /// What works, and should not stay so: to be logged.
+    pub warnings: Vec<String>,
+}
+
+/// Why there is no configuration: everything that is wrong with it, one a line.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ConfigError {
+    /// All that is wrong; never empty.
+    pub problems: Vec<Problem>,
+}
+
+impl fmt::Display for ConfigError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let lines: Vec<_> = self.problems.iter().map(Problem::to_string).collect();
+        f.write_str(&lines.join("\n"))
+    }
+}
+
+impl std::error::Error for ConfigError {}
+
+impl From<Problem> for ConfigError {
+    fn from(problem: Problem) -> Self {
+        Self { problems: vec![problem] }
+    }
+}
+
+/// What values are read in the light of.
+struct Around<'a> {
+    environment: &'a Environment,
+    /// The folder of the configuration file.
+    dir: &'a Path,
+}
+
+/// What holds for the whole daemon.
+struct Settings {
+    daemon: Daemon,
+    http: Http,
+    log: Log,
+    network: Network,
+    intake: Intake,
+    follow_up: FollowUp,
+    retention: Retention,
+}
+
+/// Reads and checks the configuration and its secrets.
+///
+/// The file is `path`, else `$SWEEPD_CONFIG`, else [`DEFAULT_FILE`]; then `tenants.d/*.toml` beside
+/// it, `SWEEPD__SECTION__KEY` of the environment, and `overrides` by dotted path, the later over
+/// the earlier.
+pub fn load(
+    path: Option<&Path>,
+    environment: &Environment,
+    overrides: &[(String, String)],
+) -> Result<Config, ConfigError> {
+    let layers = source::layers(path, environment, overrides)?;
+    read(layers, environment).0
+}
+
+/// Every key that may be set, in order, with its default; those of a tenant as of `tenants.NAME`.
+pub fn known_keys() -> Vec<KnownKey> {
+    let mut layers = Layers::empty();
+    let nothing = || Map::<String, Value>::new();
+    let tenants = Map::from([("NAME".to_owned(), Value::new(None, nothing()))]);
+    let sections = Map::from([("tenants".to_owned(), Value::new(None, tenants))]);
+    layers.tree = Value::new(None, sections);
+    read(layers, &Environment::new(BTreeMap::new(), "/")).1
+}
+
+fn read(layers: Layers, environment: &Environment) -> (Result<Config, ConfigError>, Vec<KnownKey>) {
+    let place = layers.place();
+    let around = Around { environment, dir: &layers.dir };
+    let mut notes = Notes::new(&place);
+    let mut sections = BTreeMap::new();
+    let settings = notes.read("", Some(&layers.tree), |root| {
+        sections = root.named("tenants");
+        sections.retain(|name, _| layers.broken.keys().all(|broken| broken.as_str() != *name));
+        let names = sections.keys().filter_map(|name| name.parse().ok());
+        Settings::read(root, &around, &names.chain(layers.broken.keys().cloned()).collect())
+    });
+    let Findings { mut problems, mut warnings, mut keys } = notes.finish();
+
+    let mut tenants = BTreeMap::new();
+    let mut disabled = layers.broken;
+    warnings.extend(layers.stray.iter().map(Problem::to_string));
+    for (name, value) in &sections {
+        let own = name.parse::<TenantName>();
+        let file = own.as_ref().ok().and_then(|own| layers.separate.get(own));
+        let place = file.map_or_else(|| place.clone(), |file| file.display().to_string());
+        let (tenant, mut findings) = read_tenant(name, value, &place, &around);
+        warnings.append(&mut findings.warnings);
+        keys.append(&mut findings.keys);
+        match (own, tenant) {
+            (Ok(own), Some(tenant)) if findings.problems.is_empty() => {
+                tenants.insert(own, tenant);
+            }
+            (Ok(own), _) if file.is_some() => {
+                disabled.insert(own, findings.problems);
+            }
+            (Ok(_), _) => problems.append(&mut findings.problems),
+            (Err(error), _) => problems.push(misnamed(name, value, &place, &error.to_string())),
+        }
+    }
+    if sections.len() <= layers.separate.len() && tenants.is_empty() {
+        problems.push(no_tenant(place, &disabled));
+    }
+    let config = match settings {
+        Some(settings) if problems.is_empty() => Ok(settings.with(tenants, disabled, layers.file, warnings)),
+        _ => {
+            problems.extend(disabled.into_values().flatten());
+            problems.extend(layers.stray);
+            Err(ConfigError { problems })
+        }
+    };
+    (config, keys)
+}
+
+fn read_tenant(name: &str, value: &Value, place: &str, around: &Around<'_>) -> (Option<Tenant>, Findings) {
+    let mut notes = Notes::new(place);
+    let path = format!("tenants.{name}");
+    let tenant = notes.read(&path, Some(value), |section| Tenant::read(section, around));
+    (tenant, notes.finish())
+}
+
+fn misnamed(name: &str, value: &Value, place: &str, what: &str) -> Problem {
+    Problem {
+        place: reader::origin(value).unwrap_or(place).to_owned(),
+        key: format!("tenants.{name}"),
+        what: what.to_owned(),
+        remedy: "rename the section".into(),
+    }
+}
+
+fn no_tenant(place: String, disabled: &BTreeMap<TenantName, Vec<Problem>>) -> Problem {
+    let (what, remedy) = if disabled.is_empty() {
+        ("no tenant is configured", "add a section [tenants.NAME]")
+    } else {
+        ("no tenant remains: each has a broken file in tenants.d", "correct the files")
+    };
+    Problem { place, key: "tenants".into(), what: what.into(), remedy: remedy.into() }
+}
+
+impl Settings {
+    fn read(root: &mut Section<'_, '_>, around: &Around<'_>, tenants: &BTreeSet<TenantName>) -> Option<Self> {
+        let daemon = root.within("daemon", |section| Daemon::read(section, around));
+        let http = root.within("http", Http::read);
+        let log = root.within("log", Log::read);
+        let network = root.within("network", |section| Network::read(section, around));
+        let grace = network.as_ref().map(|network| network.unknown_grace);
+        let intake = root.within("intake", |section| Intake::read(section, tenants));
+        let follow_up = root.within("follow_up", |section| FollowUp::read(section, grace));
+        let retention = root.within("retention", |section| Retention::read(section, around));
+        Some(Self {
+            daemon: daemon?,
+            http: http?,
+            log: log?,
+            network: network?,
+            intake: intake?,
+            follow_up: follow_up?,
+            retention: retention?,
+        })
+    }
+
+    fn with(
+        self,
+        tenants: BTreeMap<TenantName, Tenant>,
+        disabled: BTreeMap<TenantName, Vec<Problem>>,
+        file: Option<PathBuf>,
+        warnings: Vec<String>,
+    ) -> Config {
+        Config {
+            daemon: self.daemon,
+            http: self.http,
+            log: self.log,
+            network: self.network,
+            intake: self.intake,
+            follow_up: self.follow_up,
+            retention: self.retention,
+            tenants,
+            disabled,
+            file,
+            warnings,
+        }
+    }
+}

@@ -1,0 +1,276 @@
+//! What is set once for the whole daemon.
+
+use std::collections::BTreeSet;
+use std::fmt;
+use std::fs;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject;
+
+use crate::domain::id::TenantName;
+use crate::domain::sweep::words;
+
+use super::Around;
+use super::reader::Section;
+use super::values::{self, Wrong};
+
+/// `[daemon]`
+#[derive(Clone, Debug)]
+pub struct Daemon {
+    /// The folder of the database and its lock; absolute.
+    pub state_dir: PathBuf,
+    /// The folder of the drop folders; absolute.
+    pub spool_dir: PathBuf,
+    /// How long a stop waits for calls on the wire.
+    pub shutdown_grace: Duration,
+}
+
+impl Daemon {
+    pub(super) fn read(section: &mut Section<'_, '_>, around: &Around<'_>) -> Option<Self> {
+        // systemd separates several with colons; the first is ours.
+        let given = around.environment.get("STATE_DIRECTORY");
+        let default = given
+            .and_then(|folders| folders.split(':').next())
+            .filter(|folder| !folder.is_empty())
+            .unwrap_or("/var/lib/sweepd");
+        let state_dir = section.key("state_dir", default, values::path);
+        let spool_dir = section.key("spool_dir", "", values::optional(values::path));
+        let shutdown_grace = section.key("shutdown_grace", "30s", values::duration);
+        let state_dir = around.environment.absolute(&state_dir?);
+        Some(Self {
+            spool_dir: spool_dir?
+                .map_or_else(|| state_dir.join("spool"), |folder| around.environment.absolute(&folder)),
+            state_dir,
+            shutdown_grace: shutdown_grace?,
+        })
+    }
+}
+
+/// `[http]`
+#[derive(Clone, Debug)]
+pub struct Http {
+    /// Where health, metrics and the dashboard are served; none turns them off, port 0 takes any.
+    pub listen: Option<SocketAddr>,
+}
+
+impl Http {
+    pub(super) fn read(section: &mut Section<'_, '_>) -> Option<Self> {
+        let listen = section.key("listen", "127.0.0.1:9464", values::optional(values::socket));
+        Some(Self { listen: listen? })
+    }
+}
+
+/// How log lines are written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LogFormat {
+    /// Journald when standard error is connected to it, else text.
+    Auto,
+    /// A line of text an event.
+    Text,
+    /// A JSON object a line.
+    Json,
+    /// Fields in the journal.
+    Journald,
+}
+
+words!(LogFormat { Auto = "auto", Text = "text", Json = "json", Journald = "journald" });
+
+/// `[log]`
+#[derive(Clone, Debug)]
+pub struct Log {
+    /// How lines are written.
+    pub format: LogFormat,
+    /// A level or directives; `tracing-subscriber` accepts it as an `EnvFilter`.
+    pub level: String,
+}
+
+impl Log {
+    pub(super) fn read(section: &mut Section<'_, '_>) -> Option<Self> {
+        let format = section.key("format", "auto", values::word::<LogFormat>);
+        let level = section.key("level", "info", values::log_level);
+        Some(Self { format: format?, level: level? })
+    }
+}
+
+/// `[network]`
+#[derive(Clone)]
+pub struct Network {
+    /// The URL of a proxy; may carry a password. None: the usual proxy variables.
+    pub proxy: Option<String>,
+    /// Certificates that are trusted beside the system's: PEM, at least one was in the file.
+    pub ca_file: Option<PathBuf>,
+    /// How long a connection may take to stand.
+    pub connect_timeout: Duration,
+    /// How long a call may take, its answer included.
+    pub call_timeout: Duration,
+    /// How long a call without an answer may still arrive.
+    pub unknown_grace: Duration,
+}
+
+impl Network {
+    pub(super) fn read(section: &mut Section<'_, '_>, around: &Around<'_>) -> Option<Self> {
+        let proxy = section.key("proxy", "", values::optional(values::proxy_url));
+        let certificates = |text: &str| ca_file(&around.dir.join(values::path(text)?));
+        let ca_file = section.key("ca_file", "", values::optional(certificates));
+        let connect_timeout = section.key("connect_timeout", "10s", values::positive_duration);
+        let call_timeout = section.key("call_timeout", "60s", values::positive_duration);
+        let unknown_grace = section.key("unknown_grace", "60s", values::duration);
+        Some(Self {
+            proxy: proxy?,
+            ca_file: ca_file?,
+            connect_timeout: connect_timeout?,
+            call_timeout: call_timeout?,
+            unknown_grace: unknown_grace?,
+        })
+    }
+}
+
+/// Without user and password of the proxy.
+impl fmt::Debug for Network {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let proxy = self.proxy.as_ref().map(|url| match url.rsplit_once('@') {
+            Some((_, host)) => format!("[REDACTED]@{host}"),
+            None => url.clone(),
+        });
+        f.debug_struct("Network")
+            .field("proxy", &proxy)
+            .field("ca_file", &self.ca_file)
+            .field("connect_timeout", &self.connect_timeout)
+            .field("call_timeout", &self.call_timeout)
+            .field("unknown_grace", &self.unknown_grace)
+            .finish()
+    }
+}
+
+/// The file, when it holds certificates and nothing that only looks like one.
+fn ca_file(path: &Path) -> Result<PathBuf, Wrong> {
+    const HOW: &str = "name a file of PEM certificates, or \"\" for none";
+    let shown = path.display();
+    let bytes = fs::read(path).map_err(|error| Wrong::new(format!("cannot read {shown}: {error}"), HOW))?;
+    let mut count = 0;
+    for certificate in CertificateDer::pem_slice_iter(&bytes) {
+        certificate.map_err(|_| Wrong::new(format!("{shown} holds PEM that cannot be read"), HOW))?;
+        count += 1;
+    }
+    if count == 0 {
+        return Err(Wrong::new(format!("{shown} holds no PEM certificate"), HOW));
+    }
+    Ok(path.to_path_buf())
+}
+
+/// `[intake]`
+#[derive(Clone, Debug)]
+pub struct Intake {
+    /// A file not renamed into place is taken when two looks this far apart saw the same.
+    pub settle: Duration,
+    /// How often the folders are looked through, whatever the kernel tells.
+    pub rescan: Duration,
+    /// Larger files are rejected; bytes.
+    pub max_file_size: u64,
+    /// A file with more machines is held; 0: never.
+    pub hold_above: u64,
+    /// The same for Full scans.
+    pub hold_full_above: u64,
+    /// Rows of a portal export that are not onboarded are not sent.
+    pub only_onboarded: bool,
+    /// Whose a file is that names no tenant.
+    pub default_tenant: Option<TenantName>,
+}
+
+impl Intake {
+    /// `tenants` are those that are configured, disabled ones included.
+    pub(super) fn read(section: &mut Section<'_, '_>, tenants: &BTreeSet<TenantName>) -> Option<Self> {
+        let settle = section.key("settle", "2s", values::duration);
+        let rescan = section.key("rescan", "30s", values::positive_duration);
+        let max_file_size = section.key("max_file_size", "256MiB", values::size);
+        let hold_above = section.key("hold_above", "10000", values::count);
+        let hold_full_above = section.key("hold_full_above", "1000", values::count);
+        let only_onboarded = section.key("only_onboarded", "true", values::flag);
+        let existing = |text: &str| {
+            let name = values::word::<TenantName>(text.trim())?;
+            if tenants.contains(&name) {
+                return Ok(name);
+            }
+            let known: Vec<_> = tenants.iter().map(TenantName::as_str).collect();
+            Err(Wrong::new(
+                format!("there is no tenant `{name}`"),
+                format!("name one that is configured ({}), or \"\" for none", known.join(", ")),
+            ))
+        };
+        let default_tenant = section.key("default_tenant", "", values::optional(existing));
+        Some(Self {
+            settle: settle?,
+            rescan: rescan?,
+            max_file_size: max_file_size?,
+            hold_above: hold_above?,
+            hold_full_above: hold_full_above?,
+            only_onboarded: only_onboarded?,
+            default_tenant: default_tenant?,
+        })
+    }
+}
+
+/// `[follow_up]`
+#[derive(Clone, Debug)]
+pub struct FollowUp {
+    /// How often a tenant's actions are listed while there is work.
+    pub interval: Duration,
+    /// How long a Pending action is followed.
+    pub give_up_after: Duration,
+    /// How long an `InProgress` action is followed.
+    pub give_up_in_progress: Duration,
+    /// How long a lost call is looked for among the tenant's actions; at least `unknown_grace`.
+    pub lookup_horizon: Duration,
+}
+
+impl FollowUp {
+    pub(super) fn read(section: &mut Section<'_, '_>, unknown_grace: Option<Duration>) -> Option<Self> {
+        let interval = section.key("interval", "60s", values::positive_duration);
+        let give_up_after = section.key("give_up_after", "80h", values::positive_duration);
+        let in_progress = section.key("give_up_in_progress_after", "14d", values::positive_duration);
+        let lookup_horizon = section.key("lookup_horizon", "10m", values::duration);
+        if lookup_horizon.zip(unknown_grace).is_some_and(|(horizon, grace)| horizon < grace) {
+            section.complain(
+                "lookup_horizon",
+                Wrong::new(
+                    "is shorter than network.unknown_grace: a call could arrive after the look-up ended",
+                    "raise it to network.unknown_grace at least",
+                ),
+            );
+            return None;
+        }
+        Some(Self {
+            interval: interval?,
+            give_up_after: give_up_after?,
+            give_up_in_progress: in_progress?,
+            lookup_horizon: lookup_horizon?,
+        })
+    }
+}
+
+/// `[retention]`
+#[derive(Clone, Debug)]
+pub struct Retention {
+    /// How long finished jobs and their record stay in the database.
+    pub keep: Duration,
+    /// Where older ones go; absolute. None: nothing is removed.
+    pub archive_dir: Option<PathBuf>,
+    /// How long processed, rejected and result files stay.
+    pub spool: Duration,
+}
+
+impl Retention {
+    pub(super) fn read(section: &mut Section<'_, '_>, around: &Around<'_>) -> Option<Self> {
+        let keep = section.key("keep", "400d", values::duration);
+        let archive_dir = section.key("archive_dir", "", values::optional(values::path));
+        let spool = section.key("spool", "90d", values::duration);
+        Some(Self {
+            keep: keep?,
+            archive_dir: archive_dir?.map(|folder| around.environment.absolute(&folder)),
+            spool: spool?,
+        })
+    }
+}

@@ -1,0 +1,228 @@
+//! A tenant: its cloud, its rules, its limits.
+
+use std::num::NonZeroU32;
+use std::time::Duration;
+
+use uuid::Uuid;
+
+use crate::domain::eligibility::PendingTypes;
+use crate::domain::ledger::{Limits, Pace};
+use crate::domain::sweep::{OnPending, ScanType, clean_comment, words};
+
+use super::Around;
+use super::auth::Auth;
+use super::reader::Section;
+use super::values::{self, Wrong};
+
+/// One Entra tenant with Defender for Endpoint.
+#[derive(Clone, Debug)]
+pub struct Tenant {
+    /// The directory (tenant) id.
+    pub tenant_id: Uuid,
+    /// Where calls go, without a slash at its end.
+    pub api_url: String,
+    /// Where the sign-in goes, without a slash at its end.
+    pub authority_url: String,
+    /// What a token is asked for; the cloud's, whatever `api_url` says.
+    pub scope: String,
+    /// The scan of a request that names none.
+    pub default_scan: ScanType,
+    /// The comment of a request that has none; without control characters.
+    pub comment: String,
+    /// What becomes of a busy machine when the sweep does not say.
+    pub on_pending: OnPending,
+    /// Which pending actions make a machine busy.
+    pub pending_types: PendingTypes,
+    /// A scan that succeeded less than this ago is recent enough; zero turns the rule off.
+    pub skip_if_scanned_within: Duration,
+    /// What becomes of machines that Defender shows as inactive.
+    pub inactive: Inactive,
+    /// How many attempts a job may count.
+    pub max_attempts: NonZeroU32,
+    /// How sweepd signs in.
+    pub auth: Auth,
+    /// The limits of the scan call that are ours: the configured ones without the reserve.
+    pub limits: Limits,
+    /// The limits of the scan call as configured: all that Defender grants.
+    pub configured_limits: Limits,
+    /// How the budget is spent.
+    pub pace: Pace,
+}
+
+/// What becomes of machines that Defender shows as inactive.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Inactive {
+    /// Asked like any other.
+    Send,
+    /// Skipped: `not_eligible`.
+    Skip,
+    /// Kept queued until they are active.
+    Wait,
+}
+
+words!(Inactive { Send = "send", Skip = "skip", Wait = "wait" });
+
+/// The clouds of Microsoft that have Defender for Endpoint.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Cloud {
+    Commercial,
+    Gcc,
+    GccHigh,
+    Dod,
+}
+
+words!(Cloud {
+    Commercial = "commercial",
+    Gcc = "gcc",
+    GccHigh = "gcc-high",
+    Dod = "dod",
+});
+
+/// The regions of the commercial cloud that have API hosts of their own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Region {
+    Us,
+    Eu,
+    Uk,
+    Au,
+    Swa,
+    Ina,
+}
+
+words!(Region { Us = "us", Eu = "eu", Uk = "uk", Au = "au", Swa = "swa", Ina = "ina" });
+
+impl Cloud {
+    const fn api(self) -> &'static str {
+        match self {
+            Self::Commercial => "https://api.securitycenter.microsoft.com",
+            Self::Gcc => "https://api-gcc.securitycenter.microsoft.us",
+            Self::GccHigh | Self::Dod => "https://api-gov.securitycenter.microsoft.us",
+        }
+    }
+
+    /// GCC signs in at the commercial authority.
+    const fn authority(self) -> &'static str {
+        match self {
+            Self::Commercial | Self::Gcc => "https://login.microsoftonline.com",
+            Self::GccHigh | Self::Dod => "https://login.microsoftonline.us",
+        }
+    }
+
+    /// The audience stays that of the cloud's first host, whichever host is called: tokens for
+    /// another are refused.
+    fn scope(self) -> String {
+        format!("{}/.default", self.api())
+    }
+}
+
+/// Where a tenant's calls and sign-ins go, and what for.
+struct Hosts {
+    api_url: String,
+    authority_url: String,
+    scope: String,
+}
+
+impl Hosts {
+    fn read(section: &mut Section<'_, '_>) -> Option<Self> {
+        let cloud = section.key("cloud", "commercial", values::word::<Cloud>);
+        let region = section.key("region", "", values::optional(values::word::<Region>));
+        let api = section.key("api_url", "", values::optional(values::service_url));
+        let authority = section.key("authority_url", "", values::optional(values::service_url));
+        let (cloud, region) = (cloud?, region?);
+        if region.is_some() && cloud != Cloud::Commercial {
+            section.complain(
+                "region",
+                Wrong::new(format!("the cloud {cloud} has no regions"), "leave it empty, or use the cloud commercial"),
+            );
+            return None;
+        }
+        let standard = region
+            .map_or_else(|| cloud.api().to_owned(), |region| format!("https://{region}.api.security.microsoft.com"));
+        Some(Self {
+            api_url: api?.unwrap_or(standard),
+            authority_url: authority?.unwrap_or_else(|| cloud.authority().to_owned()),
+            scope: cloud.scope(),
+        })
+    }
+}
+
+/// A tenant's `limits` section.
+struct Budget {
+    configured: Limits,
+    ours: Limits,
+    pace: Pace,
+}
+
+impl Budget {
+    fn read(section: &mut Section<'_, '_>) -> Option<Self> {
+        let per_minute = section.key("per_minute", "100", values::positive);
+        let per_hour = section.key("per_hour", "1500", values::positive);
+        let reserve = section.key("reserve_percent", "0", values::reserve);
+        let pace = section.key("pace", "burst", values::word::<Pace>);
+        let (per_minute, per_hour) = (per_minute?, per_hour?);
+        let Ok(configured) = Limits::new(per_minute, per_hour) else {
+            section.complain(
+                "per_hour",
+                Wrong::new(format!("is {per_hour}, below per_minute ({per_minute})"), "raise it, or lower per_minute"),
+            );
+            return None;
+        };
+        Some(Self { configured, ours: configured.without_reserve(reserve?), pace: pace? })
+    }
+}
+
+impl Tenant {
+    /// Reads `[tenants.X]`.
+    pub(super) fn read(section: &mut Section<'_, '_>, around: &Around<'_>) -> Option<Self> {
+        let tenant_id = section.required("tenant_id", "write the directory (tenant) id", guid);
+        let hosts = Hosts::read(section);
+        let default_scan = section.key("default_scan", "Quick", values::word::<ScanType>);
+        let comment = section.key("comment", "Scheduled scan by sweepd", comment);
+        let on_pending = section.key("on_pending", "skip", values::word::<OnPending>);
+        let pending_types = section.list("pending_types", "RunAntiVirusScan", pending_types);
+        let skip_if_scanned_within = section.key("skip_if_scanned_within", "0s", values::duration);
+        let inactive = section.key("inactive", "send", values::word::<Inactive>);
+        let max_attempts = section.key("max_attempts", "5", values::positive);
+        let auth = section.within("auth", |auth| Auth::read(auth, around));
+        let budget = section.within("limits", Budget::read);
+        let (hosts, budget) = (hosts?, budget?);
+        Some(Self {
+            tenant_id: tenant_id?,
+            api_url: hosts.api_url,
+            authority_url: hosts.authority_url,
+            scope: hosts.scope,
+            default_scan: default_scan?,
+            comment: comment?,
+            on_pending: on_pending?,
+            pending_types: pending_types?,
+            skip_if_scanned_within: skip_if_scanned_within?,
+            inactive: inactive?,
+            max_attempts: max_attempts?,
+            auth: auth?,
+            limits: budget.ours,
+            configured_limits: budget.configured,
+            pace: budget.pace,
+        })
+    }
+}
+
+fn guid(text: &str) -> Result<Uuid, Wrong> {
+    Uuid::try_parse(text.trim()).map_err(|_| {
+        Wrong::new("is not a GUID", "write the directory (tenant) id, such as 11111111-2222-3333-4444-555555555555")
+    })
+}
+
+fn comment(text: &str) -> Result<String, Wrong> {
+    clean_comment(text).map_err(|error| Wrong::new(error.to_string(), "shorten it"))
+}
+
+fn pending_types(types: &[String]) -> Result<PendingTypes, Wrong> {
+    let types: Vec<_> = types.iter().map(|name| name.trim().to_owned()).collect();
+    if types.is_empty() || types.iter().any(String::is_empty) {
+        return Err(Wrong::new("names no action type", "write [\"RunAntiVirusScan\"], or [\"*\"] for any action"));
+    }
+    if types.iter().any(|name| name == "*") {
+        return Ok(PendingTypes::Any);
+    }
+    Ok(PendingTypes::These(types))
+}

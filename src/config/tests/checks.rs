@@ -1,0 +1,132 @@
+//! Each check, and all of them at once.
+
+use super::*;
+
+#[test]
+fn all_errors_are_told_at_once() {
+    let house = House::new(
+        "netwrok = 1\n[network]\ncall_timeout = '0s'\nproxy = 'http://me:s3cret@proxy/path'\n[intake]\nrescan = 5\n\
+         default_tenant = 'fabrikam'\n[log]\nlevel = 'inof'\n[tenants.contoso]\ntenant_id = 'x'\napi_url = 'http://example.com'\n\
+         [tenants.contoso.limits]\nper_minut = 5\nreserve_percent = 91\nper_hour = 99\n",
+    );
+    assert_eq!(
+        house.problems(),
+        [
+            "sweepd.toml: log.level: `inof` is not a level; write off, error, warn, info, debug or trace, \
+             or directives such as info,sweepd::engine=debug",
+            "sweepd.toml: network.proxy: has a path; write one such as http://proxy.example.com:3128",
+            "sweepd.toml: network.call_timeout: is zero; write a duration above zero, such as 30s",
+            "sweepd.toml: intake.rescan: `5` is not a duration; write a whole number and a unit: ms, s, m, h or d, \
+             such as 30s, 5m or 7d",
+            "sweepd.toml: intake.default_tenant: there is no tenant `fabrikam`; name one that is configured (contoso), \
+             or \"\" for none",
+            "sweepd.toml: netwrok: is not a known key; did you mean `network`?",
+            "sweepd.toml: tenants.contoso.tenant_id: is not a GUID; write the directory (tenant) id, such as \
+             11111111-2222-3333-4444-555555555555",
+            "sweepd.toml: tenants.contoso.api_url: is http:// to another host, where anybody on the way could read the \
+             token; write https://; http:// is for loopback only",
+            "sweepd.toml: tenants.contoso.auth.client_id: is missing; write the application (client) id",
+            "sweepd.toml: tenants.contoso.auth.secret_file: is missing; name the file that holds the client secret",
+            "sweepd.toml: tenants.contoso.limits.reserve_percent: is 91, above 90; write a whole number from 0 to 90",
+            "sweepd.toml: tenants.contoso.limits.per_hour: is 99, below per_minute (100); raise it, or lower per_minute",
+            "sweepd.toml: tenants.contoso.limits.per_minut: is not a known key; did you mean `per_minute`?",
+        ]
+    );
+}
+
+/// One mistake each: the text, what the problem says.
+/// One mistake each beside a good tenant: the text, what its problem says.
+const WRONG: [(&str, &str); 14] = [
+    ("[daemon]\nshutdown_grace = '-1s'", "daemon.shutdown_grace: `-1s` is not a duration"),
+    ("[daemon]\nstate_dir = ''", "daemon.state_dir: is empty"),
+    ("[http]\nlisten = 'localhost'", "http.listen: `localhost` is not an address"),
+    ("[log]\nformat = 'xml'", "log.format: `xml` is not one of: auto, text"),
+    ("[network]\nconnect_timeout = '0s'", "network.connect_timeout: is zero"),
+    ("[network]\nca_file = 'none.pem'", "none.pem: No such file"),
+    ("[network]\nca_file = 'secret'", "secret holds no PEM certificate"),
+    ("[intake]\nmax_file_size = '1KB'", "intake.max_file_size: `1KB` is not a size"),
+    ("[intake]\nhold_above = -1", "intake.hold_above: `-1` is not such a number"),
+    ("[intake]\nonly_onboarded = 'perhaps'", "intake.only_onboarded: `perhaps` is neither"),
+    ("[follow_up]\ninterval = '0s'", "follow_up.interval: is zero"),
+    ("[follow_up]\nlookup_horizon = '59s'", "follow_up.lookup_horizon: is shorter than network.unknown_grace"),
+    ("[retention]\nkeep = 1.5", "retention.keep: has a decimal point"),
+    ("[tenants.Fabrikam]", "tenants.Fabrikam: a tenant's name has 1 to 64"),
+];
+
+/// The same, among the keys of a tenant.
+const WRONG_WITHIN: [(&str, &str); 17] = [
+    ("limits.per_minute = 0", "limits.per_minute: is 0"),
+    ("limits.per_hour = 0", "limits.per_hour: is 0"),
+    ("limits.per_minute = 2000", "limits.per_hour: is 1500, below per_minute (2000)"),
+    ("limits.pace = 'slow'", "limits.pace: `slow` is not one of: burst, even"),
+    ("cloud = 'china'", "cloud: `china` is not one of: commercial, gcc, gcc-high, dod"),
+    ("region = 'mars'", "region: `mars` is not one of: us, eu"),
+    ("cloud = 'gcc'\nregion = 'eu'", "region: the cloud gcc has no regions"),
+    ("authority_url = 'http://10.0.0.1'", "authority_url: is http:// to another host"),
+    ("api_url = 'https://me:pw@x.y'", "api_url: has a user name or a password"),
+    ("api_url = 'https://x.y/?q'", "api_url: has a query"),
+    ("default_scan = 'Deep'", "default_scan: `Deep` is not one of"),
+    ("on_pending = 'fail'", "on_pending: `fail` is not one of"),
+    ("inactive = 'off'", "inactive: `off` is not one of"),
+    ("pending_types = []", "pending_types: names no action type"),
+    ("pending_types = ['a', ' ']", "pending_types: names no action type"),
+    ("skip_if_scanned_within = '1'", "skip_if_scanned_within: `1` is not a duration"),
+    ("max_attempts = 0", "max_attempts: is 0"),
+];
+
+#[test]
+fn each_check_refuses_what_it_is_for() {
+    for (text, expected) in WRONG {
+        let problems = House::contoso(text).problems();
+        assert!(problems.len() == 1 && problems[0].contains(expected), "{text}: {problems:#?}");
+    }
+    for (text, expected) in WRONG_WITHIN {
+        let problems = House::new(&tenant("contoso", text)).problems();
+        assert!(problems.len() == 1 && problems[0].contains(expected), "{text}: {problems:#?}");
+    }
+    let long = format!("comment = '{}'", "x".repeat(1001));
+    assert!(House::new(&tenant("contoso", &long)).problems()[0].contains("1001 characters"));
+}
+
+#[test]
+fn without_a_tenant_there_is_nothing_to_do() {
+    assert_eq!(
+        House::new("").problems(),
+        ["sweepd.toml: tenants: no tenant is configured; add a section [tenants.NAME]"]
+    );
+}
+
+#[test]
+fn clouds_and_regions_have_their_hosts() {
+    let gov = "https://api-gov.securitycenter.microsoft.us";
+    let common = "https://api.securitycenter.microsoft.com";
+    let com = "https://login.microsoftonline.com";
+    let gcc = "https://api-gcc.securitycenter.microsoft.us";
+    for (text, api, authority, scope) in [
+        ("", common, com, common),
+        ("region = 'eu'", "https://eu.api.security.microsoft.com", com, common),
+        ("cloud = 'gcc'", gcc, com, gcc),
+        ("cloud = 'gcc-high'", gov, "https://login.microsoftonline.us", gov),
+        ("cloud = 'dod'", gov, "https://login.microsoftonline.us", gov),
+        (
+            "cloud = 'dod'\napi_url = 'http://127.0.0.1:1/'\nauthority_url = 'http://[::1]:2/'",
+            "http://127.0.0.1:1",
+            "http://[::1]:2",
+            gov,
+        ),
+    ] {
+        let config = House::new(&tenant("contoso", text)).good();
+        let tenant = &config.tenants[&name("contoso")];
+        let found = (tenant.api_url.as_str(), tenant.authority_url.as_str());
+        assert_eq!(found, (api, authority), "{text}");
+        assert_eq!(tenant.scope, format!("{scope}/.default"), "{text}");
+    }
+}
+
+#[test]
+fn the_reserve_is_taken_off_the_limits() {
+    let config = House::new(&tenant("contoso", "limits.reserve_percent = 10")).good();
+    let tenant = &config.tenants[&name("contoso")];
+    assert_eq!((tenant.limits.per_minute.get(), tenant.limits.per_hour.get()), (90, 1350));
+    assert_eq!(tenant.configured_limits.per_minute.get(), 100);
+}

@@ -1,0 +1,149 @@
+//! Files, environment and flags, and which of them holds.
+
+use super::*;
+
+#[test]
+fn environment_beats_the_file_and_flags_beat_both() {
+    let house = House::contoso("[log]\nlevel = 'warn'\nformat = 'text'\n[intake]\nhold_above = '55'")
+        .set("SWEEPD__LOG__LEVEL", "debug")
+        .set("SWEEPD__TENANTS__CONTOSO__LIMITS__PER_MINUTE", "77")
+        .set("SWEEPD__TENANTS__CONTOSO__PENDING_TYPES", "RunAntiVirusScan, Isolate")
+        .set("SWEEPD__TENANTS__CONTOSO__AUTH__CLIENT_ID", "0123")
+        .set("SWEEPD__INTAKE__ONLY_ONBOARDED", "false")
+        .set("SWEEPD_CONFIG", "/nowhere")
+        .set("SWEEPD_LOG", "x")
+        .set("STATE_DIRECTORY", "/srv/one:/srv/two");
+    let config = house.load_with(&[("log.level", "trace"), ("daemon.spool_dir", "here")]).unwrap();
+    assert_eq!((config.log.level.as_str(), config.log.format), ("trace", LogFormat::Text));
+    assert_eq!(config.intake.hold_above, 55);
+    assert!(!config.intake.only_onboarded);
+    assert_eq!(config.daemon.state_dir, Path::new("/srv/one"));
+    assert_eq!(config.daemon.spool_dir, Path::new("/work/here"));
+    let tenant = &config.tenants[&name("contoso")];
+    assert_eq!(tenant.limits.per_minute.get(), 77);
+    assert!(tenant.pending_types.holds("Isolate"));
+    let Auth::ClientSecret { client_id, .. } = &tenant.auth;
+    assert_eq!(client_id, "0123");
+}
+
+#[test]
+fn problems_name_the_source_of_the_value() {
+    let house = House::contoso("")
+        .set("SWEEPD__LOG__LEVL", "debug")
+        .set("SWEEPD__DAEMON", "x")
+        .set("SWEEPD__DAEMON__STATE_DIR", "y")
+        .set("SWEEPD__HTTP__LISTEN__PORT", "1");
+    let error = house.load_with(&[("follow_up.interval", "soon")]).unwrap_err();
+    assert_eq!(
+        house.lines(&error.to_string()),
+        [
+            "environment: daemon: is a section, not a value; write [daemon] and its keys below",
+            "environment: http.listen: is a value, not a section; write a single value",
+            "command line: follow_up.interval: `soon` is not a duration; write a whole number and a unit: ms, s, m, h or d, \
+             such as 30s, 5m or 7d",
+            "environment: log.levl: is not a known key; did you mean `level`?",
+        ]
+    );
+    let error = house.load_with(&[("a b", "x")]).unwrap_err().to_string();
+    assert!(error.starts_with("command line: a b: is not a dotted key"), "{error}");
+}
+
+#[test]
+fn a_file_that_cannot_be_read_is_one_problem() {
+    let house = House::new("[log]\nlevel = 's3cret\n");
+    let problems = house.problems();
+    assert_eq!(problems.len(), 1);
+    assert!(problems[0].starts_with("sweepd.toml: line 2, column "), "{problems:?}");
+    assert!(!problems[0].contains("s3cret"), "{problems:?}");
+
+    house.put("sweepd.toml", "a = 1\na = 2\n");
+    assert!(house.problems()[0].starts_with("sweepd.toml: line 2, column 1: duplicate key"), "{:?}", house.problems());
+
+    fs::write(house.dir.path().join("sweepd.toml"), b"# a\n# \xff\n").unwrap();
+    assert_eq!(house.problems(), ["sweepd.toml: line 2: is not UTF-8; save the file as UTF-8"]);
+
+    fs::remove_file(house.dir.path().join("sweepd.toml")).unwrap();
+    let problems = house.problems();
+    assert!(
+        problems.len() == 1 && problems[0].starts_with("sweepd.toml: cannot be read: No such file"),
+        "{problems:?}"
+    );
+}
+
+#[test]
+fn the_file_may_be_named_by_the_environment_or_be_left_out() {
+    let house = House::contoso("");
+    let path = house.dir.path().join("sweepd.toml");
+    let named = BTreeMap::from([("SWEEPD_CONFIG".to_owned(), path.display().to_string())]);
+    let config = load(None, &Environment::new(named, "/"), &[]).unwrap();
+    assert_eq!(config.file.as_deref(), Some(path.as_path()));
+    let relative = Environment::new(BTreeMap::new(), house.dir.path());
+    assert!(load(Some(Path::new("sweepd.toml")), &relative, &[]).is_ok());
+
+    if !Path::new(DEFAULT_FILE).exists() {
+        let nothing = Environment::new(BTreeMap::new(), "/");
+        let error = load(None, &nothing, &[]).unwrap_err();
+        assert!(error.to_string().starts_with("/etc/sweepd/sweepd.toml: cannot be read"), "{error}");
+        let secret = house.dir.path().join("secret").display().to_string();
+        let settings: Vec<_> = [("tenant_id", GUID), ("auth.client_id", "app"), ("auth.secret_file", &secret)]
+            .map(|(key, value)| (format!("tenants.contoso.{key}"), value.to_owned()))
+            .to_vec();
+        let config = load(None, &nothing, &settings).unwrap();
+        assert_eq!((config.file, config.tenants.len()), (None, 1));
+    }
+}
+
+#[test]
+fn tenants_have_files_of_their_own_in_either_form() {
+    let house = House::contoso("[intake]\ndefault_tenant = 'adatum'").set("SWEEPD__TENANTS__ADATUM__MAX_ATTEMPTS", "9");
+    let bare = tenant("x", "").replace("[tenants.x]", "");
+    house.put("tenants.d/adatum.toml", &bare).put("tenants.d/fabrikam.toml", &tenant("fabrikam", ""));
+    house.put("tenants.d/.hidden.toml", "x").put("tenants.d/notes.txt", "x");
+    let config = house.good();
+    let names: Vec<_> = config.tenants.keys().map(TenantName::as_str).collect();
+    assert_eq!(names, ["adatum", "contoso", "fabrikam"]);
+    assert_eq!(config.tenants[&name("adatum")].max_attempts.get(), 9);
+    assert!(config.disabled.is_empty());
+}
+
+#[test]
+fn a_broken_file_disables_its_tenant_only() {
+    let house = House::contoso("").set("SWEEPD__TENANTS__SYNTAX__MAX_ATTEMPTS", "9");
+    for (file, content) in [
+        ("syntax", "a ="),
+        ("unknown", "tenant_di = 1"),
+        ("secretless", &tenant("secretless", "").replace("'secret'", "'none'")),
+        ("other", &tenant("another", "")),
+        ("two", &format!("{}{}", tenant("two", ""), tenant("three", ""))),
+        ("beside", &format!("comment = 'x'\n{}", tenant("beside", ""))),
+        ("Upper", ""),
+    ] {
+        house.put(&format!("tenants.d/{file}.toml"), content);
+    }
+    let config = house.good();
+    assert_eq!(config.tenants.len(), 1);
+    let why: Vec<_> = config.disabled.values().map(|problems| problems[0].to_string()).collect();
+    let why = house.lines(&why.join("\n"));
+    for (line, expected) in why.iter().zip([
+        "tenants.d/beside.toml: comment: stands beside the tenant's section",
+        "tenants.d/other.toml: tenants: holds something else than the one tenant",
+        "tenants.d/secretless.toml: tenants.secretless.auth.secret_file: no file of this name is in",
+        "tenants.d/syntax.toml: line 1, column ",
+        "tenants.d/two.toml: tenants: holds something else",
+        "tenants.d/unknown.toml: tenants.unknown.tenant_id: is missing",
+    ]) {
+        assert!(line.starts_with(expected), "{line}");
+    }
+    assert_eq!(why.len(), 6);
+    assert!(config.warnings[0].contains("tenants.d/Upper.toml: a tenant's name has"), "{:?}", config.warnings);
+}
+
+#[test]
+fn a_tenant_in_both_places_is_disabled_and_none_left_is_an_error() {
+    let house = House::contoso("");
+    house.put("tenants.d/contoso.toml", &tenant("contoso", ""));
+    let problems = house.problems();
+    assert_eq!(problems.len(), 2);
+    assert!(problems[0].starts_with("sweepd.toml: tenants: no tenant remains"), "{problems:?}");
+    assert!(problems[1].starts_with("tenants.d/contoso.toml: the tenant is also in the file"), "{problems:?}");
+}

@@ -1,0 +1,96 @@
+//! What a simulation is made of.
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::time::Duration;
+
+use uuid::Uuid;
+
+use super::chance::Chance;
+use super::fleet::SimulatedMachine;
+use crate::domain::ledger::{CallKind, Limits};
+
+/// A simulation.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// Where to listen; port 0 is any.
+    pub listen: SocketAddr,
+    /// The tenants, each with its own sign-in; they share one address.
+    pub tenants: Vec<TenantOptions>,
+    /// Everything random follows from it.
+    pub seed: u64,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self { listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 0)), tenants: Vec::new(), seed: 0 }
+    }
+}
+
+/// One tenant, with the one application that may sign in.
+#[derive(Clone, Debug)]
+pub struct TenantOptions {
+    /// The directory's id.
+    pub tenant_id: Uuid,
+    /// The application's id.
+    pub client_id: String,
+    /// Its secret.
+    pub client_secret: String,
+    /// Its name: the `requestor` of its actions.
+    pub app_name: String,
+    /// Its permissions, such as `Machine.Scan`.
+    pub roles: Vec<String>,
+    /// The machines that exist.
+    pub machines: Vec<SimulatedMachine>,
+    /// The limits of the scan call.
+    pub limits: Limits,
+    /// The limits of each other kind of call.
+    pub other_limits: Limits,
+    /// Whether calls that are answered with 429 fill the windows too (unknown of Defender).
+    pub count_rejected: bool,
+    /// How long an action is Pending, and how long in progress; each scattered by half by the seed.
+    pub action_duration: (Duration, Duration),
+    /// How long a scan of somebody else stays Pending.
+    pub foreign_scan_duration: Duration,
+    /// How long a token is good for.
+    pub token_lifetime: Duration,
+    /// How long a new action is missing from lists (observed in elastic/kibana PR 237109).
+    pub list_lag: Duration,
+    /// No action fails, times out or is cancelled by itself.
+    pub all_succeed: bool,
+    /// How many rows a list returns at most.
+    pub page_size: usize,
+}
+
+impl TenantOptions {
+    /// A tenant as documented: its limits, its page size, tokens for an hour, all permissions that
+    /// sweepd asks for. Ids follow from the machines, so that different fleets make different
+    /// tenants.
+    pub fn new(machines: Vec<SimulatedMachine>) -> Self {
+        let named: Vec<u8> = machines.iter().flat_map(|machine| *machine.id.bytes()).collect();
+        let mut chance = Chance::of(0, &named);
+        Self {
+            tenant_id: chance.uuid(),
+            client_id: chance.uuid().to_string(),
+            client_secret: "simulated-secret".to_owned(),
+            app_name: "sweepd (simulated)".to_owned(),
+            roles: vec!["Machine.Scan".to_owned(), "Machine.Read.All".to_owned()],
+            machines,
+            limits: Limits::DOCUMENTED,
+            other_limits: Limits::DOCUMENTED,
+            count_rejected: false,
+            action_duration: (Duration::from_secs(5), Duration::from_secs(15)),
+            foreign_scan_duration: Duration::from_mins(10),
+            token_lifetime: Duration::from_secs(3599),
+            list_lag: Duration::ZERO,
+            all_succeed: false,
+            page_size: 10_000,
+        }
+    }
+
+    pub(super) const fn limits_of(&self, kind: CallKind) -> Limits {
+        match kind {
+            CallKind::Scan => self.limits,
+            _ => self.other_limits,
+        }
+    }
+}

@@ -1,0 +1,310 @@
+//! Actions of Defender: kept verbatim, and what each change of one means for the jobs.
+
+use sqlx::{Row, SqliteConnection};
+
+use super::events::{self, Kind, Subject};
+use super::jobs::{self, With};
+use super::tenants::TenantRow;
+use super::{Doing, Store, StoreError};
+use crate::domain::action::{Action, ActionStatus, Origin};
+use crate::domain::id::{AttemptId, JobId, MachineId};
+use crate::domain::job::{End, Event, Reason, State};
+use crate::domain::outcome::mark;
+use crate::domain::time::Wall;
+
+/// An action as it was received.
+#[derive(Clone, Debug)]
+pub struct Seen {
+    /// What sweepd reads in it. Its `origin` is decided here, by the marks the database knows.
+    pub action: Action,
+    /// The object verbatim.
+    pub raw: String,
+}
+
+/// The attempt and job that an action's mark belongs to.
+struct Owner {
+    attempt: AttemptId,
+    job: JobId,
+}
+
+async fn owner(
+    connection: &mut SqliteConnection,
+    tenant: TenantRow,
+    action: &Action,
+) -> Result<Option<Owner>, StoreError> {
+    let Some(attempt) = mark(action) else { return Ok(None) };
+    let job: Option<i64> = sqlx::query_scalar("SELECT job_id FROM attempts WHERE id = ? AND tenant_id = ?")
+        .bind(attempt.to_string())
+        .bind(tenant)
+        .fetch_optional(connection)
+        .await
+        .doing("find the attempt of a mark")?;
+    Ok(job.map(|job| Owner { attempt, job: JobId(job) }))
+}
+
+pub(crate) fn action_of(row: &sqlx::sqlite::SqliteRow) -> Result<Action, sqlx::Error> {
+    let machine: Option<Vec<u8>> = row.try_get("machine")?;
+    let scope: Option<String> = row.try_get("scope")?;
+    let status: String = row.try_get("status")?;
+    Ok(Action {
+        id: row.try_get("id")?,
+        action_type: row.try_get("type")?,
+        status: ActionStatus::parse(&status),
+        machine: machine.map(jobs::machine_of).transpose()?,
+        origin: jobs::word(row, "origin")?,
+        scope: scope.and_then(|scope| scope.parse().ok()),
+        comment: None,
+        created_at: Wall(row.try_get("created_at")?),
+        updated_at: Wall(row.try_get("updated_at")?),
+    })
+}
+
+/// What is known of a machine's actions, for the decision whether to ask it: what is open, and
+/// what succeeded.
+pub(crate) async fn known(
+    connection: &mut SqliteConnection,
+    tenant: TenantRow,
+    machine: MachineId,
+) -> Result<Vec<Action>, StoreError> {
+    let rows = sqlx::query(
+        "SELECT id, type, status, machine, origin, scope, created_at, updated_at FROM actions
+         WHERE tenant_id = ? AND machine = ? AND status IN ('Pending', 'InProgress', 'Succeeded')",
+    )
+    .bind(tenant)
+    .bind(machine.bytes().to_vec())
+    .fetch_all(connection)
+    .await
+    .doing("read a machine's actions")?;
+    rows.iter().map(action_of).collect::<Result<_, _>>().doing("read a machine's actions")
+}
+
+/// Whether two objects say the same, the envelope (`@odata…`) aside.
+fn same(a: &str, b: &str) -> bool {
+    fn plain(text: &str) -> Option<serde_json::Map<String, serde_json::Value>> {
+        let mut map: serde_json::Map<_, _> = serde_json::from_str(text).ok()?;
+        map.retain(|key, _| !key.starts_with("@odata"));
+        Some(map)
+    }
+    a == b || matches!((plain(a), plain(b)), (Some(a), Some(b)) if a == b)
+}
+
+/// Takes in an action as it was received, whether in an answer or in a list: keeps it, and moves
+/// the jobs that it concerns. Returns the action with its origin.
+pub(crate) async fn see(
+    connection: &mut SqliteConnection,
+    tenant: TenantRow,
+    seen: &Seen,
+    at: Wall,
+) -> Result<Action, StoreError> {
+    let owner = owner(connection, tenant, &seen.action).await?;
+    let mut action = seen.action.clone();
+    action.origin = if owner.is_some() { Origin::Ours } else { Origin::Foreign };
+    if keep(connection, tenant, &action, &seen.raw, owner.as_ref(), at).await? {
+        let body = serde_json::json!({
+            "action": action.id, "status": action.status.as_str(), "origin": action.origin.as_str(),
+            "raw": serde_json::from_str(&seen.raw).unwrap_or(serde_json::Value::Null),
+        });
+        let subject =
+            Subject { tenant: Some(tenant), job: owner.as_ref().map(|owner| owner.job), machine: action.machine };
+        events::append(connection, at, Kind::ActionSeen, subject, &body).await?;
+    }
+    if let Some(owner) = &owner {
+        follow(connection, owner, &action, at).await?;
+    }
+    if !action.status.is_open() {
+        unblock(connection, tenant, &action.id, at).await?;
+    }
+    Ok(action)
+}
+
+/// Writes the action down. Returns whether it says anything that was not known.
+async fn keep(
+    connection: &mut SqliteConnection,
+    tenant: TenantRow,
+    action: &Action,
+    raw: &str,
+    owner: Option<&Owner>,
+    at: Wall,
+) -> Result<bool, StoreError> {
+    let known: Option<(i64, String)> =
+        sqlx::query_as("SELECT updated_at, raw FROM actions WHERE tenant_id = ? AND id = ?")
+            .bind(tenant)
+            .bind(&action.id)
+            .fetch_optional(&mut *connection)
+            .await
+            .doing("find an action")?;
+    if let Some((updated_at, known)) = &known
+        // A list that lags behind must not take back what is known already.
+        && (action.updated_at.0 < *updated_at || same(known, raw))
+    {
+        return Ok(false);
+    }
+    sqlx::query(
+        "INSERT INTO actions (tenant_id, id, machine, type, scope, status, origin, attempt_id, job_id, created_at,
+                              updated_at, first_seen_at, raw)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13)
+         ON CONFLICT (tenant_id, id) DO UPDATE SET
+             machine = coalesce(excluded.machine, machine), scope = coalesce(excluded.scope, scope),
+             status = excluded.status, origin = excluded.origin, attempt_id = excluded.attempt_id,
+             job_id = excluded.job_id, updated_at = excluded.updated_at, raw = excluded.raw",
+    )
+    .bind(tenant)
+    .bind(&action.id)
+    .bind(action.machine.map(|machine| machine.bytes().to_vec()))
+    .bind(&action.action_type)
+    .bind(action.scope.map(crate::domain::sweep::ScanType::as_str))
+    .bind(action.status.as_str())
+    .bind(action.origin.as_str())
+    .bind(owner.map(|owner| owner.attempt.to_string()))
+    .bind(owner.map(|owner| owner.job.0))
+    .bind(action.created_at.0)
+    .bind(action.updated_at.0)
+    .bind(at.0)
+    .bind(raw)
+    .execute(&mut *connection)
+    .await
+    .doing("keep an action")?;
+    Ok(true)
+}
+
+/// Moves the job that an action of ours belongs to.
+async fn follow(connection: &mut SqliteConnection, owner: &Owner, action: &Action, at: Wall) -> Result<(), StoreError> {
+    let resolved = sqlx::query(
+        "UPDATE attempts SET resolved = 'found', resolved_at = ?1
+         WHERE id = ?2 AND question IS NOT NULL AND resolved IS NULL",
+    )
+    .bind(at.0)
+    .bind(owner.attempt.to_string())
+    .execute(&mut *connection)
+    .await
+    .doing("resolve an attempt")?
+    .rows_affected();
+    let mut job = jobs::find(connection, owner.job).await?;
+    if resolved == 1 {
+        let body =
+            serde_json::json!({ "attempt": owner.attempt.to_string(), "resolved": "found", "action": action.id });
+        let subject = Subject { tenant: Some(job.tenant), job: Some(job.id), machine: Some(job.machine) };
+        events::append(connection, at, Kind::AttemptResolved, subject, &body).await?;
+    }
+    if matches!(job.state, State::Queued | State::Sending) {
+        let with = With { action: Some(action.id.clone()), ..With::default() };
+        job.state = jobs::apply(connection, &job, Event::Accepted, with, at).await?;
+        job.action = Some(action.id.clone());
+    }
+    if job.state == State::Accepted
+        && job.action.as_deref() == Some(&action.id)
+        && let Some(end) = End::of(&action.status)
+    {
+        jobs::apply(connection, &job, Event::Ended(end), With::default(), at).await?;
+    }
+    Ok(())
+}
+
+/// Makes ready the jobs that waited for an action to end.
+async fn unblock(
+    connection: &mut SqliteConnection,
+    tenant: TenantRow,
+    action: &str,
+    at: Wall,
+) -> Result<(), StoreError> {
+    sqlx::query(
+        "UPDATE jobs SET parked_until = NULL, blocked_by = NULL, updated_at = ?3
+         WHERE tenant_id = ?1 AND blocked_by = ?2 AND state = 'queued'",
+    )
+    .bind(tenant)
+    .bind(action)
+    .bind(at.0)
+    .execute(connection)
+    .await
+    .doing("make ready what waited for an action")
+    .map(drop)
+}
+
+impl Store {
+    /// Takes in a page of the feed, and moves its cursor. Returns the ids of what is open.
+    pub async fn see_actions(
+        &self,
+        tenant: TenantRow,
+        seen: Vec<Seen>,
+        cursor: Option<Wall>,
+        at: Wall,
+    ) -> Result<(), StoreError> {
+        self.write(move |connection| {
+            Box::pin(async move {
+                for seen in &seen {
+                    see(connection, tenant, seen, at).await?;
+                }
+                sqlx::query(
+                    "UPDATE tenants SET feed_cursor = max(coalesce(feed_cursor, ?1), ?1) WHERE id = ?2 AND ?1 IS NOT NULL",
+                )
+                .bind(cursor.map(|at| at.0))
+                .bind(tenant)
+                .execute(connection)
+                .await
+                .doing("move the feed's cursor")
+                .map(drop)
+            })
+        })
+        .await
+    }
+
+    /// Actions of others, or of finished jobs, that are believed open: to be closed when the
+    /// tenant's own list does not show them as open any more.
+    pub async fn open_actions(&self, tenant: TenantRow, limit: u32) -> Result<Vec<String>, StoreError> {
+        sqlx::query_scalar(
+            "SELECT id FROM actions WHERE tenant_id = ? AND status IN ('Pending', 'InProgress')
+             ORDER BY updated_at LIMIT ?",
+        )
+        .bind(tenant)
+        .bind(limit)
+        .fetch_all(&mut *self.reader().await?)
+        .await
+        .doing("list open actions")
+    }
+
+    /// How many accepted jobs and open actions a tenant has: whether there is anything to follow.
+    pub async fn to_follow(&self, tenant: TenantRow) -> Result<u64, StoreError> {
+        let n: i64 = sqlx::query_scalar(
+            "SELECT (SELECT count(*) FROM jobs WHERE tenant_id = ?1 AND state = 'accepted')
+                  + (SELECT count(*) FROM jobs WHERE tenant_id = ?1 AND state = 'queued' AND blocked_by IS NOT NULL)",
+        )
+        .bind(tenant)
+        .fetch_one(&mut *self.reader().await?)
+        .await
+        .doing("count what is followed")?;
+        Ok(u64::try_from(n).unwrap_or(0))
+    }
+
+    /// Stops following what has not ended in time. Returns how many jobs.
+    pub async fn give_up(
+        &self,
+        tenant: TenantRow,
+        pending_since: Wall,
+        in_progress_since: Wall,
+        at: Wall,
+    ) -> Result<usize, StoreError> {
+        self.write(move |connection| {
+            Box::pin(async move {
+                let rows: Vec<i64> = sqlx::query_scalar(
+                    "SELECT jobs.id FROM jobs JOIN actions
+                         ON actions.tenant_id = jobs.tenant_id AND actions.id = jobs.action_id
+                     WHERE jobs.tenant_id = ?1 AND jobs.state = 'accepted'
+                       AND actions.first_seen_at < iif(actions.status = 'InProgress', ?3, ?2) LIMIT 1000",
+                )
+                .bind(tenant)
+                .bind(pending_since.0)
+                .bind(in_progress_since.0)
+                .fetch_all(&mut *connection)
+                .await
+                .doing("find what to give up")?;
+                for id in &rows {
+                    let job = jobs::find(connection, JobId(*id)).await?;
+                    let with = With { reason: Some(Reason::GaveUp), ..With::default() };
+                    jobs::apply(connection, &job, Event::GaveUp, with, at).await?;
+                }
+                Ok(rows.len())
+            })
+        })
+        .await
+    }
+}

@@ -1,0 +1,179 @@
+//! Attempts whose outcome is unknown: what is to be looked up, and what a look decides.
+
+use sqlx::{Row, SqliteConnection};
+use std::time::Duration;
+
+use super::jobs::{self, With};
+use super::settle::{Asked, Look, Policy, blocked, exhausted, resolve};
+use super::tenants::TenantRow;
+use super::{Doing, Store, StoreError, actions};
+use crate::domain::id::JobId;
+use crate::domain::job::{Event, Reason, State};
+use crate::domain::lookup::{Question, next_look, proves_absence};
+use crate::domain::time::{Boot, Wall};
+
+/// A look that was made.
+#[derive(Clone, Debug)]
+pub struct Looked {
+    /// Whose.
+    pub tenant: TenantRow,
+    /// Which question it was to answer.
+    pub asked: Asked,
+    /// When it began.
+    pub began: Boot,
+    /// When its answer was read, by both clocks.
+    pub at: Wall,
+    /// See `at`.
+    pub boot: Boot,
+    /// What it has shown.
+    pub look: Look,
+}
+
+fn asked_of(row: &sqlx::sqlite::SqliteRow) -> Result<Asked, sqlx::Error> {
+    Ok(Asked {
+        attempt: jobs::word(row, "id")?,
+        job: JobId(row.try_get("job_id")?),
+        machine: jobs::machine_of(row.try_get("machine")?)?,
+        question: jobs::word(row, "question")?,
+        since: Boot(row.try_get("asked_boot")?),
+        looks: row.try_get("looks")?,
+    })
+}
+
+impl Store {
+    /// The open question that is due first, and when.
+    pub async fn next_question(&self, tenant: TenantRow) -> Result<Option<(Asked, Boot)>, StoreError> {
+        let row = sqlx::query(
+            "SELECT id, job_id, machine, question, asked_boot, looks, next_look_boot FROM attempts
+             WHERE tenant_id = ? AND question IS NOT NULL AND resolved IS NULL ORDER BY next_look_boot LIMIT 1",
+        )
+        .bind(tenant)
+        .fetch_optional(&mut *self.reader().await?)
+        .await
+        .doing("find the next question")?;
+        row.as_ref()
+            .map(|row| Ok((asked_of(row)?, Boot(row.try_get("next_look_boot")?))))
+            .transpose()
+            .doing("read a question")
+    }
+
+    /// How many attempts are being looked up.
+    pub async fn questions(&self, tenant: TenantRow) -> Result<u64, StoreError> {
+        let n: i64 = sqlx::query_scalar(
+            "SELECT count(*) FROM attempts WHERE tenant_id = ? AND question IS NOT NULL AND resolved IS NULL",
+        )
+        .bind(tenant)
+        .fetch_one(&mut *self.reader().await?)
+        .await
+        .doing("count questions")?;
+        Ok(u64::try_from(n).unwrap_or(0))
+    }
+
+    /// Looks later: this look could not be made.
+    pub async fn postpone_look(&self, asked: &Asked, until: Boot) -> Result<(), StoreError> {
+        let id = asked.attempt.to_string();
+        self.write(move |connection| {
+            Box::pin(async move {
+                sqlx::query("UPDATE attempts SET next_look_boot = ? WHERE id = ?")
+                    .bind(until.0)
+                    .bind(id)
+                    .execute(connection)
+                    .await
+                    .doing("postpone a look")
+                    .map(drop)
+            })
+        })
+        .await
+    }
+
+    /// Takes in a look, and decides what it decides.
+    pub async fn take_look(&self, looked: Looked, policy: Policy) -> Result<State, StoreError> {
+        self.write(move |connection| Box::pin(async move { take_look(connection, &looked, &policy).await })).await
+    }
+}
+
+async fn take_look(connection: &mut SqliteConnection, looked: &Looked, policy: &Policy) -> Result<State, StoreError> {
+    let Looked { tenant, asked, at, .. } = looked;
+    let seen = match &looked.look {
+        Look::NotPermitted => {
+            if resolve(connection, asked, "undecidable", *tenant, *at).await? {
+                undecidable(connection, asked, *at).await?;
+            }
+            return Ok(jobs::find(connection, asked.job).await?.state);
+        }
+        Look::Read(seen) => seen,
+    };
+    for seen in seen {
+        // An action with our mark resolves the attempt and moves the job.
+        actions::see(connection, *tenant, seen, *at).await?;
+    }
+    let open: bool = sqlx::query_scalar("SELECT resolved IS NULL FROM attempts WHERE id = ?")
+        .bind(asked.attempt.to_string())
+        .fetch_one(&mut *connection)
+        .await
+        .doing("read an attempt")?;
+    let job = jobs::find(connection, asked.job).await?;
+    if !open {
+        return Ok(job.state);
+    }
+    if asked.question == Question::Blocker
+        && let Some(blocker) = seen
+            .iter()
+            .find(|seen| seen.action.status.is_open() && policy.rules.pending_types.holds(&seen.action.action_type))
+    {
+        resolve(connection, asked, "found", *tenant, *at).await?;
+        if job.state == State::Sending {
+            blocked(connection, *tenant, policy, &job, blocker, *at).await?;
+        }
+    } else if proves_absence(asked.question, asked.since, policy.lookup_horizon, looked.began) {
+        resolve(connection, asked, "absent", *tenant, *at).await?;
+        absent(connection, asked, policy, *at).await?;
+    } else {
+        look_again(connection, looked, policy.lookup_horizon).await?;
+    }
+    Ok(jobs::find(connection, asked.job).await?.state)
+}
+
+async fn undecidable(connection: &mut SqliteConnection, asked: &Asked, at: Wall) -> Result<(), StoreError> {
+    let job = jobs::find(connection, asked.job).await?;
+    if job.state != State::Sending {
+        return Ok(());
+    }
+    let (event, reason) = match asked.question {
+        Question::Effect => (Event::Undecidable, Reason::CannotListActions),
+        // That something is in the way was Defender's word; only its name stays unknown.
+        Question::Blocker => (Event::Skipped, Reason::PendingAction),
+    };
+    let with = With { reason: Some(reason), ..With::default() };
+    jobs::apply(connection, &job, event, with, at).await.map(drop)
+}
+
+/// The call had no effect.
+async fn absent(connection: &mut SqliteConnection, asked: &Asked, policy: &Policy, at: Wall) -> Result<(), StoreError> {
+    let job = jobs::find(connection, asked.job).await?;
+    if job.state != State::Sending {
+        return Ok(());
+    }
+    let (event, with) = match asked.question {
+        Question::Blocker => {
+            (Event::Skipped, With { reason: Some(Reason::PendingAction), attempts: -1, ..With::default() })
+        }
+        Question::Effect if job.attempts >= policy.max_attempts.get() => exhausted(),
+        Question::Effect => (Event::Absent, With::default()),
+    };
+    jobs::apply(connection, &job, event, with, at).await.map(drop)
+}
+
+async fn look_again(connection: &mut SqliteConnection, looked: &Looked, horizon: Duration) -> Result<(), StoreError> {
+    let asked = &looked.asked;
+    let looks = asked.looks + 1;
+    let next = next_look(asked.question, asked.since, looks, horizon, looked.boot);
+    sqlx::query("UPDATE attempts SET looks = ?, next_look_boot = ? WHERE id = ?")
+        .bind(looks)
+        .bind(next.0)
+        .bind(asked.attempt.to_string())
+        .execute(connection)
+        .await
+        .doing("plan the next look")
+        .map(drop)
+}

@@ -1,0 +1,238 @@
+//! The record: an append-only, hash-chained list of what happened.
+//!
+//! `hash = SHA-256("<previous hash, hex>\n<seq>\n<at>\n<kind>\n<tenant id>\n<job id>\n<machine>\n<body>")`
+//! with empty text for what is absent, and 64 zeros before the first event. An auditor can recompute
+//! it with `sha256sum`. A chain shows that nothing inside was changed; that nothing was cut off
+//! or rewritten as a whole is shown by a head that was kept outside.
+
+use sha2::{Digest, Sha256};
+use sqlx::{Row, SqliteConnection};
+
+use super::{Doing, Store, StoreError};
+use crate::domain::id::{JobId, MachineId};
+use crate::domain::time::Wall;
+
+/// What an event is about. The words stand in the record for ever: add, never rename.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[allow(missing_docs, reason = "each is named after the thing that happened")]
+pub enum Kind {
+    DaemonStarted,
+    DaemonStopped,
+    FileTaken,
+    FileRejected,
+    SweepFinished,
+    AttemptWritten,
+    AttemptAnswered,
+    AttemptResolved,
+    JobMoved,
+    ActionSeen,
+    CallMade,
+    Paused,
+    Resumed,
+    SweepReleased,
+    LaneStopped,
+    LaneResumed,
+}
+
+crate::domain::sweep::words!(Kind {
+    DaemonStarted = "daemon_started",
+    DaemonStopped = "daemon_stopped",
+    FileTaken = "file_taken",
+    FileRejected = "file_rejected",
+    SweepFinished = "sweep_finished",
+    AttemptWritten = "attempt_written",
+    AttemptAnswered = "attempt_answered",
+    AttemptResolved = "attempt_resolved",
+    JobMoved = "job_moved",
+    ActionSeen = "action_seen",
+    CallMade = "call_made",
+    Paused = "paused",
+    Resumed = "resumed",
+    SweepReleased = "sweep_released",
+    LaneStopped = "lane_stopped",
+    LaneResumed = "lane_resumed",
+});
+
+/// What an event concerns.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Subject {
+    /// The row of `tenants`.
+    pub tenant: Option<i64>,
+    /// The job.
+    pub job: Option<JobId>,
+    /// The machine.
+    pub machine: Option<MachineId>,
+}
+
+impl Subject {
+    /// A tenant as a whole.
+    pub const fn tenant(tenant: i64) -> Self {
+        Self { tenant: Some(tenant), job: None, machine: None }
+    }
+}
+
+/// The last event of the record.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Head {
+    /// Its number; zero when the record is empty.
+    pub seq: i64,
+    /// Its hash, 64 hexadecimal digits.
+    pub hash: String,
+}
+
+const NOTHING: &str = "0000000000000000000000000000000000000000000000000000000000000000";
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+fn link(previous: &str, seq: i64, at: Wall, kind: &str, subject: &Subject, body: &str) -> [u8; 32] {
+    let mut text = format!("{previous}\n{seq}\n{}\n{kind}\n", at.0);
+    for part in [
+        subject.tenant.map(|tenant| tenant.to_string()),
+        subject.job.map(|job| job.to_string()),
+        subject.machine.map(|machine| machine.to_string()),
+    ] {
+        text.push_str(part.as_deref().unwrap_or_default());
+        text.push('\n');
+    }
+    text.push_str(body);
+    Sha256::digest(text.as_bytes()).into()
+}
+
+/// Appends an event within the caller's transaction: it stands if and only if what it tells of does.
+pub(crate) async fn append(
+    connection: &mut SqliteConnection,
+    at: Wall,
+    kind: Kind,
+    subject: Subject,
+    body: &serde_json::Value,
+) -> Result<(), StoreError> {
+    // Inside the transaction: another process may have appended since ours last looked.
+    let head = head(connection).await?;
+    let seq = head.seq + 1;
+    let body = body.to_string();
+    let hash = link(&head.hash, seq, at, kind.as_str(), &subject, &body);
+    sqlx::query(
+        "INSERT INTO events (seq, at, kind, tenant_id, job_id, machine, body, hash) VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+    )
+    .bind(seq)
+    .bind(at.0)
+    .bind(kind.as_str())
+    .bind(subject.tenant)
+    .bind(subject.job.map(|job| job.0))
+    .bind(subject.machine.map(|machine| machine.bytes().to_vec()))
+    .bind(body)
+    .bind(hash.to_vec())
+    .execute(connection)
+    .await
+    .doing("append to the record")
+    .map(drop)
+}
+
+async fn head(connection: &mut SqliteConnection) -> Result<Head, StoreError> {
+    let last = sqlx::query("SELECT seq, hash FROM events ORDER BY seq DESC LIMIT 1")
+        .fetch_optional(connection)
+        .await
+        .doing("read the record's head")?;
+    match last {
+        None => Ok(Head { seq: 0, hash: NOTHING.to_owned() }),
+        Some(row) => {
+            let hash: Vec<u8> = row.try_get("hash").doing("read the record's head")?;
+            Ok(Head { seq: row.try_get("seq").doing("read the record's head")?, hash: hex(&hash) })
+        }
+    }
+}
+
+/// An event as it is shown.
+#[derive(Clone, Debug, serde::Serialize)]
+pub struct Event {
+    /// Its place in the record.
+    pub seq: i64,
+    /// When it was written, RFC 3339.
+    pub at: String,
+    /// What happened.
+    pub kind: String,
+    /// How.
+    pub body: serde_json::Value,
+}
+
+impl Store {
+    /// Where the record ends now.
+    pub async fn record_head(&self) -> Result<Head, StoreError> {
+        head(&mut *self.reader().await?).await
+    }
+
+    /// Appends an event of its own.
+    pub async fn record(
+        &self,
+        at: Wall,
+        kind: Kind,
+        subject: Subject,
+        body: serde_json::Value,
+    ) -> Result<(), StoreError> {
+        self.write(move |connection| Box::pin(async move { append(connection, at, kind, subject, &body).await })).await
+    }
+
+    /// Recomputes the chain from its start. Returns the head, or the first event that does not fit.
+    pub async fn verify_record(&self) -> Result<Result<Head, i64>, StoreError> {
+        let mut reader = self.reader().await?;
+        let mut previous = Head { seq: 0, hash: NOTHING.to_owned() };
+        loop {
+            let rows = sqlx::query(
+                "SELECT seq, at, kind, tenant_id, job_id, machine, body, hash FROM events WHERE seq > ? ORDER BY seq LIMIT 1000",
+            )
+            .bind(previous.seq)
+            .fetch_all(&mut *reader)
+            .await
+            .doing("read the record")?;
+            if rows.is_empty() {
+                return Ok(Ok(previous));
+            }
+            for row in rows {
+                let seq: i64 = row.try_get("seq").doing("read the record")?;
+                if seq != previous.seq + 1 || !fits(&row, &previous).doing("read the record")? {
+                    return Ok(Err(seq));
+                }
+                let hash: Vec<u8> = row.try_get("hash").doing("read the record")?;
+                previous = Head { seq, hash: hex(&hash) };
+            }
+        }
+    }
+
+    /// The events of a machine, oldest first.
+    pub async fn events_of_machine(&self, tenant: i64, machine: MachineId) -> Result<Vec<Event>, StoreError> {
+        let rows =
+            sqlx::query("SELECT seq, at, kind, body FROM events WHERE tenant_id = ? AND machine = ? ORDER BY seq")
+                .bind(tenant)
+                .bind(machine.bytes().to_vec())
+                .fetch_all(&mut *self.reader().await?)
+                .await
+                .doing("read a machine's events")?;
+        rows.iter().map(event).collect::<Result<_, _>>().doing("read a machine's events")
+    }
+}
+
+fn event(row: &sqlx::sqlite::SqliteRow) -> Result<Event, sqlx::Error> {
+    let body: String = row.try_get("body")?;
+    Ok(Event {
+        seq: row.try_get("seq")?,
+        at: Wall(row.try_get("at")?).rfc3339(),
+        kind: row.try_get("kind")?,
+        body: serde_json::from_str(&body).unwrap_or(serde_json::Value::String(body)),
+    })
+}
+
+fn fits(row: &sqlx::sqlite::SqliteRow, previous: &Head) -> Result<bool, sqlx::Error> {
+    let machine: Option<Vec<u8>> = row.try_get("machine")?;
+    let subject = Subject {
+        tenant: row.try_get("tenant_id")?,
+        job: row.try_get::<Option<i64>, _>("job_id")?.map(JobId),
+        machine: machine.and_then(|bytes| bytes.try_into().ok()).map(MachineId::from_bytes),
+    };
+    let kind: String = row.try_get("kind")?;
+    let body: String = row.try_get("body")?;
+    let hash: Vec<u8> = row.try_get("hash")?;
+    let expected = link(&previous.hash, row.try_get("seq")?, Wall(row.try_get("at")?), &kind, &subject, &body);
+    Ok(hash == expected)
+}

@@ -1,0 +1,190 @@
+//! One daemon at a time, and what the one before left behind.
+//!
+//! *Incarnation, not age*: the daemon holds an exclusive lock on the state folder and raises an
+//! epoch. What an older epoch left on the wire is unknown, surely; nothing of this one is. No
+//! clock decides what is orphaned.
+
+use std::fs::{File, OpenOptions, TryLockError};
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use sqlx::SqliteConnection;
+
+use super::events::{self, Kind, Subject};
+use super::{Doing, Store, StoreError};
+use crate::domain::id::Epoch;
+use crate::domain::lookup::{Question, next_look};
+use crate::domain::time::{Boot, BootId, Wall, millis};
+
+/// The name of the lock in the state folder.
+const LOCK: &str = "sweepd.lock";
+
+/// The exclusive right to a state folder, until dropped or the process ends.
+#[derive(Debug)]
+pub struct StateLock {
+    _file: File,
+}
+
+impl StateLock {
+    fn open(state_dir: &Path) -> Result<File, StoreError> {
+        use std::os::unix::fs::OpenOptionsExt;
+        let path = state_dir.join(LOCK);
+        OpenOptions::new()
+            .create(true)
+            .truncate(false)
+            .write(true)
+            .mode(0o600)
+            .open(&path)
+            .map_err(|source| StoreError::File { path, source: Arc::new(source) })
+    }
+
+    /// Takes the lock; `None` when another daemon holds it.
+    pub fn take(state_dir: &Path) -> Result<Option<Self>, StoreError> {
+        let file = Self::open(state_dir)?;
+        match file.try_lock() {
+            Ok(()) => Ok(Some(Self { _file: file })),
+            Err(TryLockError::WouldBlock) => Ok(None),
+            Err(TryLockError::Error(source)) => {
+                Err(StoreError::File { path: state_dir.join(LOCK), source: Arc::new(source) })
+            }
+        }
+    }
+
+    /// Whether a daemon holds the lock now.
+    pub fn is_held(state_dir: &Path) -> bool {
+        let Ok(file) = OpenOptions::new().read(true).open(state_dir.join(LOCK)) else {
+            return false;
+        };
+        // A shared lock, for an instant: it cannot keep a second command from looking.
+        matches!(file.try_lock_shared(), Err(TryLockError::WouldBlock))
+    }
+}
+
+/// What a new incarnation has to know about its start.
+#[derive(Clone, Debug)]
+pub struct Birth {
+    /// Wall clock.
+    pub at: Wall,
+    /// Boot clock.
+    pub boot: Boot,
+    /// Which boot.
+    pub boot_id: BootId,
+    /// How long a call that was given up may still arrive.
+    pub unknown_grace: Duration,
+    /// The longest time a lost call is looked for.
+    pub lookup_horizon: Duration,
+    /// This program's version.
+    pub version: &'static str,
+}
+
+/// What was found at the start.
+#[derive(Clone, Copy, Debug)]
+pub struct Inheritance {
+    /// The epoch of this incarnation.
+    pub epoch: Epoch,
+    /// Calls that an older one left on the wire: unknown now, and looked up.
+    pub lost_calls: u64,
+}
+
+impl Store {
+    /// Begins an incarnation: raises the epoch, settles what older ones left on the wire, and
+    /// carries the ledger over to this boot's clock.
+    pub async fn begin_incarnation(&self, birth: Birth) -> Result<Inheritance, StoreError> {
+        self.write(move |connection| Box::pin(async move { begin(connection, &birth).await })).await
+    }
+
+    /// Notes that this incarnation ended in order.
+    pub async fn end_incarnation(&self, epoch: Epoch, at: Wall) -> Result<(), StoreError> {
+        self.write(move |connection| {
+            Box::pin(async move {
+                sqlx::query("UPDATE incarnations SET stopped_at = ? WHERE epoch = ?")
+                    .bind(at.0)
+                    .bind(epoch.0)
+                    .execute(&mut *connection)
+                    .await
+                    .doing("end the incarnation")?;
+                let body = serde_json::json!({ "epoch": epoch.0 });
+                events::append(connection, at, Kind::DaemonStopped, Subject::default(), &body).await
+            })
+        })
+        .await
+    }
+}
+
+async fn begin(connection: &mut SqliteConnection, birth: &Birth) -> Result<Inheritance, StoreError> {
+    let epoch: i64 = sqlx::query_scalar(
+        "INSERT INTO incarnations (epoch, started_at, started_boot, boot_id, version)
+         SELECT coalesce(max(epoch), 0) + 1, ?, ?, ?, ? FROM incarnations RETURNING epoch",
+    )
+    .bind(birth.at.0)
+    .bind(birth.boot.0)
+    .bind(&birth.boot_id.0)
+    .bind(birth.version)
+    .fetch_one(&mut *connection)
+    .await
+    .doing("raise the epoch")?;
+    carry_ledger_over(connection, birth).await?;
+    let lost_calls = adopt_lost_calls(connection, birth).await?;
+    let body = serde_json::json!({
+        "epoch": epoch, "version": birth.version, "boot_id": birth.boot_id.0, "lost_calls": lost_calls,
+    });
+    events::append(connection, birth.at, Kind::DaemonStarted, Subject::default(), &body).await?;
+    Ok(Inheritance { epoch: Epoch(epoch), lost_calls })
+}
+
+/// Brings slots and holds of other boots onto this boot's clock, and settles what is unsettled.
+///
+/// All that happened before this boot happened at zero or earlier on its clock; zero is the
+/// careful reading, whatever the wall clock says. What was unsettled may still be delivered for
+/// `unknown_grace` from now on.
+async fn carry_ledger_over(connection: &mut SqliteConnection, birth: &Birth) -> Result<(), StoreError> {
+    let grace = millis(birth.unknown_grace);
+    let lost = birth.boot.0.saturating_add(grace);
+    for statement in [
+        // Another boot's: settled by the start of this one, a lost call's grace included.
+        "UPDATE slots SET boot_id = ?3, settles_boot = iif(settles_boot = 9223372036854775807, ?1, min(?1, ?2))
+         WHERE boot_id <> ?3",
+        // This boot's: unsettled ones; and a bound for a clock that went back all the same.
+        "UPDATE slots SET settles_boot = ?1 WHERE settles_boot > ?1",
+        // A pause that began before this boot ends its own length after the start at the latest.
+        "UPDATE tenants SET hold_until_boot = hold_ms, hold_boot_id = ?3
+         WHERE hold IS NOT NULL AND hold_boot_id <> ?3",
+    ] {
+        sqlx::query(statement)
+            .bind(lost)
+            .bind(grace)
+            .bind(&birth.boot_id.0)
+            .execute(&mut *connection)
+            .await
+            .doing("carry the ledger over")?;
+    }
+    Ok(())
+}
+
+async fn adopt_lost_calls(connection: &mut SqliteConnection, birth: &Birth) -> Result<u64, StoreError> {
+    let look = |question| next_look(question, birth.boot, 0, birth.lookup_horizon, birth.boot);
+    let lost = sqlx::query(
+        "UPDATE attempts SET settled_at = ?1, outcome = 'unknown', question = 'effect', asked_boot = ?2,
+             looks = 0, next_look_boot = ?3, answer = 'sweepd ended while the call was on the wire'
+         WHERE settled_at IS NULL",
+    )
+    .bind(birth.at.0)
+    .bind(birth.boot.0)
+    .bind(look(Question::Effect).0)
+    .execute(&mut *connection)
+    .await
+    .doing("adopt lost calls")?
+    .rows_affected();
+    // Older questions start over: their times were on another incarnation's, maybe another boot's, clock.
+    sqlx::query(
+        "UPDATE attempts SET asked_boot = ?1, looks = 0, next_look_boot = ?2
+         WHERE question IS NOT NULL AND resolved IS NULL",
+    )
+    .bind(birth.boot.0)
+    .bind(look(Question::Effect).0)
+    .execute(&mut *connection)
+    .await
+    .doing("adopt open questions")?;
+    Ok(lost)
+}

@@ -1,0 +1,265 @@
+//! Jobs and actions as the command line and the result files list them: streamed, never cut.
+
+use futures_util::TryStreamExt;
+use serde::Serialize;
+use sqlx::Row;
+
+use super::jobs::machine_of;
+use super::{Doing, Store, StoreError};
+use crate::domain::id::{MachineId, TenantName};
+use crate::domain::sweep::Priority;
+use crate::domain::time::Wall;
+
+/// Which rows are wanted; everything when nothing is set.
+#[derive(Clone, Debug, Default)]
+pub struct Wanted {
+    /// Of one tenant.
+    pub tenant: Option<TenantName>,
+    /// Of one machine.
+    pub machine: Option<MachineId>,
+    /// In one state, or status.
+    pub state: Option<String>,
+    /// Of one sweep, by its row.
+    pub sweep: Option<i64>,
+    /// One row, by its id.
+    pub id: Option<String>,
+}
+
+/// A job as `job list --json` prints it.
+#[derive(Clone, Debug, Serialize)]
+#[allow(missing_docs, reason = "the names are the contract's")]
+pub struct JobLine {
+    pub id: i64,
+    pub machine_id: String,
+    pub name: Option<String>,
+    pub tenant: String,
+    pub state: String,
+    pub reason: Option<String>,
+    pub scan_type: String,
+    pub priority: String,
+    pub attempts: i64,
+    pub action_id: Option<String>,
+    pub blocked_by: Option<BlockedBy>,
+    pub sweep_ids: Vec<String>,
+    pub proof: String,
+    pub proven_at: Option<String>,
+    pub not_before: Option<String>,
+    pub created_at: String,
+    pub updated_at: String,
+    pub finished_at: Option<String>,
+}
+
+/// The action that a job waits for or was skipped for.
+#[derive(Clone, Debug, Serialize)]
+#[allow(missing_docs, reason = "the names are the contract's")]
+pub struct BlockedBy {
+    pub action_id: String,
+    pub r#type: Option<String>,
+    pub scope: Option<String>,
+    pub requestor: Option<String>,
+}
+
+/// An action as `action list --json` prints it.
+#[derive(Clone, Debug, Serialize)]
+#[allow(missing_docs, reason = "the names are the contract's")]
+pub struct ActionLine {
+    pub action_id: String,
+    pub tenant: String,
+    pub machine_id: Option<String>,
+    pub r#type: String,
+    pub scope: Option<String>,
+    pub status: String,
+    pub created_at: String,
+    pub updated_at: String,
+    pub origin: String,
+    pub job_id: Option<i64>,
+    pub raw: Box<serde_json::value::RawValue>,
+}
+
+/// An attempt as `job show` prints it.
+#[derive(Clone, Debug, Serialize)]
+#[allow(missing_docs, reason = "the names are the contract's")]
+pub struct AttemptLine {
+    pub attempt_id: String,
+    pub at: String,
+    pub settled_at: Option<String>,
+    pub outcome: Option<String>,
+    pub http_status: Option<i64>,
+    pub answer: Option<String>,
+    pub looked_up: Option<String>,
+}
+
+/// A machine that a sweep left out.
+#[derive(Clone, Debug)]
+pub struct LeftOutLine {
+    /// Which machine.
+    pub machine: MachineId,
+    /// What the file called it.
+    pub name: Option<String>,
+    /// Why.
+    pub reason: String,
+}
+
+fn time(row: &sqlx::sqlite::SqliteRow, column: &str) -> Result<Option<String>, sqlx::Error> {
+    Ok(row.try_get::<Option<i64>, _>(column)?.map(|at| Wall(at).rfc3339()))
+}
+
+fn job_line(row: &sqlx::sqlite::SqliteRow) -> Result<JobLine, sqlx::Error> {
+    let sweeps: String = row.try_get("sweep_ids")?;
+    let blocked_by: Option<String> = row.try_get("blocked_by")?;
+    let blocked_by = match blocked_by {
+        None => None,
+        Some(action_id) => Some(BlockedBy {
+            action_id,
+            r#type: row.try_get("blocking_type")?,
+            scope: row.try_get("blocking_scope")?,
+            requestor: row.try_get("blocking_requestor")?,
+        }),
+    };
+    Ok(JobLine {
+        id: row.try_get("id")?,
+        machine_id: machine_of(row.try_get("machine")?)?.to_string(),
+        name: row.try_get("name")?,
+        tenant: row.try_get("tenant")?,
+        state: row.try_get("state")?,
+        reason: row.try_get("reason")?,
+        scan_type: row.try_get("scan_type")?,
+        priority: Priority::from_rank(row.try_get("priority")?).as_str().to_owned(),
+        attempts: row.try_get("attempts")?,
+        action_id: row.try_get("action_id")?,
+        blocked_by,
+        sweep_ids: sweeps.split(',').map(str::to_owned).collect(),
+        proof: "none".to_owned(),
+        proven_at: None,
+        not_before: time(row, "not_before")?,
+        created_at: time(row, "created_at")?.unwrap_or_default(),
+        updated_at: time(row, "updated_at")?.unwrap_or_default(),
+        finished_at: time(row, "finished_at")?,
+    })
+}
+
+fn action_line(row: &sqlx::sqlite::SqliteRow) -> Result<ActionLine, sqlx::Error> {
+    let machine: Option<Vec<u8>> = row.try_get("machine")?;
+    let raw: String = row.try_get("raw")?;
+    Ok(ActionLine {
+        action_id: row.try_get("id")?,
+        tenant: row.try_get("tenant")?,
+        machine_id: machine.map(machine_of).transpose()?.map(|machine| machine.to_string()),
+        r#type: row.try_get("type")?,
+        scope: row.try_get("scope")?,
+        status: row.try_get("status")?,
+        created_at: time(row, "created_at")?.unwrap_or_default(),
+        updated_at: time(row, "updated_at")?.unwrap_or_default(),
+        origin: row.try_get("origin")?,
+        job_id: row.try_get("job_id")?,
+        raw: serde_json::value::RawValue::from_string(raw).map_err(|error| sqlx::Error::Decode(error.into()))?,
+    })
+}
+
+const JOBS: &str = "SELECT jobs.id, jobs.machine, jobs.name, tenants.name AS tenant, jobs.state, jobs.reason,
+         jobs.scan_type, jobs.priority, jobs.attempts, jobs.action_id, jobs.blocked_by, jobs.not_before,
+         jobs.created_at, jobs.updated_at, jobs.finished_at,
+         blocking.type AS blocking_type, blocking.scope AS blocking_scope,
+         blocking.raw ->> '$.requestor' AS blocking_requestor,
+         (SELECT group_concat(sweeps.id) FROM sweeps WHERE sweeps.n = jobs.sweep_n
+              OR sweeps.n IN (SELECT sweep_n FROM joins WHERE job_id = jobs.id)) AS sweep_ids
+     FROM jobs JOIN tenants ON tenants.id = jobs.tenant_id
+         LEFT JOIN actions AS blocking ON blocking.tenant_id = jobs.tenant_id AND blocking.id = jobs.blocked_by
+     WHERE (?1 IS NULL OR tenants.name = ?1) AND (?2 IS NULL OR jobs.machine = ?2) AND (?3 IS NULL OR jobs.state = ?3)
+       AND (?4 IS NULL OR jobs.sweep_n = ?4 OR jobs.id IN (SELECT job_id FROM joins WHERE sweep_n = ?4))
+       AND (?5 IS NULL OR jobs.id = ?5)
+     ORDER BY jobs.id";
+
+const ACTIONS: &str = "SELECT actions.id, tenants.name AS tenant, machine, type, scope, status, origin, job_id,
+         created_at, updated_at, raw
+     FROM actions JOIN tenants ON tenants.id = actions.tenant_id
+     WHERE (?1 IS NULL OR tenants.name = ?1) AND (?2 IS NULL OR machine = ?2) AND (?3 IS NULL OR status = ?3)
+       AND (?4 IS NULL OR job_id IN (SELECT id FROM jobs WHERE sweep_n = ?4))
+       AND (?5 IS NULL OR actions.id = ?5)
+     ORDER BY created_at, actions.id";
+
+impl Store {
+    /// Hands every wanted job to `each`, by age.
+    pub async fn jobs(
+        &self,
+        wanted: &Wanted,
+        mut each: impl FnMut(JobLine) -> std::io::Result<()>,
+    ) -> Result<std::io::Result<()>, StoreError> {
+        self.rows(JOBS, wanted, "list jobs", |row| Ok(each(job_line(row)?))).await
+    }
+
+    /// Hands every wanted action to `each`, by the time of its creation.
+    pub async fn actions(
+        &self,
+        wanted: &Wanted,
+        mut each: impl FnMut(ActionLine) -> std::io::Result<()>,
+    ) -> Result<std::io::Result<()>, StoreError> {
+        self.rows(ACTIONS, wanted, "list actions", |row| Ok(each(action_line(row)?))).await
+    }
+
+    async fn rows(
+        &self,
+        statement: &'static str,
+        wanted: &Wanted,
+        doing: &'static str,
+        mut each: impl FnMut(&sqlx::sqlite::SqliteRow) -> Result<std::io::Result<()>, sqlx::Error>,
+    ) -> Result<std::io::Result<()>, StoreError> {
+        let mut reader = self.reader().await?;
+        let mut rows = sqlx::query(statement)
+            .bind(wanted.tenant.as_ref().map(TenantName::as_str))
+            .bind(wanted.machine.map(|machine| machine.bytes().to_vec()))
+            .bind(wanted.state.as_deref())
+            .bind(wanted.sweep)
+            .bind(wanted.id.as_deref())
+            .fetch(&mut *reader);
+        while let Some(row) = rows.try_next().await.doing(doing)? {
+            if let Err(error) = each(&row).doing(doing)? {
+                return Ok(Err(error));
+            }
+        }
+        Ok(Ok(()))
+    }
+
+    /// The attempts of a job, oldest first.
+    pub async fn attempts_of(&self, job: i64) -> Result<Vec<AttemptLine>, StoreError> {
+        let rows = sqlx::query(
+            "SELECT id, taken_at, settled_at, outcome, http_status, answer, question, resolved FROM attempts
+             WHERE job_id = ? ORDER BY taken_at, rowid",
+        )
+        .bind(job)
+        .fetch_all(&mut *self.reader().await?)
+        .await
+        .doing("list a job's attempts")?;
+        let line = |row: &sqlx::sqlite::SqliteRow| {
+            let question: Option<String> = row.try_get("question")?;
+            let resolved: Option<String> = row.try_get("resolved")?;
+            Ok(AttemptLine {
+                attempt_id: row.try_get("id")?,
+                at: time(row, "taken_at")?.unwrap_or_default(),
+                settled_at: time(row, "settled_at")?,
+                outcome: row.try_get("outcome")?,
+                http_status: row.try_get("http_status")?,
+                answer: row.try_get("answer")?,
+                looked_up: question.map(|_| resolved.unwrap_or_else(|| "being looked up".to_owned())),
+            })
+        };
+        rows.iter().map(line).collect::<Result<_, _>>().doing("list a job's attempts")
+    }
+
+    /// The machines that a sweep left out, in the file's order.
+    pub async fn left_out(&self, sweep: i64) -> Result<Vec<LeftOutLine>, StoreError> {
+        let rows = sqlx::query("SELECT machine, name, reason FROM left_out WHERE sweep_n = ? ORDER BY line")
+            .bind(sweep)
+            .fetch_all(&mut *self.reader().await?)
+            .await
+            .doing("list what a sweep left out")?;
+        let line = |row: &sqlx::sqlite::SqliteRow| {
+            Ok(LeftOutLine {
+                machine: machine_of(row.try_get("machine")?)?,
+                name: row.try_get("name")?,
+                reason: row.try_get("reason")?,
+            })
+        };
+        rows.iter().map(line).collect::<Result<_, _>>().doing("list what a sweep left out")
+    }
+}

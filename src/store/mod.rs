@@ -1,0 +1,208 @@
+//! SQLite: the queue, the budget and the record. The only SQL of sweepd, a file per table family.
+//!
+//! One connection writes and groups what waits into one commit; a few read. Commands of the
+//! command line are a second writer in a process of their own: every write begins with
+//! `BEGIN IMMEDIATE` and waits for the other.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteSynchronous};
+use sqlx::{ConnectOptions, SqliteConnection};
+
+pub mod actions;
+pub mod attempts;
+pub mod claims;
+pub mod events;
+pub mod incarnations;
+pub mod jobs;
+pub mod lists;
+pub mod settle;
+pub mod slots;
+pub mod status;
+pub mod sweeps;
+pub mod tenants;
+mod writer;
+
+pub use writer::Unit;
+
+/// The name of the database in the state folder.
+pub const FILE: &str = "sweepd.db";
+
+/// How long to wait for the other writer, or for a free reader. Minutes: a command must outwait a
+/// long commit, and under a fast clock a minute is a second.
+const PATIENCE: Duration = Duration::from_mins(10);
+
+/// The first SQLite without the WAL-reset corruption (3.7.0 to 3.51.2).
+const SQLITE_AT_LEAST: (u32, u32, u32) = (3, 51, 3);
+
+/// What can go wrong in the store. Internal: an operator meets it as "the database …".
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum StoreError {
+    /// SQLite, or the way to it, failed.
+    #[error("{doing}: {source}")]
+    Database {
+        /// What was being done.
+        doing: &'static str,
+        /// What SQLite said.
+        source: Arc<sqlx::Error>,
+    },
+    /// The database is of another version.
+    #[error("the database was written by another version of sweepd: {0}")]
+    Version(String),
+    /// A guarded update did not touch exactly one row, or a state machine refused: nothing was
+    /// written.
+    #[error("{0}")]
+    Guard(String),
+    /// The writer has ended.
+    #[error("the database is closed")]
+    Closed,
+    /// A file of the store could not be used.
+    #[error("{path}: {source}")]
+    File {
+        /// Which one.
+        path: PathBuf,
+        /// Why.
+        source: Arc<std::io::Error>,
+    },
+}
+
+impl StoreError {
+    /// Whether the disk is full: to be tried again when there is room.
+    pub fn is_full(&self) -> bool {
+        matches!(self, Self::Database { source, .. }
+            if source.as_database_error().is_some_and(|e| e.message().contains("full")))
+    }
+}
+
+/// Says what was being done when SQLite failed.
+pub(crate) trait Doing<T> {
+    /// Wraps the error with `what`, an infinitive without "to".
+    fn doing(self, what: &'static str) -> Result<T, StoreError>;
+}
+
+impl<T> Doing<T> for Result<T, sqlx::Error> {
+    fn doing(self, what: &'static str) -> Result<T, StoreError> {
+        self.map_err(|source| StoreError::Database { doing: what, source: Arc::new(source) })
+    }
+}
+
+/// The database of one state folder. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Store {
+    writer: writer::Writer,
+    readers: SqlitePool,
+}
+
+fn options(path: &Path) -> SqliteConnectOptions {
+    SqliteConnectOptions::new()
+        .filename(path)
+        .journal_mode(SqliteJournalMode::Wal)
+        .synchronous(SqliteSynchronous::Full)
+        .foreign_keys(true)
+        .busy_timeout(PATIENCE)
+        .disable_statement_logging()
+}
+
+/// Makes the database file readable by its owner alone, before SQLite writes to it; the WAL takes
+/// over its mode.
+fn create_private(path: &Path) -> Result<(), StoreError> {
+    use std::os::unix::fs::OpenOptionsExt;
+    std::fs::OpenOptions::new()
+        .create(true)
+        .append(true)
+        .mode(0o600)
+        .open(path)
+        .map(drop)
+        .map_err(|source| StoreError::File { path: path.to_owned(), source: Arc::new(source) })
+}
+
+impl Store {
+    /// Opens the database in `state_dir`, creating and migrating it. For the daemon, which holds
+    /// the lock on the folder.
+    pub async fn open(state_dir: &Path) -> Result<Self, StoreError> {
+        let path = state_dir.join(FILE);
+        create_private(&path)?;
+        let mut connection = options(&path).connect().await.doing("open the database")?;
+        check_sqlite(&mut connection).await?;
+        sqlx::migrate!("./migrations")
+            .run(&mut connection)
+            .await
+            .map_err(|error| StoreError::Version(error.to_string()))?;
+        Self::around(connection, &path)
+    }
+
+    /// Opens the database of a state folder as it is. For commands; `None` when there is none yet.
+    pub async fn open_existing(state_dir: &Path) -> Result<Option<Self>, StoreError> {
+        let path = state_dir.join(FILE);
+        match std::fs::metadata(&path) {
+            Ok(found) if found.len() > 0 => {}
+            Ok(_) => return Ok(None),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(StoreError::File { path, source: Arc::new(error) }),
+        }
+        let mut connection = options(&path).connect().await.doing("open the database")?;
+        let tables: i64 = sqlx::query_scalar("SELECT count(*) FROM sqlite_schema WHERE name = 'job_counts'")
+            .fetch_one(&mut connection)
+            .await
+            .doing("read the database's schema")?;
+        if tables == 0 {
+            return Ok(None);
+        }
+        Self::around(connection, &path).map(Some)
+    }
+
+    fn around(connection: SqliteConnection, path: &Path) -> Result<Self, StoreError> {
+        let readers = SqlitePoolOptions::new()
+            .max_connections(4)
+            .acquire_timeout(PATIENCE)
+            .connect_lazy_with(options(path).read_only(true));
+        Ok(Self { writer: writer::Writer::start(connection), readers })
+    }
+
+    /// Runs `unit` in a transaction and returns once it is on disk.
+    ///
+    /// Units that wait at the same time share one commit, a savepoint each: an error takes back
+    /// its own unit alone.
+    pub async fn write<T, F>(&self, unit: F) -> Result<T, StoreError>
+    where
+        T: Send + 'static,
+        F: for<'c> FnOnce(&'c mut SqliteConnection) -> Unit<'c, T> + Send + 'static,
+    {
+        self.writer.write(unit).await
+    }
+
+    /// A connection to read with.
+    pub(crate) async fn reader(&self) -> Result<sqlx::pool::PoolConnection<sqlx::Sqlite>, StoreError> {
+        self.readers.acquire().await.doing("open a reading connection")
+    }
+
+    /// A number that changes when another process has written. Cheap: no table is read.
+    pub async fn data_version(&self) -> Result<i64, StoreError> {
+        self.writer
+            .outside(|connection| {
+                Box::pin(async move {
+                    sqlx::query_scalar("PRAGMA data_version").fetch_one(connection).await.doing("read the data version")
+                })
+            })
+            .await
+    }
+
+    /// Closes readers and writer after what is queued is written.
+    pub async fn close(&self) {
+        self.readers.close().await;
+        self.writer.close().await;
+    }
+}
+
+async fn check_sqlite(connection: &mut SqliteConnection) -> Result<(), StoreError> {
+    let version: String =
+        sqlx::query_scalar("SELECT sqlite_version()").fetch_one(connection).await.doing("ask SQLite's version")?;
+    let mut parts = version.split('.').map(|part| part.parse().unwrap_or(0));
+    let found = (parts.next().unwrap_or(0), parts.next().unwrap_or(0), parts.next().unwrap_or(0));
+    if found < SQLITE_AT_LEAST {
+        return Err(StoreError::Version(format!("SQLite {version} has a bug that corrupts databases in WAL mode")));
+    }
+    Ok(())
+}

@@ -1,0 +1,274 @@
+//! TX2: one transaction takes the answer: outcome, settled slot, the job's next state, the event.
+//!
+//! It is guarded by attempt, incarnation and state: it touches exactly the one attempt that is on
+//! the wire, or nothing.
+
+use std::num::NonZeroU32;
+use std::time::Duration;
+
+use sqlx::SqliteConnection;
+
+use super::actions::{self, Seen};
+use super::claims::verdict;
+use super::events::{self, Kind, Subject};
+use super::jobs::{self, Job, With};
+use super::slots;
+use super::tenants::TenantRow;
+use super::{Doing, Store, StoreError};
+use crate::domain::action::Origin;
+use crate::domain::eligibility::Rules;
+use crate::domain::id::{AttemptId, Epoch, JobId, SlotId};
+use crate::domain::job::{Event, Reason, State};
+use crate::domain::lookup::{Question, next_look};
+use crate::domain::outcome::Outcome;
+use crate::domain::time::{Boot, Wall};
+
+/// The rules by which a settled call moves its job.
+#[derive(Clone, Debug)]
+pub struct Policy {
+    /// What makes a machine busy.
+    pub rules: Rules,
+    /// Attempts that count, at most.
+    pub max_attempts: NonZeroU32,
+    /// How long a lost call is looked for.
+    pub lookup_horizon: Duration,
+    /// How long a call that was given up may still arrive.
+    pub unknown_grace: Duration,
+}
+
+/// A call that has come to its end, as far as we are concerned.
+#[derive(Clone, Debug)]
+pub struct Settlement {
+    /// Whose.
+    pub tenant: TenantRow,
+    /// Which incarnation sent it.
+    pub epoch: Epoch,
+    /// Which attempt.
+    pub attempt: AttemptId,
+    /// Its slot.
+    pub slot: SlotId,
+    /// Its job.
+    pub job: JobId,
+    /// Whether it was a probe, which does not count.
+    pub probe: bool,
+    /// What the answer means.
+    pub outcome: Outcome,
+    /// The HTTP status, if there was one.
+    pub http_status: Option<u16>,
+    /// The answer as it came, capped; or why there was none.
+    pub answer: String,
+    /// The action in the answer, verbatim.
+    pub raw: Option<String>,
+    /// When, by both clocks.
+    pub at: Wall,
+    /// See `at`.
+    pub boot: Boot,
+}
+
+impl Store {
+    /// Takes in the end of a call.
+    pub async fn settle(&self, settlement: Settlement, policy: Policy) -> Result<State, StoreError> {
+        self.write(move |connection| Box::pin(async move { settle(connection, &settlement, &policy).await })).await
+    }
+
+    /// Settles the slot of a call that is not a scan, and records the call.
+    pub async fn settle_read(
+        &self,
+        tenant: TenantRow,
+        slot: SlotId,
+        settles: Boot,
+        at: Wall,
+        body: serde_json::Value,
+    ) -> Result<(), StoreError> {
+        self.write(move |connection| {
+            Box::pin(async move {
+                slots::settle(connection, slot, settles).await?;
+                events::append(connection, at, Kind::CallMade, Subject::tenant(tenant), &body).await
+            })
+        })
+        .await
+    }
+}
+
+async fn settle(connection: &mut SqliteConnection, s: &Settlement, policy: &Policy) -> Result<State, StoreError> {
+    let lost = s.outcome == Outcome::Unknown;
+    let question = match &s.outcome {
+        Outcome::Unknown => Some(Question::Effect),
+        Outcome::Busy(None) => Some(Question::Blocker),
+        _ => None,
+    };
+    let next_look = question.map(|question| next_look(question, s.boot, 0, policy.lookup_horizon, s.boot));
+    let touched = sqlx::query(
+        "UPDATE attempts SET settled_at = ?1, outcome = ?2, http_status = ?3, answer = ?4, question = ?5,
+             asked_boot = ?6, next_look_boot = ?7
+         WHERE id = ?8 AND epoch = ?9 AND settled_at IS NULL",
+    )
+    .bind(s.at.0)
+    .bind(s.outcome.word().as_str())
+    .bind(s.http_status)
+    .bind(&s.answer)
+    .bind(question.map(Question::as_str))
+    .bind(question.map(|_| s.boot.0))
+    .bind(next_look.map(|at| at.0))
+    .bind(s.attempt.to_string())
+    .bind(s.epoch.0)
+    .execute(&mut *connection)
+    .await
+    .doing("settle an attempt")?
+    .rows_affected();
+    if touched != 1 {
+        return Err(StoreError::Guard(format!("attempt {} is not on the wire of epoch {}", s.attempt, s.epoch.0)));
+    }
+    slots::settle(connection, s.slot, if lost { s.boot + policy.unknown_grace } else { s.boot }).await?;
+    let job = jobs::find(connection, s.job).await?;
+    let body = serde_json::json!({
+        "attempt": s.attempt.to_string(), "outcome": s.outcome.word().as_str(), "status": s.http_status, "answer": s.answer,
+    });
+    let subject = Subject { tenant: Some(s.tenant), job: Some(job.id), machine: Some(job.machine) };
+    events::append(connection, s.at, Kind::AttemptAnswered, subject, &body).await?;
+    match &s.outcome {
+        Outcome::Created(action) => {
+            let seen = Seen { action: action.clone(), raw: s.raw.clone().unwrap_or_default() };
+            actions::see(connection, s.tenant, &seen, s.at).await?;
+        }
+        Outcome::Busy(Some(action)) => busy(connection, s, policy, &job, action.clone()).await?,
+        outcome => move_job(connection, s, policy, &job, outcome).await?,
+    }
+    Ok(jobs::find(connection, s.job).await?.state)
+}
+
+/// Moves a job by an outcome that brought no action.
+async fn move_job(
+    connection: &mut SqliteConnection,
+    s: &Settlement,
+    policy: &Policy,
+    job: &Job,
+    outcome: &Outcome,
+) -> Result<(), StoreError> {
+    // The feed may have shown our action before the answer came: then the job has moved on.
+    if job.state != State::Sending {
+        return found_already(connection, s, outcome).await;
+    }
+    let uncounted = With { attempts: -i64::from(!s.probe), ..With::default() };
+    let (event, with) = match outcome {
+        Outcome::Refused(reason) => (Event::Refused, With { reason: Some(*reason), ..With::default() }),
+        Outcome::Unauthorized | Outcome::Forbidden | Outcome::Throttled(_) | Outcome::NotSent => {
+            (Event::Returned, uncounted)
+        }
+        Outcome::Malformed if job.attempts >= policy.max_attempts.get() => exhausted(),
+        Outcome::Malformed => (Event::Absent, With::default()),
+        Outcome::Unknown | Outcome::Busy(_) | Outcome::Created(_) => (Event::Lost, With::default()),
+    };
+    jobs::apply(connection, job, event, with, s.at).await.map(drop)
+}
+
+pub(crate) fn exhausted() -> (Event, With) {
+    (Event::Exhausted, With { reason: Some(Reason::AttemptsExhausted), ..With::default() })
+}
+
+/// The action of this attempt is known: nothing has to be looked up.
+async fn found_already(connection: &mut SqliteConnection, s: &Settlement, outcome: &Outcome) -> Result<(), StoreError> {
+    if !matches!(outcome, Outcome::Unknown | Outcome::Busy(None)) {
+        return Ok(());
+    }
+    sqlx::query(
+        "UPDATE attempts SET resolved = 'found', resolved_at = ?1
+         WHERE id = ?2 AND EXISTS (SELECT 1 FROM actions WHERE attempt_id = ?2)",
+    )
+    .bind(s.at.0)
+    .bind(s.attempt.to_string())
+    .execute(connection)
+    .await
+    .doing("resolve an attempt")
+    .map(drop)
+}
+
+/// The machine is busy with this action: maybe one of our own attempts, found by its mark.
+async fn busy(
+    connection: &mut SqliteConnection,
+    s: &Settlement,
+    policy: &Policy,
+    job: &Job,
+    action: crate::domain::action::Action,
+) -> Result<(), StoreError> {
+    let seen = Seen { action, raw: s.raw.clone().unwrap_or_default() };
+    blocked(connection, s.tenant, policy, job, &seen, s.at).await
+}
+
+/// Ends or parks a job whose machine is busy with `seen`; or accepts it, if that is its own action.
+pub(crate) async fn blocked(
+    connection: &mut SqliteConnection,
+    tenant: TenantRow,
+    policy: &Policy,
+    job: &Job,
+    seen: &Seen,
+    at: Wall,
+) -> Result<(), StoreError> {
+    let action = actions::see(connection, tenant, seen, at).await?;
+    let job = jobs::find(connection, job.id).await?;
+    if job.state != State::Sending {
+        return Ok(());
+    }
+    let judged = verdict(&policy.rules, &job, std::slice::from_ref(&action), at);
+    let (event, mut with) = judged.unwrap_or((
+        // Defender says that it is in the way, though it has ended by now or is of a type that is
+        // not configured to count: Defender's word decides.
+        Event::Skipped,
+        With { reason: Some(Reason::PendingAction), blocked_by: Some(action.id.clone()), ..With::default() },
+    ));
+    if event == Event::Parked && action.origin == Origin::Ours && !action.status.is_open() {
+        with.parked_until = None;
+    }
+    // The call had no effect and was understood: it does not count against the job.
+    with.attempts = -1;
+    jobs::apply(connection, &job, event, with, at).await.map(drop)
+}
+
+/// An open question about an attempt, due to be asked.
+#[derive(Clone, Debug)]
+pub struct Asked {
+    /// Which attempt.
+    pub attempt: AttemptId,
+    /// Its job.
+    pub job: JobId,
+    /// Its machine.
+    pub machine: crate::domain::id::MachineId,
+    /// What is to be found out.
+    pub question: Question,
+    /// Since when, on this boot's clock.
+    pub since: Boot,
+    /// Looks made so far.
+    pub looks: u32,
+}
+
+/// What a look has shown.
+#[derive(Clone, Debug)]
+pub enum Look {
+    /// The actions of the machine, all of them.
+    Read(Vec<Seen>),
+    /// The tenant does not let us list actions.
+    NotPermitted,
+}
+
+pub(crate) async fn resolve(
+    connection: &mut SqliteConnection,
+    asked: &Asked,
+    resolved: &'static str,
+    tenant: TenantRow,
+    at: Wall,
+) -> Result<bool, StoreError> {
+    let touched = sqlx::query("UPDATE attempts SET resolved = ?1, resolved_at = ?2 WHERE id = ?3 AND resolved IS NULL")
+        .bind(resolved)
+        .bind(at.0)
+        .bind(asked.attempt.to_string())
+        .execute(&mut *connection)
+        .await
+        .doing("resolve an attempt")?
+        .rows_affected();
+    if touched == 1 {
+        let body = serde_json::json!({ "attempt": asked.attempt.to_string(), "resolved": resolved });
+        let subject = Subject { tenant: Some(tenant), job: Some(asked.job), machine: Some(asked.machine) };
+        events::append(connection, at, Kind::AttemptResolved, subject, &body).await?;
+    }
+    Ok(touched == 1)
+}

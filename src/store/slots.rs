@@ -1,0 +1,185 @@
+//! The ledger on disk: one row for each call that may still count at the server.
+
+use std::num::NonZeroU32;
+use std::time::Duration;
+
+use sqlx::SqliteConnection;
+
+use super::tenants::TenantRow;
+use super::{Doing, Store, StoreError};
+use crate::domain::id::{Epoch, SlotId};
+use crate::domain::ledger::{Admission, CallKind, HOUR, Limits, MARGIN, MINUTE, Nth, admission};
+use crate::domain::time::{Boot, BootId, Wall};
+
+/// Everything a slot is stamped with.
+#[derive(Clone, Debug)]
+pub struct Stamp {
+    /// Which incarnation takes it.
+    pub epoch: Epoch,
+    /// Which boot.
+    pub boot_id: BootId,
+    /// The boot clock.
+    pub boot: Boot,
+    /// The wall clock.
+    pub at: Wall,
+}
+
+/// Calls that count in each window now.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Used {
+    /// In the sliding minute.
+    pub minute: u32,
+    /// In the sliding hour.
+    pub hour: u32,
+}
+
+async fn nth(
+    connection: &mut SqliteConnection,
+    tenant: TenantRow,
+    kind: CallKind,
+    limit: NonZeroU32,
+) -> Result<Nth, StoreError> {
+    let settles: Option<i64> = sqlx::query_scalar(
+        "SELECT settles_boot FROM slots WHERE tenant_id = ? AND kind = ? ORDER BY settles_boot DESC LIMIT 1 OFFSET ?",
+    )
+    .bind(tenant)
+    .bind(kind.as_str())
+    .bind(i64::from(limit.get()) - 1)
+    .fetch_optional(connection)
+    .await
+    .doing("read the ledger")?;
+    Ok(match settles {
+        None => Nth::Absent,
+        Some(i64::MAX) => Nth::Unsettled,
+        Some(at) => Nth::Settled(Boot(at)),
+    })
+}
+
+/// Whether one more call of `kind` may be made.
+pub(crate) async fn may_take(
+    connection: &mut SqliteConnection,
+    tenant: TenantRow,
+    kind: CallKind,
+    limits: Limits,
+    now: Boot,
+) -> Result<Admission, StoreError> {
+    let minute = nth(connection, tenant, kind, limits.per_minute).await?;
+    let hour = nth(connection, tenant, kind, limits.per_hour).await?;
+    Ok(admission(minute, hour, now))
+}
+
+/// Takes a slot. Whoever calls this has asked [`may_take`] in the same transaction.
+pub(crate) async fn take(
+    connection: &mut SqliteConnection,
+    tenant: TenantRow,
+    kind: CallKind,
+    stamp: &Stamp,
+) -> Result<SlotId, StoreError> {
+    sqlx::query_scalar(
+        "INSERT INTO slots (tenant_id, kind, epoch, boot_id, taken_boot, taken_at) VALUES (?, ?, ?, ?, ?, ?) RETURNING id",
+    )
+    .bind(tenant)
+    .bind(kind.as_str())
+    .bind(stamp.epoch.0)
+    .bind(&stamp.boot_id.0)
+    .bind(stamp.boot.0)
+    .bind(stamp.at.0)
+    .fetch_one(connection)
+    .await
+    .doing("take a slot")
+    .map(SlotId)
+}
+
+/// The call of a slot has settled, or will have at a time to come.
+pub(crate) async fn settle(connection: &mut SqliteConnection, slot: SlotId, settles: Boot) -> Result<(), StoreError> {
+    let touched = sqlx::query("UPDATE slots SET settles_boot = ? WHERE id = ? AND settles_boot = 9223372036854775807")
+        .bind(settles.0)
+        .bind(slot.0)
+        .execute(connection)
+        .await
+        .doing("settle a slot")?
+        .rows_affected();
+    if touched == 1 { Ok(()) } else { Err(StoreError::Guard(format!("slot {} was settled before", slot.0))) }
+}
+
+impl Store {
+    /// Asks the ledger without taking anything.
+    pub async fn admission(
+        &self,
+        tenant: TenantRow,
+        kind: CallKind,
+        limits: Limits,
+        now: Boot,
+    ) -> Result<Admission, StoreError> {
+        may_take(&mut *self.reader().await?, tenant, kind, limits, now).await
+    }
+
+    /// Takes a slot for a call that is not a scan, if the ledger admits one.
+    pub async fn take_slot(
+        &self,
+        tenant: TenantRow,
+        kind: CallKind,
+        limits: Limits,
+        stamp: Stamp,
+    ) -> Result<Result<SlotId, Admission>, StoreError> {
+        self.write(move |connection| {
+            Box::pin(async move {
+                match may_take(connection, tenant, kind, limits, stamp.boot).await? {
+                    Admission::Open => take(connection, tenant, kind, &stamp).await.map(Ok),
+                    wait => Ok(Err(wait)),
+                }
+            })
+        })
+        .await
+    }
+
+    /// How many calls count now.
+    pub async fn used(&self, tenant: TenantRow, kind: CallKind, now: Boot) -> Result<Used, StoreError> {
+        let mut reader = self.reader().await?;
+        let mut count = async |window: Duration| {
+            let since = now - window - MARGIN;
+            let n: i64 =
+                sqlx::query_scalar("SELECT count(*) FROM slots WHERE tenant_id = ? AND kind = ? AND settles_boot > ?")
+                    .bind(tenant)
+                    .bind(kind.as_str())
+                    .bind(since.0)
+                    .fetch_one(&mut *reader)
+                    .await
+                    .doing("count the budget")?;
+            Ok::<u32, StoreError>(u32::try_from(n).unwrap_or(u32::MAX))
+        };
+        Ok(Used { minute: count(MINUTE).await?, hour: count(HOUR).await? })
+    }
+
+    /// When the slots that still count settled, oldest first; those on the wire as of `now`.
+    pub async fn held(&self, tenant: TenantRow, kind: CallKind, now: Boot) -> Result<Vec<Boot>, StoreError> {
+        let rows: Vec<i64> = sqlx::query_scalar(
+            "SELECT min(settles_boot, ?3) FROM slots WHERE tenant_id = ?1 AND kind = ?2 AND settles_boot > ?4
+             ORDER BY settles_boot",
+        )
+        .bind(tenant)
+        .bind(kind.as_str())
+        .bind(now.0)
+        .bind((now - HOUR - MARGIN).0)
+        .fetch_all(&mut *self.reader().await?)
+        .await
+        .doing("read the ledger")?;
+        Ok(rows.into_iter().map(Boot).collect())
+    }
+
+    /// Forgets slots that can count in no window any more.
+    pub async fn forget_old_slots(&self, now: Boot) -> Result<(), StoreError> {
+        let before = now - HOUR * 2;
+        self.write(move |connection| {
+            Box::pin(async move {
+                sqlx::query("DELETE FROM slots WHERE settles_boot < ?")
+                    .bind(before.0)
+                    .execute(connection)
+                    .await
+                    .doing("forget old slots")
+                    .map(drop)
+            })
+        })
+        .await
+    }
+}

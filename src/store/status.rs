@@ -1,0 +1,146 @@
+//! What `status`, the metrics and the dashboard show: read at once, changed by nobody.
+
+use std::collections::BTreeMap;
+
+use sqlx::Row;
+
+use super::jobs;
+use super::tenants::{Pause, TenantRow, Waiting};
+use super::{Doing, Store, StoreError};
+use crate::domain::id::{SweepId, TenantName};
+use crate::domain::job::State;
+use crate::domain::time::Wall;
+
+/// A tenant as it stands.
+#[derive(Clone, Debug)]
+pub struct TenantStatus {
+    /// Its row.
+    pub row: TenantRow,
+    /// Its name.
+    pub name: TenantName,
+    /// An operator's pause.
+    pub pause: Option<Pause>,
+    /// What its lane waits for.
+    pub waiting: Waiting,
+    /// Jobs that are kept, by state.
+    pub jobs: BTreeMap<State, u64>,
+    /// When the oldest queued job was made.
+    pub oldest_queued: Option<Wall>,
+}
+
+/// A sweep as it stands.
+#[derive(Clone, Debug)]
+pub struct SweepStatus {
+    /// Its row.
+    pub n: i64,
+    /// Its id.
+    pub id: SweepId,
+    /// Its name.
+    pub name: String,
+    /// Whose.
+    pub tenant: TenantName,
+    /// `file`, `submit`, `retry` or `schedule`.
+    pub source: String,
+    /// `taking`, `held`, `open` or `done`.
+    pub state: String,
+    /// Machines with a job.
+    pub total: u64,
+    /// Those whose job is not final.
+    pub open: u64,
+    /// When it was received.
+    pub received_at: Wall,
+}
+
+fn unsigned(n: i64) -> u64 {
+    u64::try_from(n).unwrap_or(0)
+}
+
+fn tenant_of(row: &sqlx::sqlite::SqliteRow) -> Result<TenantStatus, sqlx::Error> {
+    let paused_at: Option<i64> = row.try_get("paused_at")?;
+    let pause = match paused_at {
+        None => None,
+        Some(at) => Some(Pause { at: Wall(at), reason: row.try_get("paused_reason")?, by: row.try_get("paused_by")? }),
+    };
+    Ok(TenantStatus {
+        row: row.try_get("id")?,
+        name: jobs::word(row, "name")?,
+        pause,
+        waiting: Waiting {
+            what: row.try_get("waiting_for")?,
+            until: row.try_get::<Option<i64>, _>("waiting_until")?.map(Wall),
+        },
+        jobs: BTreeMap::new(),
+        oldest_queued: row.try_get::<Option<i64>, _>("oldest")?.map(Wall),
+    })
+}
+
+pub(crate) fn sweep_of(row: &sqlx::sqlite::SqliteRow) -> Result<SweepStatus, sqlx::Error> {
+    Ok(SweepStatus {
+        n: row.try_get("n")?,
+        id: jobs::word(row, "id")?,
+        name: row.try_get("name")?,
+        tenant: jobs::word(row, "tenant")?,
+        source: row.try_get("source")?,
+        state: row.try_get("state")?,
+        total: unsigned(row.try_get("total")?),
+        open: unsigned(row.try_get("open")?),
+        received_at: Wall(row.try_get("received_at")?),
+    })
+}
+
+const SWEEPS: &str =
+    "SELECT sweeps.n, sweeps.id, sweeps.name, tenants.name AS tenant, source, state, queued + joined AS total,
+     open, received_at FROM sweeps JOIN tenants ON tenants.id = sweeps.tenant_id";
+
+impl Store {
+    /// All tenants that the database knows.
+    pub async fn tenants_status(&self) -> Result<Vec<TenantStatus>, StoreError> {
+        let mut reader = self.reader().await?;
+        let rows = sqlx::query(
+            "SELECT id, name, paused_at, paused_reason, paused_by, waiting_for, waiting_until,
+                 (SELECT created_at FROM jobs WHERE tenant_id = tenants.id AND state = 'queued' AND parked_until IS NULL
+                  ORDER BY priority DESC, id LIMIT 1) AS oldest
+             FROM tenants ORDER BY name",
+        )
+        .fetch_all(&mut *reader)
+        .await
+        .doing("read the tenants")?;
+        let mut tenants: Vec<TenantStatus> =
+            rows.iter().map(tenant_of).collect::<Result<_, _>>().doing("read the tenants")?;
+        let counts = sqlx::query("SELECT tenant_id, state, n FROM job_counts")
+            .fetch_all(&mut *reader)
+            .await
+            .doing("count the jobs")?;
+        for row in &counts {
+            let read = || Ok((row.try_get("tenant_id")?, jobs::word(row, "state")?, row.try_get("n")?));
+            let (tenant, state, n): (TenantRow, State, i64) = read().doing("count the jobs")?;
+            if let Some(found) = tenants.iter_mut().find(|found| found.row == tenant) {
+                found.jobs.insert(state, unsigned(n));
+            }
+        }
+        Ok(tenants)
+    }
+
+    /// Sweeps that are not finished, oldest first.
+    pub async fn unfinished_sweeps(&self) -> Result<Vec<SweepStatus>, StoreError> {
+        self.sweeps(&format!("{SWEEPS} WHERE state <> 'done' ORDER BY n")).await
+    }
+
+    /// All sweeps that are kept, newest first.
+    pub async fn all_sweeps(&self) -> Result<Vec<SweepStatus>, StoreError> {
+        self.sweeps(&format!("{SWEEPS} ORDER BY n DESC")).await
+    }
+
+    /// Finished sweeps whose results are not written yet.
+    pub async fn sweeps_to_report(&self) -> Result<Vec<SweepStatus>, StoreError> {
+        self.sweeps(&format!("{SWEEPS} WHERE state = 'done' AND reported = 0 AND filed = 1 ORDER BY n")).await
+    }
+
+    async fn sweeps(&self, statement: &str) -> Result<Vec<SweepStatus>, StoreError> {
+        let rows = sqlx::query(sqlx::AssertSqlSafe(statement.to_owned()))
+            .fetch_all(&mut *self.reader().await?)
+            .await
+            .doing("list sweeps")?;
+        rows.iter().map(sweep_of).collect::<Result<_, _>>().doing("list sweeps")
+    }
+}

@@ -1,0 +1,195 @@
+//! What operators decide about a tenant, and what its lane remembers over a restart.
+
+use sqlx::{Row, SqliteConnection};
+
+use super::events::{self, Kind, Subject};
+use super::{Doing, Store, StoreError};
+use crate::domain::id::TenantName;
+use crate::domain::lane::Hold;
+use crate::domain::time::{Boot, BootId, Wall, millis};
+
+/// A row of `tenants`.
+pub type TenantRow = i64;
+
+/// An operator's word that nothing is to be sent.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Pause {
+    /// Since when.
+    pub at: Wall,
+    /// Why, as the operator said.
+    pub reason: Option<String>,
+    /// Who.
+    pub by: Option<String>,
+}
+
+/// Who gave a command: what the record keeps of an operator.
+#[derive(Clone, Debug, serde::Serialize)]
+pub struct Operator {
+    /// The user the command ran as.
+    pub uid: u32,
+    /// The user who logged in, which `sudo` does not change; from the audit subsystem.
+    pub login_uid: Option<u32>,
+    /// The host.
+    pub host: String,
+}
+
+/// What a lane waits for: a line for people, and until when if that is known.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Waiting {
+    /// In words; `nothing` when there is nothing to do.
+    pub what: String,
+    /// By the wall clock.
+    pub until: Option<Wall>,
+}
+
+/// What a lane has to know of its tenant before each decision.
+#[derive(Clone, Debug)]
+pub struct LaneMemory {
+    /// Whether an operator paused it.
+    pub pause: Option<Pause>,
+    /// A pause that Defender asked for, if it was on this boot's clock.
+    pub hold: Option<(Hold, Boot)>,
+    /// The last update that the feed has seen, by Defender's clock.
+    pub feed_cursor: Option<Wall>,
+}
+
+pub(crate) async fn ensure(connection: &mut SqliteConnection, name: &TenantName) -> Result<TenantRow, StoreError> {
+    sqlx::query("INSERT INTO tenants (name) VALUES (?) ON CONFLICT (name) DO NOTHING")
+        .bind(name.as_str())
+        .execute(&mut *connection)
+        .await
+        .doing("add a tenant")?;
+    sqlx::query_scalar("SELECT id FROM tenants WHERE name = ?")
+        .bind(name.as_str())
+        .fetch_one(connection)
+        .await
+        .doing("find a tenant")
+}
+
+fn pause_of(row: &sqlx::sqlite::SqliteRow) -> Result<Option<Pause>, sqlx::Error> {
+    let at: Option<i64> = row.try_get("paused_at")?;
+    let Some(at) = at else { return Ok(None) };
+    Ok(Some(Pause { at: Wall(at), reason: row.try_get("paused_reason")?, by: row.try_get("paused_by")? }))
+}
+
+impl Store {
+    /// The row of a tenant, made if it is new.
+    pub async fn tenant(&self, name: &TenantName) -> Result<TenantRow, StoreError> {
+        let name = name.clone();
+        self.write(move |connection| Box::pin(async move { ensure(connection, &name).await })).await
+    }
+
+    /// What the lane of a tenant has to know.
+    pub async fn lane_memory(&self, tenant: TenantRow) -> Result<LaneMemory, StoreError> {
+        let row = sqlx::query(
+            "SELECT paused_at, paused_reason, paused_by, hold, hold_until_boot, feed_cursor FROM tenants WHERE id = ?",
+        )
+        .bind(tenant)
+        .fetch_one(&mut *self.reader().await?)
+        .await
+        .doing("read a tenant")?;
+        let read = || {
+            let word: Option<String> = row.try_get("hold")?;
+            let until: Option<i64> = row.try_get("hold_until_boot")?;
+            let cursor: Option<i64> = row.try_get("feed_cursor")?;
+            Ok(LaneMemory {
+                pause: pause_of(&row)?,
+                hold: word.and_then(|word| word.parse().ok()).zip(until.map(Boot)),
+                feed_cursor: cursor.map(Wall),
+            })
+        };
+        read().doing("read a tenant")
+    }
+
+    /// Whether an operator paused the tenant.
+    pub async fn pause_of(&self, tenant: TenantRow) -> Result<Option<Pause>, StoreError> {
+        Ok(self.lane_memory(tenant).await?.pause)
+    }
+
+    /// Writes down what a lane waits for. Not an event: it changes by the minute.
+    pub async fn set_waiting(&self, tenant: TenantRow, waiting: Waiting) -> Result<(), StoreError> {
+        self.write(move |connection| {
+            Box::pin(async move {
+                sqlx::query("UPDATE tenants SET waiting_for = ?, waiting_until = ? WHERE id = ?")
+                    .bind(waiting.what)
+                    .bind(waiting.until.map(|at| at.0))
+                    .bind(tenant)
+                    .execute(connection)
+                    .await
+                    .doing("note what a tenant waits for")
+                    .map(drop)
+            })
+        })
+        .await
+    }
+
+    /// Writes down that a lane is held, so that a restart does not call earlier; or that it is not.
+    pub async fn set_hold(
+        &self,
+        tenant: TenantRow,
+        hold: Option<(Hold, Boot)>,
+        boot_id: BootId,
+        now: (Wall, Boot),
+    ) -> Result<(), StoreError> {
+        self.write(move |connection| {
+            Box::pin(async move {
+                let (at, boot) = now;
+                sqlx::query(
+                    "UPDATE tenants SET hold = ?1, hold_until_boot = ?2, hold_ms = ?3, hold_boot_id = ?4 WHERE id = ?5",
+                )
+                .bind(hold.map(|(why, _)| why.as_str()))
+                .bind(hold.map(|(_, until)| until.0))
+                .bind(hold.map(|(_, until)| millis(until.since(boot))))
+                .bind(hold.map(|_| boot_id.0))
+                .bind(tenant)
+                .execute(&mut *connection)
+                .await
+                .doing("note a hold")?;
+                let (kind, body) = match hold {
+                    Some((why, until)) => (
+                        Kind::LaneStopped,
+                        serde_json::json!({ "why": why.as_str(), "seconds": until.since(boot).as_secs() }),
+                    ),
+                    None => (Kind::LaneResumed, serde_json::json!({})),
+                };
+                events::append(connection, at, kind, Subject::tenant(tenant), &body).await
+            })
+        })
+        .await
+    }
+
+    /// Pauses or resumes a tenant. Returns whether that changed anything.
+    pub async fn set_paused(
+        &self,
+        name: &TenantName,
+        pause: Option<Option<String>>,
+        operator: Operator,
+        at: Wall,
+    ) -> Result<bool, StoreError> {
+        let name = name.clone();
+        self.write(move |connection| {
+            Box::pin(async move {
+                let tenant = ensure(connection, &name).await?;
+                let by = format!("uid {}@{}", operator.login_uid.unwrap_or(operator.uid), operator.host);
+                let changed = sqlx::query(
+                    "UPDATE tenants SET paused_at = ?1, paused_reason = ?2, paused_by = ?3
+                     WHERE id = ?4 AND (paused_at IS NULL) <> (?1 IS NULL)",
+                )
+                .bind(pause.as_ref().map(|_| at.0))
+                .bind(pause.clone().flatten())
+                .bind(pause.as_ref().map(|_| by))
+                .bind(tenant)
+                .execute(&mut *connection)
+                .await
+                .doing("pause or resume a tenant")?
+                .rows_affected()
+                    == 1;
+                let kind = if pause.is_some() { Kind::Paused } else { Kind::Resumed };
+                let body = serde_json::json!({ "tenant": name.as_str(), "reason": pause.flatten(), "by": operator });
+                events::append(connection, at, kind, Subject::tenant(tenant), &body).await?;
+                Ok(changed)
+            })
+        })
+        .await
+    }
+}

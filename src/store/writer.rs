@@ -1,0 +1,192 @@
+//! The one connection that writes, and groups what waits into one commit.
+//!
+//! With `synchronous = FULL` a commit is an fsync, a few milliseconds on a real disk. A thousand
+//! lanes need hundreds of writes a second: so whatever has queued up while one commit ran shares
+//! the next, each unit in a savepoint of its own.
+
+use std::fmt;
+
+use futures_util::future::BoxFuture;
+use sqlx::{Connection, SqliteConnection};
+use tokio::sync::{mpsc, oneshot};
+
+use super::{Doing, StoreError};
+
+/// What a unit of work returns: a future on the connection it was given.
+pub type Unit<'c, T> = BoxFuture<'c, Result<T, StoreError>>;
+
+/// So many units at most share a commit: what waits behind them must not wait for long.
+const GROUP: usize = 64;
+
+/// Called once the group's fate is known.
+type Finish = Box<dyn FnOnce(Result<(), StoreError>) + Send>;
+
+/// A unit, and whom to tell.
+trait Work: Send {
+    /// Runs the unit and says whether it held.
+    fn run<'c>(self: Box<Self>, connection: &'c mut SqliteConnection) -> BoxFuture<'c, (bool, Finish)>;
+    /// The unit cannot be run.
+    fn refuse(self: Box<Self>, error: StoreError);
+}
+
+struct Asked<T, F> {
+    unit: F,
+    reply: oneshot::Sender<Result<T, StoreError>>,
+}
+
+impl<T, F> Work for Asked<T, F>
+where
+    T: Send + 'static,
+    F: for<'c> FnOnce(&'c mut SqliteConnection) -> Unit<'c, T> + Send + 'static,
+{
+    fn run<'c>(self: Box<Self>, connection: &'c mut SqliteConnection) -> BoxFuture<'c, (bool, Finish)> {
+        Box::pin(async move {
+            let Self { unit, reply } = *self;
+            let result = unit(connection).await;
+            let held = result.is_ok();
+            let finish: Finish = Box::new(move |committed| {
+                // Whoever asked may have gone (a cancelled task): the work stands all the same.
+                drop(reply.send(committed.and(result)));
+            });
+            (held, finish)
+        })
+    }
+
+    fn refuse(self: Box<Self>, error: StoreError) {
+        drop(self.reply.send(Err(error)));
+    }
+}
+
+enum Order {
+    /// In a transaction.
+    InTransaction(Box<dyn Work>),
+    /// Between transactions.
+    Outside(Box<dyn Work>),
+    Close(oneshot::Sender<()>),
+}
+
+#[derive(Clone)]
+pub(super) struct Writer {
+    orders: mpsc::Sender<Order>,
+}
+
+impl fmt::Debug for Writer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Writer")
+    }
+}
+
+impl Writer {
+    pub(super) fn start(connection: SqliteConnection) -> Self {
+        let (orders, waiting) = mpsc::channel(1024);
+        tokio::spawn(serve(connection, waiting));
+        Self { orders }
+    }
+
+    pub(super) async fn write<T, F>(&self, unit: F) -> Result<T, StoreError>
+    where
+        T: Send + 'static,
+        F: for<'c> FnOnce(&'c mut SqliteConnection) -> Unit<'c, T> + Send + 'static,
+    {
+        let (reply, answer) = oneshot::channel();
+        self.order(Order::InTransaction(Box::new(Asked { unit, reply })), answer).await
+    }
+
+    pub(super) async fn outside<T, F>(&self, unit: F) -> Result<T, StoreError>
+    where
+        T: Send + 'static,
+        F: for<'c> FnOnce(&'c mut SqliteConnection) -> Unit<'c, T> + Send + 'static,
+    {
+        let (reply, answer) = oneshot::channel();
+        self.order(Order::Outside(Box::new(Asked { unit, reply })), answer).await
+    }
+
+    async fn order<T>(&self, order: Order, answer: oneshot::Receiver<Result<T, StoreError>>) -> Result<T, StoreError> {
+        self.orders.send(order).await.map_err(|_| StoreError::Closed)?;
+        answer.await.map_err(|_| StoreError::Closed)?
+    }
+
+    pub(super) async fn close(&self) {
+        let (done, closed) = oneshot::channel();
+        if self.orders.send(Order::Close(done)).await.is_ok() {
+            drop(closed.await);
+        }
+    }
+}
+
+async fn serve(mut connection: SqliteConnection, mut waiting: mpsc::Receiver<Order>) {
+    let mut orders = Vec::with_capacity(GROUP);
+    let mut closed = None;
+    while closed.is_none() && waiting.recv_many(&mut orders, GROUP).await > 0 {
+        let mut group = Vec::with_capacity(orders.len());
+        for order in orders.drain(..) {
+            match order {
+                Order::InTransaction(work) => group.push(work),
+                Order::Outside(work) => {
+                    let (_, finish) = work.run(&mut connection).await;
+                    finish(Ok(()));
+                }
+                Order::Close(done) => closed = Some(done),
+            }
+        }
+        if !group.is_empty() {
+            commit(&mut connection, group).await;
+        }
+    }
+    if let Err(error) = connection.close().await {
+        tracing::warn!(%error, "the database did not close cleanly; its log is replayed at the next start");
+    }
+    // Dropped, the sender tells whoever asked that it is closed.
+    drop(closed);
+}
+
+async fn commit(connection: &mut SqliteConnection, group: Vec<Box<dyn Work>>) {
+    let mut finishes = Vec::with_capacity(group.len());
+    let fate = run(connection, group, &mut finishes).await;
+    if fate.is_err() {
+        // SQLite may have rolled back by itself (a full disk does that), and then says that there
+        // is no transaction: either way none is open afterwards.
+        if let Err(error) = sqlx::query("ROLLBACK").execute(&mut *connection).await {
+            tracing::debug!(%error, "nothing left to roll back");
+        }
+    }
+    for finish in finishes {
+        finish(fate.clone());
+    }
+}
+
+/// Runs the group up to its commit. Whoever could not be run has been refused.
+async fn run(
+    connection: &mut SqliteConnection,
+    group: Vec<Box<dyn Work>>,
+    finishes: &mut Vec<Finish>,
+) -> Result<(), StoreError> {
+    let mut fate =
+        sqlx::query("BEGIN IMMEDIATE").execute(&mut *connection).await.doing("begin a transaction").map(drop);
+    for work in group {
+        match &fate {
+            Ok(()) => fate = one(connection, work, finishes).await,
+            Err(error) => work.refuse(error.clone()),
+        }
+    }
+    fate?;
+    sqlx::query("COMMIT").execute(&mut *connection).await.doing("commit").map(drop)
+}
+
+/// One unit in its savepoint. An error here is the group's, not the unit's.
+async fn one(
+    connection: &mut SqliteConnection,
+    work: Box<dyn Work>,
+    finishes: &mut Vec<Finish>,
+) -> Result<(), StoreError> {
+    if let Err(error) = sqlx::query("SAVEPOINT unit").execute(&mut *connection).await.doing("set a savepoint") {
+        work.refuse(error.clone());
+        return Err(error);
+    }
+    let (held, finish) = work.run(&mut *connection).await;
+    finishes.push(finish);
+    if !held {
+        sqlx::query("ROLLBACK TO unit").execute(&mut *connection).await.doing("take back a savepoint")?;
+    }
+    sqlx::query("RELEASE unit").execute(&mut *connection).await.doing("release a savepoint").map(drop)
+}
