@@ -1,7 +1,12 @@
 //! sweepd keeps a Microsoft Defender for Endpoint fleet scanned.
 
+pub mod budget;
 pub mod clock;
 pub mod config;
+pub mod defender;
 pub mod domain;
+pub mod health;
+pub mod metrics;
 pub mod simulator;
 pub mod store;
+pub mod web;

@@ -107,6 +107,16 @@ impl Action {
     }
 }
 
+/// An action as it was received.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Seen {
+    /// What sweepd reads in it. Its `origin` is provisional: only the store knows which marks are
+    /// ours.
+    pub action: Action,
+    /// The object verbatim.
+    pub raw: String,
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

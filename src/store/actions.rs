@@ -6,20 +6,11 @@ use super::events::{self, Kind, Subject};
 use super::jobs::{self, With};
 use super::tenants::TenantRow;
 use super::{Doing, Store, StoreError};
-use crate::domain::action::{Action, ActionStatus, Origin};
+use crate::domain::action::{Action, ActionStatus, Origin, Seen};
 use crate::domain::id::{AttemptId, JobId, MachineId};
 use crate::domain::job::{End, Event, Reason, State};
 use crate::domain::outcome::mark;
 use crate::domain::time::Wall;
-
-/// An action as it was received.
-#[derive(Clone, Debug)]
-pub struct Seen {
-    /// What sweepd reads in it. Its `origin` is decided here, by the marks the database knows.
-    pub action: Action,
-    /// The object verbatim.
-    pub raw: String,
-}
 
 /// The attempt and job that an action's mark belongs to.
 struct Owner {

@@ -8,14 +8,14 @@ use std::time::Duration;
 
 use sqlx::SqliteConnection;
 
-use super::actions::{self, Seen};
+use super::actions;
 use super::claims::verdict;
 use super::events::{self, Kind, Subject};
 use super::jobs::{self, Job, With};
 use super::slots;
 use super::tenants::TenantRow;
 use super::{Doing, Store, StoreError};
-use crate::domain::action::Origin;
+use crate::domain::action::{Origin, Seen};
 use crate::domain::eligibility::Rules;
 use crate::domain::id::{AttemptId, Epoch, JobId, SlotId};
 use crate::domain::job::{Event, Reason, State};

@@ -1,0 +1,304 @@
+//! The calls that sweepd makes, one method a call of the API.
+
+use std::sync::Arc;
+
+use super::{Body, Failure, Reply, Request, SignIn, SignInError, SignedIn, Token, Wire, wire};
+use crate::domain::action::Seen;
+use crate::domain::id::{AttemptId, MachineId};
+use crate::domain::outcome::{Answer, Outcome, judge};
+use crate::domain::sweep::ScanType;
+use crate::domain::time::Wall;
+
+/// More than any answer to a scan has, and little enough to read whole.
+const SCAN_AT_MOST: usize = 1024 * 1024;
+/// A full page of 10,000 actions is about 8 MB.
+const LIST_AT_MOST: usize = 64 * 1024 * 1024;
+/// What of an answer is kept on record.
+const KEEP: usize = 16 * 1024;
+/// The documented maximum of `$top`.
+pub const PAGE: usize = 10_000;
+
+/// The end of a scan call.
+#[derive(Clone, Debug)]
+pub struct Scanned {
+    /// What it means.
+    pub outcome: Outcome,
+    /// The HTTP status, if there was one.
+    pub status: Option<u16>,
+    /// The answer as it came, capped and redacted; or why there was none.
+    pub text: String,
+    /// The action in the answer, verbatim.
+    pub raw: Option<String>,
+}
+
+/// Which actions are wanted. Filters are those of get-machineactions-collection; the one by last
+/// update is undocumented, and observed to work.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ActionQuery {
+    /// All with this status.
+    WithStatus(&'static str),
+    /// All that changed after this time, oldest change first.
+    ChangedAfter(Wall),
+    /// All scans of one machine.
+    ScansOf(MachineId),
+    /// All of one machine.
+    OfMachine(MachineId),
+}
+
+/// A page of actions.
+#[derive(Debug, Default)]
+pub struct Listed {
+    /// What could be read.
+    pub seen: Vec<Seen>,
+    /// Entries on the page, readable or not.
+    pub entries: usize,
+    /// Whether there is another page.
+    pub more: bool,
+}
+
+/// The end of a reading call.
+#[derive(Debug)]
+pub enum Read<T> {
+    /// Here it is.
+    Got(T),
+    /// There is no such thing.
+    Absent,
+    /// The token is not accepted.
+    Unauthorized,
+    /// The application may not read this.
+    Forbidden(String),
+    /// The budget of this call is spent, by us or by others.
+    Throttled(Option<std::time::Duration>),
+    /// The API does not understand the request.
+    Refused(String),
+    /// It failed, and reading may simply be tried again.
+    Failed(String),
+    /// The connection failed before a byte was sent.
+    NotSent(String),
+}
+
+impl<T> Read<T> {
+    /// The word for the record and for metrics.
+    pub const fn word(&self) -> &'static str {
+        match self {
+            Self::Got(_) => "ok",
+            Self::Absent => "absent",
+            Self::Unauthorized => "unauthorized",
+            Self::Forbidden(_) => "forbidden",
+            Self::Throttled(_) => "throttled",
+            Self::Refused(_) => "refused",
+            Self::Failed(_) => "failed",
+            Self::NotSent(_) => "not_sent",
+        }
+    }
+}
+
+/// One tenant's Defender.
+#[derive(Clone)]
+pub struct Client {
+    wire: Arc<dyn Wire>,
+    base: String,
+    sign_in: Arc<SignIn>,
+}
+
+impl std::fmt::Debug for Client {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Client").field("base", &self.base).finish_non_exhaustive()
+    }
+}
+
+fn capped(mut text: String, token: &Token) -> String {
+    use secrecy::ExposeSecret;
+    let secret = token.secret.expose_secret();
+    if text.contains(secret) {
+        text = text.replace(secret, "[redacted]");
+    }
+    if text.len() > KEEP {
+        let whole = text.len();
+        let end = (0..=KEEP).rev().find(|at| text.is_char_boundary(*at)).unwrap_or(0);
+        text.truncate(end);
+        text.push_str(&format!("… [{whole} bytes in all]"));
+    }
+    text
+}
+
+/// Escapes a query: `%20` for a blank, which every server reads alike.
+fn query(pairs: &[(&str, &str)]) -> String {
+    let mut text = String::new();
+    for (name, value) in pairs {
+        text.push(if text.is_empty() { '?' } else { '&' });
+        text.push_str(name);
+        text.push('=');
+        for byte in value.bytes() {
+            match byte {
+                b'A'..=b'Z'
+                | b'a'..=b'z'
+                | b'0'..=b'9'
+                | b'-'
+                | b'_'
+                | b'.'
+                | b'~'
+                | b':'
+                | b'\''
+                | b'('
+                | b')'
+                | b',' => {
+                    text.push(char::from(byte));
+                }
+                other => text.push_str(&format!("%{other:02X}")),
+            }
+        }
+    }
+    text
+}
+
+impl Client {
+    /// The Defender at `base`, reached with `sign_in`'s tokens.
+    pub fn new(wire: Arc<dyn Wire>, base: &str, sign_in: Arc<SignIn>) -> Self {
+        Self { wire, base: base.to_owned(), sign_in }
+    }
+
+    /// A token that is good for a while.
+    pub async fn token(&self) -> Result<SignedIn, SignInError> {
+        self.sign_in.token().await
+    }
+
+    /// Defender refused this token. Returns whether it was the current one.
+    pub async fn refused(&self, token: &Token) -> bool {
+        self.sign_in.refused(token).await
+    }
+
+    /// Tries a failing sign-in again at once.
+    pub async fn try_again(&self) {
+        self.sign_in.try_again().await;
+    }
+
+    /// `POST /api/machines/{id}/runAntiVirusScan`. Names are case-sensitive (run-av-scan).
+    pub async fn scan(
+        &self,
+        token: &Token,
+        attempt: AttemptId,
+        machine: MachineId,
+        scan: ScanType,
+        comment: &str,
+    ) -> Scanned {
+        let body = serde_json::json!({ "Comment": attempt.mark(comment), "ScanType": scan.as_str() });
+        let request = Request {
+            post: true,
+            url: format!("{}/api/machines/{machine}/runAntiVirusScan", self.base),
+            bearer: Some(token.secret.clone()),
+            body: Body::Json(body.to_string()),
+            at_most: SCAN_AT_MOST,
+        };
+        match self.wire.send(request).await {
+            Err(Failure::NotSent(why)) => {
+                Scanned { outcome: Outcome::NotSent, status: None, text: format!("not sent: {why}"), raw: None }
+            }
+            Err(Failure::Lost(why)) => {
+                Scanned { outcome: Outcome::Unknown, status: None, text: format!("no answer: {why}"), raw: None }
+            }
+            Ok(reply) => {
+                let (answer, seen) = wire::answer(&reply);
+                let mut text = capped(reply.text, token);
+                if let Some(cut) = reply.cut {
+                    text.push_str(&format!(" [cut: {cut}]"));
+                }
+                Scanned {
+                    outcome: judge(attempt, &answer),
+                    status: Some(answer.status),
+                    text,
+                    raw: seen.map(|seen| seen.raw),
+                }
+            }
+        }
+    }
+
+    /// `GET /api/machineactions`, one page of at most [`PAGE`].
+    pub async fn list_actions(&self, token: &Token, wanted: &ActionQuery, skip: usize) -> Read<Listed> {
+        let (filter, order) = match wanted {
+            ActionQuery::WithStatus(status) => (format!("status eq '{status}'"), None),
+            ActionQuery::ChangedAfter(at) => {
+                (format!("lastUpdateDateTimeUtc gt {}", at.rfc3339()), Some("lastUpdateDateTimeUtc asc"))
+            }
+            ActionQuery::ScansOf(machine) => (format!("machineId eq '{machine}' and type eq 'RunAntiVirusScan'"), None),
+            ActionQuery::OfMachine(machine) => (format!("machineId eq '{machine}'"), None),
+        };
+        let (top, skipped) = (PAGE.to_string(), skip.to_string());
+        let mut pairs = vec![("$filter", filter.as_str())];
+        pairs.extend(order.map(|order| ("$orderby", order)));
+        pairs.push(("$top", &top));
+        if skip > 0 {
+            pairs.push(("$skip", &skipped));
+        }
+        let url = format!("{}/api/machineactions{}", self.base, query(&pairs));
+        match self.read(token, url).await {
+            Ok(reply) => match wire::page(&reply) {
+                // A next link may point to another host (observed): it only says that there is more.
+                Some(page) => Read::Got(Listed {
+                    more: page.entries > 0 && (page.entries >= PAGE || page.next_link.is_some()),
+                    entries: page.entries,
+                    seen: page.seen,
+                }),
+                None => Read::Failed(format!("the list of actions is not readable: {}", start(&reply))),
+            },
+            Err(other) => other,
+        }
+    }
+
+    /// `GET /api/machineactions/{id}`.
+    pub async fn get_action(&self, token: &Token, id: &str) -> Read<Seen> {
+        let known = id.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-');
+        if !known {
+            return Read::Refused(format!("`{id}` is no id that may stand in a path"));
+        }
+        match self.read(token, format!("{}/api/machineactions/{id}", self.base)).await {
+            Ok(reply) => match (reply.cut.is_none(), wire::action(reply.text.trim())) {
+                (true, Some(seen)) => Read::Got(seen),
+                _ => Read::Failed(format!("the action is not readable: {}", start(&reply))),
+            },
+            Err(other) => other,
+        }
+    }
+
+    async fn read<T>(&self, token: &Token, url: String) -> Result<Reply, Read<T>> {
+        let request =
+            Request { post: false, url, bearer: Some(token.secret.clone()), body: Body::None, at_most: LIST_AT_MOST };
+        let reply = match self.wire.send(request).await {
+            Err(Failure::NotSent(why)) => return Err(Read::NotSent(why)),
+            Err(Failure::Lost(why)) => return Err(Read::Failed(why)),
+            Ok(reply) => reply,
+        };
+        let (answer, _) = wire::answer(&Reply { text: start(&reply), ..reply.clone() });
+        Err(match reply.status {
+            200..=299 => return Ok(reply),
+            401 => Read::Unauthorized,
+            403 => Read::Forbidden(said(&answer)),
+            404 => Read::Absent,
+            429 => Read::Throttled(crate::domain::outcome::wait(&answer)),
+            400 => Read::Refused(said(&answer)),
+            status => Read::Failed(format!("{status} {}", said(&answer))),
+        })
+    }
+}
+
+fn said(answer: &Answer) -> String {
+    let code = answer.code.as_deref().unwrap_or_default();
+    let message = answer.message.as_deref().unwrap_or_default();
+    format!("{code} {message}").trim().to_owned()
+}
+
+/// The start of a body, for a message.
+fn start(reply: &Reply) -> String {
+    reply.text.chars().take(2000).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn queries_are_escaped_so_that_every_server_reads_them_alike() {
+        let text = query(&[("$filter", "status eq 'Pending' and x gt 2026-01-01T00:00:00.000Z+1"), ("$top", "10")]);
+        assert_eq!(text, "?$filter=status%20eq%20'Pending'%20and%20x%20gt%202026-01-01T00:00:00.000Z%2B1&$top=10");
+    }
+}

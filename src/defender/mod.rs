@@ -1,0 +1,110 @@
+//! The API as documented: what is sent, what comes back, and the sign-in. The only outgoing HTTP.
+//!
+//! One request on the wire for each call here: no retries, no redirects, no connection that is
+//! used twice. Whoever calls has taken a slot before.
+
+mod client;
+pub mod http;
+mod sign_in;
+mod wire;
+
+pub use client::{ActionQuery, Client, Listed, Read, Scanned};
+pub use http::HttpWire;
+pub use sign_in::{SignIn, SignInError, SignedIn, Token};
+
+use std::time::Duration;
+
+use futures_util::future::BoxFuture;
+use secrecy::SecretString;
+
+/// What a request carries.
+#[derive(Debug)]
+pub enum Body {
+    /// Nothing.
+    None,
+    /// JSON.
+    Json(String),
+    /// A form, which may hold a secret.
+    Form(Vec<(&'static str, SecretString)>),
+}
+
+/// One request.
+#[derive(Debug)]
+pub struct Request {
+    /// `GET` or `POST`.
+    pub post: bool,
+    /// Absolute.
+    pub url: String,
+    /// The access token.
+    pub bearer: Option<SecretString>,
+    /// What it carries.
+    pub body: Body,
+    /// No more of the answer is read than this, in bytes after decompression.
+    pub at_most: usize,
+}
+
+/// One answer.
+#[derive(Clone, Debug, Default)]
+pub struct Reply {
+    /// The HTTP status.
+    pub status: u16,
+    /// `Retry-After`, as it came.
+    pub retry_after: Option<String>,
+    /// `Date`, as it came.
+    pub date: Option<String>,
+    /// The body, as text; what is not UTF-8 is replaced.
+    pub text: String,
+    /// Why the body is not whole, if it is not.
+    pub cut: Option<String>,
+}
+
+/// Why there is no answer.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Failure {
+    /// No byte of the request can have arrived.
+    #[error("{0}")]
+    NotSent(String),
+    /// It may have arrived.
+    #[error("{0}")]
+    Lost(String),
+}
+
+/// What carries requests: HTTP, or a simulation in the same process.
+pub trait Wire: Send + Sync {
+    /// Sends exactly one request and reads its answer.
+    fn send(&self, request: Request) -> BoxFuture<'_, Result<Reply, Failure>>;
+}
+
+/// How long `Retry-After` asks to wait: seconds, or a date less the answer's own `Date`.
+///
+/// Nothing for what is negative, garbage, or a date without a `Date` to hold it against: our own
+/// wall clock may be wrong.
+fn retry_after(reply: &Reply) -> Option<Duration> {
+    let text = reply.retry_after.as_deref()?.trim();
+    if let Ok(seconds) = text.parse::<u64>() {
+        return Some(Duration::from_secs(seconds));
+    }
+    let until = httpdate::parse_http_date(text).ok()?;
+    let now = httpdate::parse_http_date(reply.date.as_deref()?).ok()?;
+    until.duration_since(now).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn retry_after_is_read_in_both_spellings_and_garbage_is_nothing() {
+        let at = |retry: &str, date: Option<&str>| {
+            retry_after(&Reply { retry_after: Some(retry.into()), date: date.map(Into::into), ..Reply::default() })
+        };
+        let date = "Sat, 21 Nov 2026 10:00:00 GMT";
+        assert_eq!(at("17", None), Some(Duration::from_secs(17)));
+        assert_eq!(at(" 0 ", None), Some(Duration::ZERO));
+        assert_eq!(at("Sat, 21 Nov 2026 10:00:30 GMT", Some(date)), Some(Duration::from_secs(30)));
+        for nothing in ["-3", "soon", "", "1e9", "Sat, 21 Nov 2026 09:00:00 GMT"] {
+            assert_eq!(at(nothing, Some(date)), None, "{nothing:?}");
+        }
+        assert_eq!(at("Sat, 21 Nov 2026 10:00:30 GMT", None), None);
+    }
+}

@@ -1,0 +1,169 @@
+//! The JSON of the wire, read leniently: fields come and go, and only what sweepd decides by is
+//! read. Everything is kept verbatim beside it.
+
+use serde::Deserialize;
+use serde_json::value::RawValue;
+
+use super::{Reply, retry_after};
+use crate::domain::action::{Action, ActionStatus, Origin, Seen};
+use crate::domain::outcome::Answer;
+use crate::domain::time::Wall;
+
+/// A `MachineAction` (machineaction.md; the live field is `lastUpdateDateTimeUtc`, samples in the
+/// documentation say `lastUpdateTimeUtc`).
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct WireAction {
+    id: String,
+    r#type: String,
+    status: String,
+    machine_id: Option<String>,
+    scope: Option<String>,
+    requestor_comment: Option<String>,
+    creation_date_time_utc: Option<String>,
+    last_update_date_time_utc: Option<String>,
+    last_update_time_utc: Option<String>,
+}
+
+#[derive(Deserialize)]
+struct WirePage<'a> {
+    #[serde(borrow)]
+    value: Vec<&'a RawValue>,
+    #[serde(rename = "@odata.nextLink")]
+    next_link: Option<String>,
+}
+
+#[derive(Deserialize)]
+struct WireError {
+    error: WireErrorBody,
+}
+
+#[derive(Deserialize)]
+struct WireErrorBody {
+    code: Option<String>,
+    message: Option<String>,
+}
+
+/// A page of a list.
+#[derive(Debug, Default)]
+pub struct Page {
+    /// What could be read.
+    pub seen: Vec<Seen>,
+    /// Entries on the page, readable or not.
+    pub entries: usize,
+    /// Whether the server says that there is more.
+    pub next_link: Option<String>,
+}
+
+/// Reads one action; `None` when it is none.
+pub fn action(raw: &str) -> Option<Seen> {
+    let wire: WireAction = serde_json::from_str(raw).ok()?;
+    if wire.id.is_empty() {
+        return None;
+    }
+    let time = |text: Option<&String>| text.and_then(|text| Wall::parse(text));
+    let created_at = time(wire.creation_date_time_utc.as_ref()).unwrap_or_default();
+    let updated_at = time(wire.last_update_date_time_utc.as_ref())
+        .or_else(|| time(wire.last_update_time_utc.as_ref()))
+        .unwrap_or(created_at);
+    Some(Seen {
+        action: Action {
+            id: wire.id,
+            action_type: wire.r#type,
+            status: ActionStatus::parse(&wire.status),
+            machine: wire.machine_id.and_then(|id| id.parse().ok()),
+            origin: Origin::Foreign,
+            scope: wire.scope.and_then(|scope| scope.parse().ok()),
+            comment: wire.requestor_comment,
+            created_at,
+            updated_at,
+        },
+        raw: raw.to_owned(),
+    })
+}
+
+/// Reads a page; `None` when it is none, or not whole.
+pub fn page(reply: &Reply) -> Option<Page> {
+    if reply.cut.is_some() {
+        return None;
+    }
+    let wire: WirePage<'_> = serde_json::from_str(&reply.text).ok()?;
+    Some(Page {
+        entries: wire.value.len(),
+        seen: wire.value.iter().filter_map(|raw| action(raw.get())).collect(),
+        next_link: wire.next_link,
+    })
+}
+
+/// Reads an answer as far as it can be read.
+pub fn answer(reply: &Reply) -> (Answer, Option<Seen>) {
+    let error: Option<WireError> = serde_json::from_str(&reply.text).ok();
+    let (code, message) = error.map_or((None, None), |wire| (wire.error.code, wire.error.message));
+    let success = (200..300).contains(&reply.status) && reply.cut.is_none();
+    let seen = if success { action(reply.text.trim()) } else { None };
+    let answer = Answer {
+        status: reply.status,
+        retry_after: retry_after(reply),
+        code,
+        message,
+        action: seen.as_ref().map(|seen| seen.action.clone()),
+    };
+    (answer, seen)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const CREATED: &str = include_str!("../../tests/fixtures/api/scan_created.json");
+    const LIST: &str = include_str!("../../tests/fixtures/api/actions_as_documented.json");
+
+    #[test]
+    fn a_fresh_scan_is_read_with_scope_null() {
+        let seen = action(CREATED).unwrap();
+        assert_eq!(seen.action.status, ActionStatus::Pending);
+        assert_eq!(seen.action.scope, None);
+        assert!(seen.action.is_scan());
+        assert_eq!(seen.action.updated_at, seen.action.created_at);
+        assert_eq!(seen.raw, CREATED);
+    }
+
+    #[test]
+    fn the_documentation_s_field_name_is_understood_too() {
+        let reply = Reply { status: 200, text: LIST.into(), ..Reply::default() };
+        let page = page(&reply).unwrap();
+        assert_eq!(page.entries, 2);
+        assert!(page.seen[1].action.updated_at > page.seen[1].action.created_at);
+    }
+
+    #[test]
+    fn unknown_fields_and_statuses_are_kept() {
+        let raw = CREATED.replace("\"Pending\"", "\"Paused\"").replace("\"title\":null", "\"new\":{\"a\":1}");
+        let seen = action(&raw).unwrap();
+        assert_eq!(seen.action.status.as_str(), "Paused");
+        assert!(seen.raw.contains("\"new\""));
+    }
+
+    #[test]
+    fn half_an_answer_is_none() {
+        let whole = Reply { status: 201, text: CREATED.into(), ..Reply::default() };
+        assert!(answer(&whole).0.action.is_some());
+        for text in ["", "<html>", "[]", "{}", &CREATED[..CREATED.len() / 2], "null", "{\"id\":\"\"}"] {
+            let reply = Reply { status: 201, text: text.into(), ..Reply::default() };
+            assert!(answer(&reply).0.action.is_none(), "{text}");
+        }
+        assert!(answer(&Reply { cut: Some("reset".into()), ..whole }).0.action.is_none());
+    }
+
+    #[test]
+    fn errors_are_read_in_both_shapes() {
+        for (text, code) in [
+            (r#"{"error":{"code":"ResourceNotFound","message":"m","target":"|3b"}}"#, Some("ResourceNotFound")),
+            (r#"{"error":{"code":"","message":"m","details":[]}}"#, Some("")),
+            ("<html>", None),
+        ] {
+            let reply = Reply { status: 404, text: text.into(), ..Reply::default() };
+            assert_eq!(answer(&reply).0.code.as_deref(), code);
+        }
+    }
+}

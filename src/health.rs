@@ -1,0 +1,105 @@
+//! Is the daemon alive, and is it ready? Told by the loops that matter, read by systemd's watchdog
+//! and by the health endpoints.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use crate::clock::Clock;
+use crate::domain::time::Boot;
+
+/// A loop that has not come round for so long is stuck. Longer than any one call may take.
+pub const STUCK_AFTER: Duration = Duration::from_mins(3);
+
+#[derive(Debug, Default)]
+struct Inner {
+    beats: BTreeMap<String, Boot>,
+    database: Option<String>,
+    watching: bool,
+    tokens: BTreeMap<String, Result<(), String>>,
+}
+
+/// What the loops say of themselves. Cheap to clone.
+#[derive(Clone)]
+pub struct Health {
+    clock: Arc<dyn Clock>,
+    inner: Arc<Mutex<Inner>>,
+}
+
+impl std::fmt::Debug for Health {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Health")
+    }
+}
+
+impl Health {
+    /// Nothing is alive yet.
+    pub fn new(clock: Arc<dyn Clock>) -> Self {
+        Self { clock, inner: Arc::default() }
+    }
+
+    fn with<T>(&self, change: impl FnOnce(&mut Inner) -> T) -> T {
+        change(&mut self.inner.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// The loop of this name has come round.
+    pub fn beat(&self, name: &str) {
+        let now = self.clock.boot();
+        self.with(|inner| match inner.beats.get_mut(name) {
+            Some(beat) => *beat = now,
+            None => drop(inner.beats.insert(name.to_owned(), now)),
+        });
+    }
+
+    /// The loop of this name has ended, in order.
+    pub fn ended(&self, name: &str) {
+        self.with(|inner| inner.beats.remove(name));
+    }
+
+    /// Whether the database takes writes; else why not.
+    pub fn database(&self, trouble: Option<String>) {
+        self.with(|inner| inner.database = trouble);
+    }
+
+    /// Whether the drop folder is watched.
+    pub fn watching(&self, watching: bool) {
+        self.with(|inner| inner.watching = watching);
+    }
+
+    /// Whether this tenant has a token; else why not.
+    pub fn token(&self, tenant: &str, outcome: Result<(), String>) {
+        self.with(|inner| drop(inner.tokens.insert(tenant.to_owned(), outcome)));
+    }
+
+    /// Loops that are stuck.
+    pub fn stuck(&self) -> Vec<String> {
+        let now = self.clock.boot();
+        self.with(|inner| {
+            inner.beats.iter().filter(|(_, at)| now.since(**at) > STUCK_AFTER).map(|(name, _)| name.clone()).collect()
+        })
+    }
+
+    /// What is missing to be ready; empty when nothing is.
+    pub fn missing(&self) -> Vec<String> {
+        self.with(|inner| {
+            let mut missing = Vec::new();
+            missing.extend(inner.database.iter().map(|why| format!("the database takes no writes: {why}")));
+            if !inner.watching {
+                missing.push("the drop folder is not watched yet".to_owned());
+            }
+            if !inner.tokens.values().any(Result::is_ok) {
+                let whys: Vec<_> = inner
+                    .tokens
+                    .iter()
+                    .filter_map(|(tenant, token)| token.as_ref().err().map(|why| format!("{tenant}: {why}")))
+                    .collect();
+                missing.push(if whys.is_empty() {
+                    "no tenant has signed in yet".to_owned()
+                } else {
+                    format!("no tenant is signed in: {}", whys.join("; "))
+                });
+            }
+            missing
+        })
+    }
+}

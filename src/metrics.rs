@@ -1,0 +1,80 @@
+//! The counters that the loops keep, and their Prometheus names. What can be read from the
+//! database (jobs, budget) is read when it is asked for.
+
+use std::time::Duration;
+
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::histogram::Histogram;
+use prometheus_client::registry::Registry;
+
+/// Label names and values. Tenants, kinds of call and outcomes are few: machines never appear.
+pub type Labels = Vec<(&'static str, String)>;
+
+/// The counters of one daemon. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Metrics {
+    calls: Family<Labels, Counter>,
+    durations: Family<Labels, Histogram, fn() -> Histogram>,
+    files: Family<Labels, Counter>,
+    machines: Family<Labels, Counter>,
+    left_in_place: Counter,
+}
+
+fn durations() -> Histogram {
+    Histogram::new([0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0])
+}
+
+impl Default for Metrics {
+    fn default() -> Self {
+        Self {
+            calls: Family::default(),
+            durations: Family::new_with_constructor(durations),
+            files: Family::default(),
+            machines: Family::default(),
+            left_in_place: Counter::default(),
+        }
+    }
+}
+
+impl Metrics {
+    /// A call has ended.
+    pub fn call(&self, tenant: &str, call: &'static str, outcome: &str, took: Duration) {
+        let (tenant, call) = (("tenant", tenant.to_owned()), ("call", call.to_owned()));
+        self.calls.get_or_create(&vec![tenant.clone(), call.clone(), ("outcome", outcome.to_owned())]).inc();
+        self.durations.get_or_create(&vec![tenant, call]).observe(took.as_secs_f64());
+    }
+
+    /// A file has been dealt with.
+    pub fn file(&self, tenant: &str, result: &str) {
+        self.files.get_or_create(&vec![("tenant", tenant.to_owned()), ("result", result.to_owned())]).inc();
+    }
+
+    /// Lines of a file have been dealt with.
+    pub fn machines(&self, tenant: &str, result: &str, lines: u64) {
+        let labels = vec![("tenant", tenant.to_owned()), ("result", result.to_owned())];
+        self.machines.get_or_create(&labels).inc_by(lines);
+    }
+
+    /// Something in the drop folder is no regular file.
+    pub fn left_in_place(&self) {
+        self.left_in_place.inc();
+    }
+
+    /// Registers the counters.
+    pub fn register(&self, registry: &mut Registry) {
+        registry.register("sweepd_api_calls", "Calls to Defender and the sign-in, by outcome", self.calls.clone());
+        registry.register(
+            "sweepd_api_call_duration_seconds",
+            "How long calls took, from the first byte to the last",
+            self.durations.clone(),
+        );
+        registry.register("sweepd_intake_files", "Files dealt with, by result", self.files.clone());
+        registry.register("sweepd_intake_machines", "Lines of files dealt with, by result", self.machines.clone());
+        registry.register(
+            "sweepd_intake_left_in_place",
+            "Things in the drop folder that are no regular file, and stay",
+            self.left_in_place.clone(),
+        );
+    }
+}

@@ -1,0 +1,8 @@
+//! Health, metrics and the dashboard: read-only by construction, since every route is a GET that
+//! reads.
+
+mod metrics;
+pub mod report;
+mod server;
+
+pub use server::{Server, Shown};
