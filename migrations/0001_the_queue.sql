@@ -49,6 +49,8 @@ CREATE TABLE sweeps (
     -- Jobs of this sweep that are not final yet, joined ones included.
     open         INTEGER NOT NULL DEFAULT 0 CHECK (open >= 0),
     receipt      TEXT,
+    -- The path below the spool folder that the file is put away to, chosen before it is moved.
+    filed_as     TEXT,
     filed        INTEGER NOT NULL DEFAULT 0 CHECK (filed IN (0, 1)),
     reported     INTEGER NOT NULL DEFAULT 0 CHECK (reported IN (0, 1)),
     -- Whether its jobs have been made ready; a long file's are hidden until all of it is on disk.

@@ -6,6 +6,7 @@ pub mod config;
 pub mod defender;
 pub mod domain;
 pub mod health;
+pub mod intake;
 pub mod metrics;
 pub mod simulator;
 pub mod store;

@@ -13,7 +13,7 @@ use super::claims::verdict;
 use super::events::{self, Kind, Subject};
 use super::jobs::{self, Job, With};
 use super::slots;
-use super::tenants::TenantRow;
+use super::tenants::{self, Held, TenantRow};
 use super::{Doing, Store, StoreError};
 use crate::domain::action::{Origin, Seen};
 use crate::domain::eligibility::Rules;
@@ -59,6 +59,8 @@ pub struct Settlement {
     pub answer: String,
     /// The action in the answer, verbatim.
     pub raw: Option<String>,
+    /// The lane's pause that this answer caused.
+    pub held: Option<Held>,
     /// When, by both clocks.
     pub at: Wall,
     /// See `at`.
@@ -120,6 +122,9 @@ async fn settle(connection: &mut SqliteConnection, s: &Settlement, policy: &Poli
         return Err(StoreError::Guard(format!("attempt {} is not on the wire of epoch {}", s.attempt, s.epoch.0)));
     }
     slots::settle(connection, s.slot, if lost { s.boot + policy.unknown_grace } else { s.boot }).await?;
+    if let Some(held) = &s.held {
+        tenants::hold(connection, s.tenant, held, s.at, s.boot).await?;
+    }
     let job = jobs::find(connection, s.job).await?;
     let body = serde_json::json!({
         "attempt": s.attempt.to_string(), "outcome": s.outcome.word().as_str(), "status": s.http_status, "answer": s.answer,

@@ -122,6 +122,8 @@ pub struct KnownSweep {
     pub file: String,
     /// `taking`, `held` or `open`.
     pub state: String,
+    /// Where its file is put away to, as it was decided.
+    pub filed_as: Option<String>,
     /// Whether its file has been put away.
     pub filed: bool,
     /// What has been counted so far.
@@ -370,6 +372,8 @@ pub struct Completion {
     pub receipt: serde_json::Value,
     /// Whether an operator has to release the sweep first.
     pub held: bool,
+    /// Where the file is put away to.
+    pub filed_as: String,
     /// Who submitted it, for the record.
     pub submitted_by: Option<serde_json::Value>,
 }
@@ -382,7 +386,7 @@ async fn complete(
     at: Wall,
 ) -> Result<(), StoreError> {
     sqlx::query(
-        "UPDATE sweeps SET receipt = ?1, state = iif(?2, 'held', iif(open = 0, 'done', 'open')),
+        "UPDATE sweeps SET receipt = ?1, filed_as = ?5, state = iif(?2, 'held', iif(open = 0, 'done', 'open')),
              finished_at = iif(NOT ?2 AND open = 0, ?3, NULL)
          WHERE n = ?4 AND state = 'taking'",
     )
@@ -390,6 +394,7 @@ async fn complete(
     .bind(completion.held)
     .bind(at.0)
     .bind(sweep)
+    .bind(&completion.filed_as)
     .execute(&mut *connection)
     .await
     .doing("complete a sweep")?;
@@ -415,13 +420,15 @@ fn known_of(row: &sqlx::sqlite::SqliteRow) -> Result<KnownSweep, sqlx::Error> {
         id: jobs::word(row, "id")?,
         file: row.try_get("file")?,
         state: row.try_get("state")?,
+        filed_as: row.try_get("filed_as")?,
         filed: row.try_get("filed")?,
         counts: counts_of(row)?,
         receipt: row.try_get("receipt")?,
     })
 }
 
-const KNOWN: &str = "n, id, file, state, filed, receipt, lines, queued, joined, duplicates, not_eligible, refused";
+const KNOWN: &str =
+    "n, id, file, state, filed_as, filed, receipt, lines, queued, joined, duplicates, not_eligible, refused";
 
 impl Store {
     /// Takes in a file that fits one chunk, whole: sweep, jobs, counts and receipt in one

@@ -72,6 +72,39 @@ fn pause_of(row: &sqlx::sqlite::SqliteRow) -> Result<Option<Pause>, sqlx::Error>
     Ok(Some(Pause { at: Wall(at), reason: row.try_get("paused_reason")?, by: row.try_get("paused_by")? }))
 }
 
+/// A pause of a lane, to be written down with the answer that caused it: a restart must not call
+/// earlier.
+#[derive(Clone, Debug)]
+pub struct Held {
+    /// Why.
+    pub why: Hold,
+    /// Until when.
+    pub until: Boot,
+    /// On which boot's clock.
+    pub boot_id: BootId,
+}
+
+pub(crate) async fn hold(
+    connection: &mut SqliteConnection,
+    tenant: TenantRow,
+    held: &Held,
+    at: Wall,
+    boot: Boot,
+) -> Result<(), StoreError> {
+    let pause = held.until.since(boot);
+    sqlx::query("UPDATE tenants SET hold = ?1, hold_until_boot = ?2, hold_ms = ?3, hold_boot_id = ?4 WHERE id = ?5")
+        .bind(held.why.as_str())
+        .bind(held.until.0)
+        .bind(millis(pause))
+        .bind(&held.boot_id.0)
+        .bind(tenant)
+        .execute(&mut *connection)
+        .await
+        .doing("note a hold")?;
+    let body = serde_json::json!({ "why": held.why.as_str(), "seconds": pause.as_secs() });
+    events::append(connection, at, Kind::LaneStopped, Subject::tenant(tenant), &body).await
+}
+
 impl Store {
     /// The row of a tenant, made if it is new.
     pub async fn tenant(&self, name: &TenantName) -> Result<TenantRow, StoreError> {
@@ -123,36 +156,20 @@ impl Store {
         .await
     }
 
-    /// Writes down that a lane is held, so that a restart does not call earlier; or that it is not.
-    pub async fn set_hold(
-        &self,
-        tenant: TenantRow,
-        hold: Option<(Hold, Boot)>,
-        boot_id: BootId,
-        now: (Wall, Boot),
-    ) -> Result<(), StoreError> {
+    /// Writes down that a lane goes on.
+    pub async fn clear_hold(&self, tenant: TenantRow, stood: std::time::Duration, at: Wall) -> Result<(), StoreError> {
         self.write(move |connection| {
             Box::pin(async move {
-                let (at, boot) = now;
                 sqlx::query(
-                    "UPDATE tenants SET hold = ?1, hold_until_boot = ?2, hold_ms = ?3, hold_boot_id = ?4 WHERE id = ?5",
+                    "UPDATE tenants SET hold = NULL, hold_until_boot = NULL, hold_ms = NULL, hold_boot_id = NULL
+                     WHERE id = ?",
                 )
-                .bind(hold.map(|(why, _)| why.as_str()))
-                .bind(hold.map(|(_, until)| until.0))
-                .bind(hold.map(|(_, until)| millis(until.since(boot))))
-                .bind(hold.map(|_| boot_id.0))
                 .bind(tenant)
                 .execute(&mut *connection)
                 .await
-                .doing("note a hold")?;
-                let (kind, body) = match hold {
-                    Some((why, until)) => (
-                        Kind::LaneStopped,
-                        serde_json::json!({ "why": why.as_str(), "seconds": until.since(boot).as_secs() }),
-                    ),
-                    None => (Kind::LaneResumed, serde_json::json!({})),
-                };
-                events::append(connection, at, kind, Subject::tenant(tenant), &body).await
+                .doing("end a hold")?;
+                let body = serde_json::json!({ "stood_seconds": stood.as_secs() });
+                events::append(connection, at, Kind::LaneResumed, Subject::tenant(tenant), &body).await
             })
         })
         .await

@@ -1,0 +1,342 @@
+//! The drop folder: what is ready to be taken, and where it goes afterwards.
+
+use std::collections::{HashMap, HashSet};
+use std::ffi::{OsStr, OsString};
+use std::fs::{self, Metadata};
+use std::io;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime};
+
+use crate::domain::id::TenantName;
+use crate::domain::time::Boot;
+
+/// Names that other programs write to before the real one.
+const UNFINISHED: [&str; 6] = [".tmp", ".part", ".partial", ".filepart", ".crdownload", ".swp"];
+
+/// A file that is whole and may be taken.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Ready {
+    /// Where it is.
+    pub path: PathBuf,
+    /// The tenant's folder that it lies in, where there are any.
+    pub folder: Option<TenantName>,
+    /// Its name.
+    pub name: OsString,
+}
+
+impl Ready {
+    /// Its path below `incoming/`, as it is recorded.
+    pub fn relative(&self) -> String {
+        let name = self.name.to_string_lossy();
+        match &self.folder {
+            Some(tenant) => format!("{tenant}/{name}"),
+            None => name.into_owned(),
+        }
+    }
+}
+
+/// What one look at the folder has shown.
+#[derive(Debug, Default)]
+pub struct Found {
+    /// Files to take, oldest first.
+    pub ready: Vec<Ready>,
+    /// Whether some have not settled yet: look again soon.
+    pub unsettled: bool,
+    /// Things that are no regular files, seen for the first time.
+    pub odd: Vec<PathBuf>,
+    /// Folders that cannot be read, and why.
+    pub unreadable: Vec<(PathBuf, String)>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+struct Shape {
+    size: u64,
+    modified: Option<SystemTime>,
+}
+
+/// The four folders below the spool folder.
+#[derive(Debug)]
+pub struct Folder {
+    spool: PathBuf,
+    /// The tenants' folders; empty when there is one tenant.
+    tenants: Vec<TenantName>,
+    seen: HashMap<PathBuf, Settling>,
+    warned: HashSet<PathBuf>,
+}
+
+#[derive(Clone, Copy)]
+struct Settling {
+    shape: Shape,
+    since: Boot,
+}
+
+impl std::fmt::Debug for Settling {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "since {:?}", self.since)
+    }
+}
+
+/// Where a file ends up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Place {
+    /// It was taken.
+    Processed,
+    /// It could not be used.
+    Rejected,
+}
+
+impl Place {
+    const fn as_str(self) -> &'static str {
+        match self {
+            Self::Processed => "processed",
+            Self::Rejected => "rejected",
+        }
+    }
+}
+
+fn is_unfinished(name: &OsStr) -> bool {
+    let name = name.as_encoded_bytes();
+    name.starts_with(b".")
+        || name.ends_with(b"~")
+        || UNFINISHED.iter().any(|ending| {
+            name.len() >= ending.len()
+                && name.get(name.len() - ending.len()..).is_some_and(|end| end.eq_ignore_ascii_case(ending.as_bytes()))
+        })
+}
+
+impl Folder {
+    /// The spool folder of these tenants. With one tenant there are no tenant folders.
+    pub fn new(spool: &Path, tenants: &[TenantName]) -> Self {
+        let tenants = if tenants.len() > 1 { tenants.to_vec() } else { Vec::new() };
+        Self { spool: spool.to_owned(), tenants, seen: HashMap::new(), warned: HashSet::new() }
+    }
+
+    /// Makes what is missing of the folders.
+    pub fn create(&self) -> io::Result<()> {
+        for kind in ["incoming", "processed", "rejected", "results"] {
+            for folder in self.folders(kind) {
+                fs::create_dir_all(folder)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn folders(&self, kind: &str) -> Vec<PathBuf> {
+        let top = self.spool.join(kind);
+        let mut folders: Vec<_> = self.tenants.iter().map(|tenant| top.join(tenant.as_str())).collect();
+        folders.insert(0, top);
+        folders
+    }
+
+    /// The folders to watch.
+    pub fn incoming(&self) -> Vec<PathBuf> {
+        self.folders("incoming")
+    }
+
+    /// Whether files lie in tenants' folders.
+    pub fn has_tenant_folders(&self) -> bool {
+        !self.tenants.is_empty()
+    }
+
+    /// Looks at the whole folder: the truth, whatever events were or were not seen.
+    ///
+    /// A file in `moved_in` was renamed into place and is whole; any other is once its size and
+    /// time have stayed the same for `settle`, on our clock.
+    pub fn look(&mut self, moved_in: &HashSet<PathBuf>, settle: Duration, now: Boot) -> Found {
+        let mut found = Found::default();
+        let mut present = HashSet::new();
+        let top = self.spool.join("incoming");
+        for folder in self.incoming() {
+            let tenant = if folder == top {
+                None
+            } else {
+                folder.file_name().and_then(OsStr::to_str).and_then(|name| name.parse().ok())
+            };
+            match entries(&folder) {
+                Err(error) => found.unreadable.push((folder, error.to_string())),
+                Ok(entries) => {
+                    for (name, path, metadata) in entries {
+                        present.insert(path.clone());
+                        self.consider(
+                            &mut found,
+                            Ready { path, folder: tenant.clone(), name },
+                            &metadata,
+                            moved_in,
+                            settle,
+                            now,
+                        );
+                    }
+                }
+            }
+        }
+        self.seen.retain(|path, _| present.contains(path));
+        self.warned.retain(|path| present.contains(path));
+        found
+    }
+
+    fn consider(
+        &mut self,
+        found: &mut Found,
+        ready: Ready,
+        metadata: &Metadata,
+        moved_in: &HashSet<PathBuf>,
+        settle: Duration,
+        now: Boot,
+    ) {
+        if is_unfinished(&ready.name) {
+            return;
+        }
+        if !metadata.is_file() {
+            let expected = metadata.is_dir()
+                && ready.folder.is_none()
+                && self.tenants.iter().any(|tenant| OsStr::new(tenant.as_str()) == ready.name);
+            if !expected && self.warned.insert(ready.path.clone()) {
+                found.odd.push(ready.path);
+            }
+            return;
+        }
+        let shape = Shape { size: metadata.len(), modified: metadata.modified().ok() };
+        let before = self.seen.insert(ready.path.clone(), Settling { shape, since: now });
+        let since = before.filter(|before| before.shape == shape).map_or(now, |before| before.since);
+        self.seen.insert(ready.path.clone(), Settling { shape, since });
+        if moved_in.contains(&ready.path) || now.since(since) >= settle && before.is_some() {
+            found.ready.push(ready);
+        } else {
+            found.unsettled = true;
+        }
+    }
+
+    /// A free name for a file that is put away: its own, else with a number before its ending.
+    pub fn free_name(&self, place: Place, folder: Option<&TenantName>, name: &OsStr) -> OsString {
+        let at = self.place(place, folder);
+        let taken = |name: &OsStr| at.join(name).exists() || at.join(receipt_name(name)).exists();
+        if !taken(name) {
+            return name.to_owned();
+        }
+        let path = Path::new(name);
+        let stem = path.file_stem().unwrap_or(name);
+        (1_u64..)
+            .map(|n| {
+                let mut numbered = stem.to_owned();
+                numbered.push(format!(".{n}"));
+                if let Some(ending) = path.extension() {
+                    numbered.push(".");
+                    numbered.push(ending);
+                }
+                numbered
+            })
+            .find(|name| !taken(name))
+            .unwrap_or_else(|| name.to_owned())
+    }
+
+    /// The folder that files of this tenant folder are put away to.
+    pub fn place(&self, place: Place, folder: Option<&TenantName>) -> PathBuf {
+        self.below(place.as_str(), folder)
+    }
+
+    /// The folder for this tenant's results.
+    pub fn results(&self, tenant: &TenantName) -> PathBuf {
+        self.below("results", self.tenants.contains(tenant).then_some(tenant))
+    }
+
+    /// The incoming file that was recorded under this relative path.
+    pub fn incoming_file(&self, relative: &str) -> PathBuf {
+        self.spool.join("incoming").join(relative)
+    }
+
+    fn below(&self, kind: &str, folder: Option<&TenantName>) -> PathBuf {
+        let top = self.spool.join(kind);
+        folder.map_or_else(|| top.clone(), |tenant| top.join(tenant.as_str()))
+    }
+}
+
+/// The name of the receipt of a file.
+pub fn receipt_name(name: &OsStr) -> OsString {
+    let mut receipt = name.to_owned();
+    receipt.push(".receipt.json");
+    receipt
+}
+
+type Entry = (OsString, PathBuf, Metadata);
+
+fn entries(folder: &Path) -> io::Result<Vec<Entry>> {
+    let mut entries = Vec::new();
+    for entry in fs::read_dir(folder)? {
+        let entry = entry?;
+        // Not followed: a link is no file of ours. Gone meanwhile: somebody took it back.
+        if let Ok(metadata) = fs::symlink_metadata(entry.path()) {
+            entries.push((entry.file_name(), entry.path(), metadata));
+        }
+    }
+    entries
+        .sort_by(|(a, _, one), (b, _, other)| one.modified().ok().cmp(&other.modified().ok()).then_with(|| a.cmp(b)));
+    Ok(entries)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SETTLE: Duration = Duration::from_secs(2);
+
+    fn names(found: &Found) -> Vec<String> {
+        found.ready.iter().map(Ready::relative).collect()
+    }
+
+    fn tenants(names: &[&str]) -> Vec<TenantName> {
+        names.iter().map(|name| name.parse().unwrap()).collect()
+    }
+
+    #[test]
+    fn a_file_is_ready_when_it_was_moved_in_or_has_settled() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut folder = Folder::new(dir.path(), &tenants(&["contoso"]));
+        folder.create().unwrap();
+        let path = dir.path().join("incoming/list.txt");
+        fs::write(&path, "one").unwrap();
+        let none = HashSet::new();
+        let first = folder.look(&none, SETTLE, Boot(0));
+        assert!(names(&first).is_empty() && first.unsettled);
+        assert!(names(&folder.look(&none, SETTLE, Boot(1999))).is_empty());
+        fs::write(&path, "two lines").unwrap();
+        assert!(names(&folder.look(&none, SETTLE, Boot(2500))).is_empty(), "it has grown");
+        assert_eq!(names(&folder.look(&none, SETTLE, Boot(4500))), ["list.txt"]);
+        let moved = HashSet::from([dir.path().join("incoming/b.csv")]);
+        fs::write(dir.path().join("incoming/b.csv"), "x").unwrap();
+        assert_eq!(names(&folder.look(&moved, SETTLE, Boot(4501))), ["list.txt", "b.csv"]);
+    }
+
+    #[test]
+    fn unfinished_names_are_ignored_and_odd_things_are_told_once() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut folder = Folder::new(dir.path(), &tenants(&["a", "b"]));
+        folder.create().unwrap();
+        let incoming = dir.path().join("incoming");
+        for name in [".hidden", "x.tmp", "x.PART", "x.crdownload", "x~", "x.swp"] {
+            fs::write(incoming.join(name), "x").unwrap();
+        }
+        fs::create_dir(incoming.join("folder")).unwrap();
+        std::os::unix::fs::symlink("/etc/passwd", incoming.join("link.txt")).unwrap();
+        fs::write(incoming.join("b/list.txt"), "x").unwrap();
+        let everything = folder.look(&HashSet::new(), Duration::ZERO, Boot(0));
+        assert_eq!(everything.odd.len(), 2, "{everything:?}");
+        let again = folder.look(&HashSet::new(), Duration::ZERO, Boot(1));
+        assert!(again.odd.is_empty());
+        assert_eq!(names(&again), ["b/list.txt"]);
+    }
+
+    #[test]
+    fn a_repeated_name_gets_a_number() {
+        let dir = tempfile::tempdir().unwrap();
+        let folder = Folder::new(dir.path(), &tenants(&["a"]));
+        folder.create().unwrap();
+        let free = |name: &str| folder.free_name(Place::Processed, None, OsStr::new(name));
+        assert_eq!(free("list.txt"), "list.txt");
+        fs::write(dir.path().join("processed/list.txt"), "").unwrap();
+        assert_eq!(free("list.txt"), "list.1.txt");
+        fs::write(dir.path().join("processed/list.1.txt.receipt.json"), "").unwrap();
+        assert_eq!(free("list.txt"), "list.2.txt");
+        fs::write(dir.path().join("processed/plain"), "").unwrap();
+        assert_eq!(free("plain"), "plain.1");
+    }
+}

@@ -1,0 +1,12 @@
+//! From files to sweeps: the drop folder, the formats, the receipts and the results.
+//!
+//! Nothing here knows the database: the engine asks what is ready, reads it, and hands the lines
+//! on.
+
+pub mod folder;
+pub mod formats;
+pub mod receipt;
+pub mod results;
+mod watch;
+
+pub use watch::Watch;

@@ -1,0 +1,145 @@
+//! What comes back for every file: how its lines were counted, and why some were refused.
+
+use std::io::{self, Write};
+use std::path::Path;
+
+use serde::{Deserialize, Serialize};
+
+use super::formats::Refusal;
+
+/// Refusals that a receipt lists one by one; the rest are counted.
+const LISTED: usize = 1000;
+
+/// What became of a file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Status {
+    /// Its machines are in the queue.
+    Taken,
+    /// It could not be used at all.
+    Rejected,
+    /// It is in the queue, and waits for `sweepd sweep release`.
+    Held,
+    /// The same content was dropped before, and its sweep is not finished.
+    AlreadyTaken,
+}
+
+/// A refused line, as a receipt lists it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Refused {
+    /// Where.
+    pub line: u64,
+    /// What was read.
+    pub text: String,
+    /// Why it cannot be used.
+    pub reason: String,
+}
+
+/// The names are the contract's.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[allow(missing_docs, reason = "the names are the contract's")]
+pub struct Receipt {
+    pub file: String,
+    pub sha256: String,
+    pub sweep_id: Option<String>,
+    pub tenant: Option<String>,
+    pub received_at: String,
+    pub lines: u64,
+    pub queued: u64,
+    pub joined: u64,
+    pub duplicates: u64,
+    pub not_eligible: u64,
+    pub refused: u64,
+    pub refusals: Vec<Refused>,
+    /// Refusals that are not listed.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub refusals_not_listed: u64,
+    pub status: Status,
+    /// In words, where there is something to say.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+}
+
+#[allow(clippy::trivially_copy_pass_by_ref, reason = "serde asks for a reference")]
+const fn is_zero(n: &u64) -> bool {
+    *n == 0
+}
+
+/// Refusals as they come, the first of them kept.
+#[derive(Clone, Debug, Default)]
+pub struct Refusals {
+    listed: Vec<Refused>,
+    count: u64,
+}
+
+impl Refusals {
+    /// One more.
+    pub fn add(&mut self, refusal: Refusal) {
+        self.count += 1;
+        if self.listed.len() < LISTED {
+            self.listed.push(Refused { line: refusal.line, text: refusal.text, reason: refusal.reason });
+        }
+    }
+
+    /// How many.
+    pub const fn count(&self) -> u64 {
+        self.count
+    }
+
+    /// Why the first was refused.
+    pub fn first(&self) -> Option<&Refused> {
+        self.listed.first()
+    }
+
+    /// Those to list, and how many are not.
+    pub fn into_listed(self) -> (Vec<Refused>, u64) {
+        let rest = self.count.saturating_sub(self.listed.len() as u64);
+        (self.listed, rest)
+    }
+}
+
+/// Writes a file whole or not at all: under a name that nobody looks for, then renamed, on disk
+/// before this returns.
+pub fn write_whole(path: &Path, write: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> io::Result<()> {
+    let folder = path.parent().unwrap_or(Path::new("."));
+    let name = path.file_name().unwrap_or_default();
+    let mut unfinished = std::ffi::OsString::from(".");
+    unfinished.push(name);
+    unfinished.push(".tmp");
+    let unfinished = folder.join(unfinished);
+    let mut file = io::BufWriter::new(std::fs::File::create(&unfinished)?);
+    write(&mut file)?;
+    file.into_inner().map_err(io::IntoInnerError::into_error)?.sync_all()?;
+    std::fs::rename(&unfinished, path)?;
+    sync_folder(folder)
+}
+
+/// Makes a rename in this folder last.
+pub fn sync_folder(folder: &Path) -> io::Result<()> {
+    std::fs::File::open(folder)?.sync_all()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn long_lists_of_refusals_are_cut_and_the_rest_counted() {
+        let mut refusals = Refusals::default();
+        for line in 1..=1234 {
+            refusals.add(Refusal { line, text: "x".into(), reason: "y".into() });
+        }
+        let (listed, rest) = refusals.into_listed();
+        assert_eq!((listed.len(), rest), (1000, 234));
+    }
+
+    #[test]
+    fn a_file_is_written_whole_or_not_at_all() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("list.txt.receipt.json");
+        assert!(write_whole(&path, |_| Err(io::Error::other("full"))).is_err());
+        assert!(!path.exists());
+        write_whole(&path, |out| out.write_all(b"{}")).unwrap();
+        assert_eq!(std::fs::read(&path).unwrap(), b"{}");
+    }
+}
