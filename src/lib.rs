@@ -5,6 +5,7 @@ pub mod clock;
 pub mod config;
 pub mod defender;
 pub mod domain;
+pub mod engine;
 pub mod health;
 pub mod intake;
 pub mod metrics;

@@ -8,7 +8,7 @@ pub mod http;
 mod sign_in;
 mod wire;
 
-pub use client::{ActionQuery, Client, Listed, Read, Scanned};
+pub use client::{ActionQuery, Client, Listed, PAGE, Read, Scanned};
 pub use http::HttpWire;
 pub use sign_in::{SignIn, SignInError, SignedIn, Token};
 

@@ -253,6 +253,19 @@ impl Store {
         .doing("list open actions")
     }
 
+    /// When the oldest open action was created, by Defender's clock: the feed starts there when it
+    /// has no cursor yet.
+    pub async fn oldest_open_action(&self, tenant: TenantRow) -> Result<Option<Wall>, StoreError> {
+        let at: Option<i64> = sqlx::query_scalar(
+            "SELECT min(created_at) FROM actions WHERE tenant_id = ? AND status IN ('Pending', 'InProgress')",
+        )
+        .bind(tenant)
+        .fetch_one(&mut *self.reader().await?)
+        .await
+        .doing("find the oldest open action")?;
+        Ok(at.map(Wall))
+    }
+
     /// How many accepted jobs and open actions a tenant has: whether there is anything to follow.
     pub async fn to_follow(&self, tenant: TenantRow) -> Result<u64, StoreError> {
         let n: i64 = sqlx::query_scalar(

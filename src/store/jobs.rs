@@ -215,6 +215,17 @@ async fn close(connection: &mut SqliteConnection, job: &Job, at: Wall) -> Result
 }
 
 impl Store {
+    /// Whether a job is ready to be sent.
+    pub async fn has_ready(&self, tenant: TenantRow) -> Result<bool, StoreError> {
+        sqlx::query_scalar(
+            "SELECT EXISTS (SELECT 1 FROM jobs WHERE tenant_id = ? AND state = 'queued' AND parked_until IS NULL)",
+        )
+        .bind(tenant)
+        .fetch_one(&mut *self.reader().await?)
+        .await
+        .doing("look for a ready job")
+    }
+
     /// Makes ready what was parked until now. Returns how many jobs.
     pub async fn unpark_due(&self, tenant: TenantRow, now: Wall) -> Result<u64, StoreError> {
         self.write(move |connection| {

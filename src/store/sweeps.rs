@@ -36,8 +36,6 @@ pub struct NewSweep {
     pub sha256: String,
     /// Who owns the file.
     pub file_uid: Option<u32>,
-    /// Who submitted it, as `submit` wrote down.
-    pub submitted_by: Option<serde_json::Value>,
     /// When.
     pub received_at: Wall,
 }
@@ -529,6 +527,54 @@ impl Store {
             self.release_sweep(sweep, at).await?;
         }
         Ok(was_held)
+    }
+
+    /// Gives a sweep up whose file cannot be read to its end: what was queued of it is withdrawn.
+    /// Returns how many jobs.
+    pub async fn abandon_sweep(&self, sweep: SweepRow, at: Wall) -> Result<u64, StoreError> {
+        let withdrawn = self.withdraw(sweep, at).await?;
+        self.write(move |connection| {
+            Box::pin(async move {
+                // Jobs of others that it joined go on without it.
+                sqlx::query("DELETE FROM joins WHERE sweep_n = ?")
+                    .bind(sweep)
+                    .execute(&mut *connection)
+                    .await
+                    .doing("leave joined jobs")?;
+                sqlx::query(
+                    "UPDATE sweeps SET state = 'done', finished_at = ?1, open = 0, filed = 1, reported = 1, released = 1
+                     WHERE n = ?2 AND state = 'taking'",
+                )
+                .bind(at.0)
+                .bind(sweep)
+                .execute(connection)
+                .await
+                .doing("abandon a sweep")
+                .map(drop)
+            })
+        })
+        .await?;
+        Ok(withdrawn)
+    }
+
+    /// What has been counted of a sweep.
+    pub async fn counts_of(&self, sweep: SweepRow) -> Result<Counts, StoreError> {
+        let row = sqlx::query(sqlx::AssertSqlSafe(format!("SELECT {KNOWN} FROM sweeps WHERE n = ?")))
+            .bind(sweep)
+            .fetch_one(&mut *self.reader().await?)
+            .await
+            .doing("read a sweep's counts")?;
+        counts_of(&row).doing("read a sweep's counts")
+    }
+
+    /// The sweep with this id.
+    pub async fn known_by_id(&self, id: SweepId) -> Result<KnownSweep, StoreError> {
+        let row = sqlx::query(sqlx::AssertSqlSafe(format!("SELECT {KNOWN} FROM sweeps WHERE id = ?")))
+            .bind(id.to_string())
+            .fetch_one(&mut *self.reader().await?)
+            .await
+            .doing("find a sweep")?;
+        known_of(&row).doing("read a sweep")
     }
 
     /// Withdraws what is still queued of a sweep. Returns how many jobs.

@@ -1,0 +1,125 @@
+//! One call of `runAntiVirusScan`, from its attempt to its answer on disk.
+
+use std::sync::Arc;
+
+use super::lane::Lane;
+use crate::defender::{Scanned, Token};
+use crate::domain::job::State;
+use crate::domain::lane::{Change, Hold};
+use crate::domain::ledger::CallKind;
+use crate::domain::outcome::Outcome;
+use crate::store::claims::Claim;
+use crate::store::settle::Settlement;
+use crate::store::tenants::Held;
+
+pub async fn make(lane: Arc<Lane>, claim: Claim, token: Token) {
+    let began = lane.now();
+    let job = &claim.job;
+    let comment = if job.comment.is_empty() { &lane.tenant.comment } else { &job.comment };
+    let scanned = lane.client.scan(&token, claim.attempt, job.machine, job.scan, comment).await;
+    let ended = lane.now();
+    let took = ended.since(began);
+    lane.shared.metrics.call(lane.name.as_str(), CallKind::Scan.as_str(), scanned.outcome.word().as_str(), took);
+    tracing::debug!(tenant = %lane.name, job = %job.id, machine = %job.machine, attempt = %claim.attempt,
+        outcome = scanned.outcome.word().as_str(), status = scanned.status, "asked for a scan");
+
+    let current = match scanned.outcome {
+        Outcome::Unauthorized => lane.client.refused(&token).await,
+        _ => true,
+    };
+    let wait = match scanned.outcome {
+        Outcome::Throttled(wait) => wait,
+        _ => None,
+    };
+    let change = lane.breakers().settled(ended, scanned.outcome.word(), wait, took, current);
+    tell(&lane, change, &scanned);
+    let settlement = settlement(&lane, &claim, scanned, change);
+    let state = lane
+        .shared
+        .until_it_holds("the answer to a call", || lane.shared.store.settle(settlement.clone(), lane.policy()))
+        .await;
+    if let Change::Resumed(_, stood) = change {
+        let at = lane.shared.clock.wall();
+        lane.shared.until_it_holds("the end of a pause", || lane.shared.store.clear_hold(lane.row, stood, at)).await;
+    }
+    match state {
+        Some(State::Sending) => lane.look_soon.notify_one(),
+        Some(state) if state.is_final() => lane.shared.finished.notify_one(),
+        _ => {}
+    }
+    lane.wake.notify_one();
+}
+
+fn settlement(lane: &Lane, claim: &Claim, scanned: Scanned, change: Change) -> Settlement {
+    let held = match change {
+        Change::Stopped(why, until) => Some(Held { why, until, boot_id: lane.shared.boot_id.clone() }),
+        _ => None,
+    };
+    Settlement {
+        tenant: lane.row,
+        epoch: lane.shared.epoch,
+        attempt: claim.attempt,
+        slot: claim.slot,
+        job: claim.job.id,
+        probe: claim.probe,
+        outcome: scanned.outcome,
+        http_status: scanned.status,
+        answer: scanned.text,
+        raw: scanned.raw,
+        held,
+        at: lane.shared.clock.wall(),
+        boot: lane.now(),
+    }
+}
+
+/// Tells what changed for the lane; the single call is in the record.
+fn tell(lane: &Lane, change: Change, scanned: &Scanned) {
+    let tenant = lane.name.as_str();
+    let answer: String = scanned.text.chars().take(300).collect();
+    match change {
+        Change::None => {}
+        Change::Stopped(hold, until) => {
+            let seconds = until.since(lane.now()).as_secs();
+            if hold == Hold::Throttled
+                && let Some(mut pace) = lane.pace(CallKind::Scan)
+            {
+                pace.slow_down();
+            }
+            match hold {
+                Hold::Throttled => tracing::warn!(
+                    tenant,
+                    seconds,
+                    answer,
+                    "Defender throttles (429): somebody else uses the same app registration; no call for {seconds} s, then slower"
+                ),
+                Hold::Forbidden => tracing::error!(
+                    tenant,
+                    seconds,
+                    answer,
+                    "Defender forbids the scan call (403): grant the app registration Machine.Scan, with admin consent; the queue waits, next try in {seconds} s or on SIGHUP"
+                ),
+                Hold::Malformed => tracing::error!(
+                    tenant,
+                    seconds,
+                    answer,
+                    "Defender calls our request malformed (400): please report this; the queue waits, next try in {seconds} s"
+                ),
+                Hold::SignedOut => tracing::error!(
+                    tenant,
+                    seconds,
+                    answer,
+                    "Defender refuses fresh tokens (401): check cloud, tenant_id and the app registration; next try in {seconds} s"
+                ),
+                Hold::Down => tracing::error!(
+                    tenant,
+                    seconds,
+                    answer,
+                    "ten calls in a row without a readable answer: Defender or the way to it is down; one call probes it in {seconds} s"
+                ),
+            }
+        }
+        Change::Resumed(hold, stood) => {
+            tracing::info!(tenant, "calls go on after {} s (was: {hold})", stood.as_secs());
+        }
+    }
+}

@@ -1,0 +1,69 @@
+//! What has to be noticed and tidied: commands that write to the same database, old slots, the
+//! record's head.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use tokio_util::sync::CancellationToken;
+
+use super::{Running, Shared};
+use crate::domain::id::TenantName;
+
+/// A command takes effect within this.
+const NOTICE: Duration = Duration::from_millis(500);
+const TIDY: Duration = Duration::from_mins(10);
+const HEAD: Duration = Duration::from_hours(1);
+
+/// Wakes the lanes when another process has written: pause, resume, release.
+pub async fn notice(shared: Shared, lanes: Arc<Mutex<BTreeMap<TenantName, Running>>>, stop: CancellationToken) {
+    let mut before = None;
+    while pause(&shared, &stop, NOTICE).await {
+        shared.health.beat("notice");
+        match shared.store.data_version().await {
+            Ok(version) => {
+                if before.replace(version).is_some_and(|before| before != version) {
+                    for running in lanes.lock().unwrap_or_else(PoisonError::into_inner).values() {
+                        running.lane.wake.notify_one();
+                    }
+                    shared.finished.notify_one();
+                }
+            }
+            Err(error) => tracing::error!(%error, "the database cannot be asked for changes"),
+        }
+    }
+    shared.health.ended("notice");
+}
+
+/// Forgets what cannot count any more, and tells the record's head to the journal: whoever owns
+/// this machine can rewrite a chain, but not what left it.
+pub async fn keep_house(shared: Shared, stop: CancellationToken) {
+    let mut head_at = shared.clock.boot() + HEAD;
+    loop {
+        if let Err(error) = shared.store.forget_old_slots(shared.clock.boot()).await {
+            tracing::warn!(%error, "old slots could not be removed; tried again later");
+        }
+        if shared.clock.boot() >= head_at {
+            head_at = shared.clock.boot() + HEAD;
+            tell_head(&shared).await;
+        }
+        if !pause(&shared, &stop, TIDY).await {
+            return tell_head(&shared).await;
+        }
+    }
+}
+
+async fn tell_head(shared: &Shared) {
+    match shared.store.record_head().await {
+        Ok(head) => tracing::info!(seq = head.seq, head = head.hash, "the record's head"),
+        Err(error) => tracing::warn!(%error, "the record's head cannot be read"),
+    }
+}
+
+/// Waits; false when it is time to stop.
+async fn pause(shared: &Shared, stop: &CancellationToken, time: Duration) -> bool {
+    tokio::select! {
+        () = stop.cancelled() => false,
+        () = shared.clock.sleep_until(shared.clock.boot() + time) => true,
+    }
+}

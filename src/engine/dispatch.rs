@@ -1,0 +1,147 @@
+//! The dispatcher of a lane: one loop owns the decision, and hands calls out.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::call;
+use super::lane::Lane;
+use crate::domain::lane::{Gate, Hold};
+use crate::domain::ledger::{Admission, CallKind, Window};
+use crate::domain::time::Boot;
+use crate::store::StoreError;
+use crate::store::claims::{Ask, Claimed};
+
+/// What a round of the loop came to.
+enum Round {
+    /// Something moved: go on at once.
+    Moved,
+    /// Wait for this, until then or until something happens.
+    Wait(String, Option<Boot>),
+    /// Wait for the next answer: too short to tell.
+    Answer,
+}
+
+pub async fn run(lane: Arc<Lane>) {
+    let beat = format!("dispatch {}", lane.name);
+    while !lane.stop.is_cancelled() {
+        lane.shared.health.beat(&beat);
+        match round(&lane).await {
+            Ok(Round::Moved) => {}
+            Ok(Round::Answer) => lane.wait(&lane.wake, None).await,
+            Ok(Round::Wait(what, until)) => {
+                lane.tell(what, until).await;
+                let look_again = lane.now() + Duration::from_secs(30);
+                lane.wait(&lane.wake, Some(until.map_or(look_again, |until| until.min(look_again)))).await;
+            }
+            Err(error) => {
+                tracing::error!(tenant = %lane.name, %error, "the queue cannot be read or written; trying again");
+                lane.shared.health.database(Some(error.to_string()));
+                lane.wait(&lane.wake, Some(lane.now() + Duration::from_secs(5))).await;
+            }
+        }
+    }
+    lane.shared.health.ended(&beat);
+}
+
+async fn round(lane: &Arc<Lane>) -> Result<Round, StoreError> {
+    let store = &lane.shared.store;
+    if lane.shared.is_blocked_by_disk() {
+        return Ok(Round::Wait("the database to take writes again (is the disk full?)".to_owned(), None));
+    }
+    if let Some(pause) = store.pause_of(lane.row).await? {
+        let reason = pause.reason.map(|reason| format!(": {reason}")).unwrap_or_default();
+        return Ok(Round::Wait(format!("`sweepd resume`: paused{reason}"), None));
+    }
+    let parked = unpark(lane).await?;
+    if !store.has_ready(lane.row).await? {
+        return nothing_ready(lane, parked).await;
+    }
+    let probe = match lane.breakers().gate(lane.now()) {
+        Gate::Open => None,
+        Gate::Probe(hold) => Some(hold),
+        Gate::Full => return Ok(Round::Answer),
+        Gate::Held(hold, until) => return Ok(Round::Wait(held(hold), Some(until))),
+    };
+    if !lane.feed_is_fresh() {
+        lane.follow_soon.notify_one();
+        return Ok(Round::Wait("the list of pending actions, which is being read".to_owned(), None));
+    }
+    match store.admission(lane.row, CallKind::Scan, lane.limits(CallKind::Scan), lane.now()).await? {
+        Admission::Open => {}
+        wait => return Ok(wait_for_budget(wait)),
+    }
+    let paced = lane.pace(CallKind::Scan).map_or(Ok(()), |mut pace| pace.check());
+    if let Err(at) = paced {
+        return Ok(Round::Wait("the pace of its calls".to_owned(), Some(at)));
+    }
+    // The token before the slot: a failing sign-in costs no budget.
+    let token = match lane.token().await {
+        Ok(token) => token,
+        Err(error) => return Ok(Round::Wait(format!("the sign-in, which fails: {error}"), Some(error.until))),
+    };
+    let ask = Ask {
+        tenant: lane.row,
+        stamp: lane.stamp(),
+        limits: lane.limits(CallKind::Scan),
+        rules: lane.rules(),
+        attempt: lane.shared.ids.attempt(),
+        probe: probe == Some(Hold::Down),
+    };
+    match store.claim(ask).await? {
+        Claimed::Call(claim) => {
+            lane.breakers().sent();
+            lane.calls.spawn(call::make(Arc::clone(lane), *claim, token));
+            Ok(Round::Moved)
+        }
+        Claimed::Wait(admission) => Ok(wait_for_budget(admission)),
+        Claimed::Nothing | Claimed::More | Claimed::Paused => {
+            // Jobs may have been decided without a call.
+            lane.shared.finished.notify_one();
+            Ok(Round::Moved)
+        }
+    }
+}
+
+/// Makes ready what is due. Returns when the next is.
+async fn unpark(lane: &Lane) -> Result<Option<Boot>, StoreError> {
+    let store = &lane.shared.store;
+    loop {
+        let now = lane.shared.clock.wall();
+        match store.next_parked(lane.row).await? {
+            None => return Ok(None),
+            Some(at) if at > now => return Ok(Some(lane.now() + at.since(now))),
+            Some(_) => {
+                store.unpark_due(lane.row, now).await?;
+            }
+        }
+    }
+}
+
+async fn nothing_ready(lane: &Lane, parked: Option<Boot>) -> Result<Round, StoreError> {
+    let store = &lane.shared.store;
+    let asked = store.questions(lane.row).await?;
+    let what = match (asked, parked) {
+        (0, None) => "nothing".to_owned(),
+        (0, Some(_)) => "the time of what is queued, or the end of what blocks it".to_owned(),
+        (asked, _) => format!("the outcome of {asked} calls, which is being looked up"),
+    };
+    Ok(Round::Wait(what, parked))
+}
+
+fn wait_for_budget(admission: Admission) -> Round {
+    match admission {
+        Admission::NotBefore(at, Window::Minute) => Round::Wait("the minute window".to_owned(), Some(at)),
+        Admission::NotBefore(at, Window::Hour) => Round::Wait("the hour window".to_owned(), Some(at)),
+        Admission::Open | Admission::WhenSettled(_) => Round::Answer,
+    }
+}
+
+fn held(hold: Hold) -> String {
+    match hold {
+        Hold::Throttled => "Defender, which throttles (429)".to_owned(),
+        Hold::SignedOut => "a token that Defender accepts: it answers 401 to fresh ones".to_owned(),
+        Hold::Forbidden => "a permission: Defender answers 403; grant Machine.Scan to the app, with consent".to_owned(),
+        Hold::Malformed => "a fix: Defender calls our requests malformed (400); see the log".to_owned(),
+        Hold::Down => "Defender, which does not answer; one call probes it".to_owned(),
+    }
+}

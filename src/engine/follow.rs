@@ -1,0 +1,244 @@
+//! The feed: what is pending in a tenant, and how our actions fare. One list call serves the whole
+//! fleet; single reads only for what the list does not show.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use super::lane::Lane;
+use super::reads::{NotRead, read};
+use crate::defender::{ActionQuery, Listed, PAGE, Read};
+use crate::domain::action::Seen;
+use crate::domain::ledger::CallKind;
+use crate::domain::time::{Boot, Wall};
+use crate::store::StoreError;
+
+/// Looked at again before the last update that was seen: lists lag, clocks differ, times tie.
+const OVERLAP: Duration = Duration::from_mins(5);
+/// Everything that is pending is read anew so often, whatever the changes said.
+const WHOLE: Duration = Duration::from_hours(1);
+/// Single reads in one look: the budget is for what the list does show.
+const SINGLES: usize = 50;
+/// Failed first looks after which sending begins without: a busy machine then costs a call.
+const FIRST_LOOKS: u32 = 3;
+
+struct Follow {
+    whole_at: Option<Boot>,
+    failures: u32,
+}
+
+pub async fn run(lane: Arc<Lane>) {
+    let beat = format!("follow {}", lane.name);
+    let mut follow = Follow { whole_at: None, failures: 0 };
+    while !lane.stop.is_cancelled() {
+        lane.shared.health.beat(&beat);
+        let pause = follow.round(&lane).await;
+        let until = lane.now() + pause;
+        // Long pauses in short steps, so that the watchdog sees the loop alive.
+        while lane.now() < until && !lane.stop.is_cancelled() {
+            lane.shared.health.beat(&beat);
+            let step = until.min(lane.now() + Duration::from_secs(30));
+            tokio::select! {
+                () = lane.stop.cancelled() => {}
+                () = lane.follow_soon.notified() => break,
+                () = lane.shared.clock.sleep_until(step) => {}
+            }
+        }
+    }
+    lane.shared.health.ended(&beat);
+}
+
+impl Follow {
+    /// One round; returns how long to rest.
+    async fn round(&mut self, lane: &Lane) -> Duration {
+        let interval = lane.follow_up.interval;
+        match self.look(lane).await {
+            Ok(true) => {
+                self.failures = 0;
+                lane.feed_read();
+                lane.wake.notify_one();
+                lane.shared.finished.notify_one();
+                interval
+            }
+            Ok(false) => {
+                self.failures += 1;
+                if self.failures >= FIRST_LOOKS {
+                    lane.feed_read();
+                }
+                if self.failures == FIRST_LOOKS {
+                    tracing::warn!(tenant = %lane.name, "pending actions cannot be read; sending begins without, and a busy machine costs a call");
+                    lane.wake.notify_one();
+                }
+                interval.min(Duration::from_secs(5) * 2_u32.saturating_pow(self.failures.min(8)))
+            }
+            Err(NotRead::Stopping) => Duration::ZERO,
+            Err(NotRead::SignedOut(until)) => {
+                lane.tell("the sign-in, which fails: see the log".to_owned(), Some(until)).await;
+                until.since(lane.now()).max(Duration::from_secs(1))
+            }
+            Err(NotRead::Store(error)) => {
+                tracing::error!(tenant = %lane.name, %error, "what Defender's list shows cannot be written; trying again");
+                interval
+            }
+        }
+    }
+
+    /// Looks once. False when the list could not be read.
+    async fn look(&mut self, lane: &Lane) -> Result<bool, NotRead> {
+        let store = &lane.shared.store;
+        let first = !lane.feed_was_read();
+        let following = store.to_follow(lane.row).await? > 0;
+        if !first && !following && !store.has_ready(lane.row).await? {
+            return Ok(true);
+        }
+        let now = lane.now();
+        let refused = lane.feed_refused.load(Ordering::SeqCst);
+        let since = match store.lane_memory(lane.row).await?.feed_cursor {
+            Some(cursor) => Some(cursor),
+            None => store.oldest_open_action(lane.row).await?,
+        };
+        let mut whole = first || refused || since.is_none() || self.whole_at.is_none_or(|at| now.since(at) >= WHOLE);
+        if let Some(since) = since.filter(|_| !refused) {
+            match changes(lane, since).await? {
+                Pages::Whole => {}
+                Pages::Failed => return Ok(false),
+                Pages::Forbidden => return Ok(forbidden(lane)),
+                Pages::Refused => {
+                    tracing::warn!(tenant = %lane.name, "Defender does not list actions by their last update here; they are listed by status instead");
+                    lane.feed_refused.store(true, Ordering::SeqCst);
+                    whole = true;
+                }
+            }
+        }
+        if whole {
+            match everything_pending(lane).await? {
+                Pages::Whole => self.whole_at = Some(now),
+                Pages::Forbidden => return Ok(forbidden(lane)),
+                Pages::Failed | Pages::Refused => return Ok(false),
+            }
+        }
+        give_up(lane).await?;
+        Ok(true)
+    }
+}
+
+/// How the reading of a list ended.
+enum Pages {
+    Whole,
+    Failed,
+    Refused,
+    Forbidden,
+}
+
+/// Without the permission to list, sending goes on: a busy machine costs a call, and a lost call
+/// ends in `needs_review`.
+fn forbidden(lane: &Lane) -> bool {
+    if !lane.feed_was_read() {
+        tracing::error!(tenant = %lane.name, "the app may not list machine actions (403): grant Machine.Read.All or Machine.ReadWrite.All, with admin consent; until then scans are sent but not followed");
+    }
+    true
+}
+
+async fn page(lane: &Lane, wanted: &ActionQuery, skip: usize) -> Result<Result<Listed, Pages>, NotRead> {
+    let answer =
+        read(lane, CallKind::ListActions, |token| async move { lane.client.list_actions(&token, wanted, skip).await })
+            .await?;
+    Ok(Err(match answer {
+        Read::Got(listed) => return Ok(Ok(listed)),
+        Read::Forbidden(_) => Pages::Forbidden,
+        Read::Refused(_) => Pages::Refused,
+        Read::Absent | Read::Unauthorized | Read::Throttled(_) | Read::Failed(_) | Read::NotSent(_) => Pages::Failed,
+    }))
+}
+
+/// Takes in what changed since `since`, page by page. Goes on from the last time seen, not by
+/// counting: the list moves while it is read.
+async fn changes(lane: &Lane, since: Wall) -> Result<Pages, NotRead> {
+    let mut after = since - OVERLAP;
+    let mut skip = 0;
+    loop {
+        let wanted = ActionQuery::ChangedAfter(after);
+        let listed = match page(lane, &wanted, skip).await? {
+            Ok(listed) => listed,
+            Err(end) => return Ok(end),
+        };
+        let last = listed.seen.iter().map(|seen| seen.action.updated_at).max();
+        keep(lane, listed.seen, last).await?;
+        if !listed.more {
+            return Ok(Pages::Whole);
+        }
+        // Ties of one millisecond over a whole page: then by counting after all.
+        match last.map(|last| last - Duration::from_millis(1)).filter(|last| *last > after) {
+            Some(last) => (after, skip) = (last, 0),
+            None => skip += listed.entries,
+        }
+    }
+}
+
+/// Takes in everything that is pending, and asks singly for what we believe open and it does not
+/// show.
+async fn everything_pending(lane: &Lane) -> Result<Pages, NotRead> {
+    let mut open = HashSet::new();
+    let mut newest = None;
+    for status in ["Pending", "InProgress"] {
+        let mut skip = 0;
+        loop {
+            let wanted = ActionQuery::WithStatus(status);
+            let listed = match page(lane, &wanted, skip).await? {
+                Ok(listed) => listed,
+                Err(end) => return Ok(end),
+            };
+            open.extend(listed.seen.iter().map(|seen| seen.action.id.clone()));
+            newest = newest.max(listed.seen.iter().map(|seen| seen.action.updated_at).max());
+            keep(lane, listed.seen, None).await?;
+            if !listed.more {
+                break;
+            }
+            skip += listed.entries.min(PAGE);
+        }
+    }
+    let store = &lane.shared.store;
+    if store.lane_memory(lane.row).await?.feed_cursor.is_none() {
+        keep(lane, Vec::new(), newest).await?;
+    }
+    let believed = store.open_actions(lane.row, 1_000_000).await?;
+    for id in believed.iter().filter(|id| !open.contains(*id)).take(SINGLES) {
+        let answer =
+            read(lane, CallKind::GetAction, |token| async move { lane.client.get_action(&token, id).await }).await?;
+        match answer {
+            Read::Got(seen) => keep(lane, vec![seen], None).await?,
+            Read::Forbidden(_) => break,
+            // Lists lag, and a single read may too: the next whole look asks again.
+            _ => {}
+        }
+    }
+    Ok(Pages::Whole)
+}
+
+async fn keep(lane: &Lane, seen: Vec<Seen>, cursor: Option<Wall>) -> Result<(), StoreError> {
+    let store = &lane.shared.store;
+    let at = lane.shared.clock.wall();
+    if seen.is_empty() {
+        return store.see_actions(lane.row, seen, cursor, at).await;
+    }
+    // In small transactions, and the cursor with the last: a lane must not wait for a long page.
+    let mut seen = seen.into_iter().peekable();
+    while seen.peek().is_some() {
+        let some: Vec<_> = seen.by_ref().take(200).collect();
+        let cursor = cursor.filter(|_| seen.peek().is_none());
+        store.see_actions(lane.row, some, cursor, at).await?;
+    }
+    Ok(())
+}
+
+async fn give_up(lane: &Lane) -> Result<(), StoreError> {
+    let at = lane.shared.clock.wall();
+    let pending = at - lane.follow_up.give_up_after;
+    let in_progress = at - lane.follow_up.give_up_in_progress;
+    let n = lane.shared.store.give_up(lane.row, pending, in_progress, at).await?;
+    if n > 0 {
+        tracing::warn!(tenant = %lane.name, jobs = n, "stopped following actions that did not end in time (timed_out: gave_up)");
+    }
+    Ok(())
+}

@@ -1,0 +1,89 @@
+//! The look-up: what became of a call whose answer was lost? Asked before it is made again.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::lane::Lane;
+use super::reads::{NotRead, read};
+use crate::defender::{ActionQuery, Read};
+use crate::domain::eligibility::PendingTypes;
+use crate::domain::ledger::CallKind;
+use crate::domain::lookup::Question;
+use crate::domain::time::Boot;
+use crate::store::attempts::Looked;
+use crate::store::settle::{Asked, Look};
+
+/// After a look that could not be made.
+const AGAIN: Duration = Duration::from_secs(30);
+
+pub async fn run(lane: Arc<Lane>) {
+    let beat = format!("look {}", lane.name);
+    while !lane.stop.is_cancelled() {
+        lane.shared.health.beat(&beat);
+        let due = match lane.shared.store.next_question(lane.row).await {
+            Ok(None) => None,
+            Ok(Some((asked, due))) if due <= lane.now() => match look(&lane, &asked).await {
+                Ok(()) => continue,
+                Err(NotRead::Stopping) => continue,
+                Err(NotRead::SignedOut(until)) => Some(until),
+                Err(NotRead::Store(error)) => {
+                    tracing::error!(tenant = %lane.name, %error, "a look-up cannot be written down; trying again");
+                    Some(lane.now() + AGAIN)
+                }
+            },
+            Ok(Some((_, due))) => Some(due),
+            Err(error) => {
+                tracing::error!(tenant = %lane.name, %error, "open questions cannot be read; trying again");
+                Some(lane.now() + AGAIN)
+            }
+        };
+        let longest = lane.now() + Duration::from_secs(30);
+        lane.wait(&lane.look_soon, Some(due.map_or(longest, |due: Boot| due.min(longest)))).await;
+    }
+    lane.shared.health.ended(&beat);
+}
+
+async fn look(lane: &Lane, asked: &Asked) -> Result<(), NotRead> {
+    // By machine alone, or machine and type: a filter by time would trust a clock.
+    let wanted = match (asked.question, &lane.tenant.pending_types) {
+        (Question::Blocker, PendingTypes::Any) => ActionQuery::OfMachine(asked.machine),
+        _ => ActionQuery::ScansOf(asked.machine),
+    };
+    let began = lane.now();
+    let mut seen = Vec::new();
+    let look =
+        loop {
+            let skip = seen.len();
+            let wanted = &wanted;
+            let answer = read(lane, CallKind::ListActions, |token| async move {
+                lane.client.list_actions(&token, wanted, skip).await
+            })
+            .await?;
+            match answer {
+                Read::Got(listed) => {
+                    let more = listed.more;
+                    seen.extend(listed.seen);
+                    if !more {
+                        break Look::Read(seen);
+                    }
+                }
+                Read::Forbidden(_) => break Look::NotPermitted,
+                Read::Absent
+                | Read::Unauthorized
+                | Read::Throttled(_)
+                | Read::Refused(_)
+                | Read::Failed(_)
+                | Read::NotSent(_) => {
+                    lane.shared.store.postpone_look(asked, lane.now() + AGAIN).await?;
+                    return Ok(());
+                }
+            }
+        };
+    let looked =
+        Looked { tenant: lane.row, asked: asked.clone(), began, at: lane.shared.clock.wall(), boot: lane.now(), look };
+    let state = lane.shared.store.take_look(looked, lane.policy()).await?;
+    tracing::debug!(tenant = %lane.name, job = %asked.job, machine = %asked.machine, attempt = %asked.attempt, %state, "looked up a lost call");
+    lane.wake.notify_one();
+    lane.shared.finished.notify_one();
+    Ok(())
+}

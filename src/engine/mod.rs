@@ -1,0 +1,240 @@
+//! What moves: a lane for each tenant, with its dispatcher, its follow-up and its look-up; the
+//! taking of files; the results; the housekeeping.
+//!
+//! The engine introduces the rooms below it to each other. Its decisions are the domain's, its
+//! waiting is the clock's, and everything it does is written down by the store before and after.
+
+mod call;
+mod control;
+mod dispatch;
+mod drop_folder;
+mod follow;
+mod lane;
+mod look;
+mod reading;
+mod reads;
+mod results;
+mod taking;
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use tokio::sync::Notify;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use uuid::Uuid;
+
+use crate::clock::Clock;
+use crate::config::Config;
+use crate::defender::Wire;
+use crate::domain::id::{AttemptId, Epoch, SweepId, TenantName};
+use crate::domain::time::BootId;
+use crate::health::Health;
+use crate::metrics::Metrics;
+use crate::store::{Store, StoreError};
+
+use lane::Lane;
+
+/// Where ids come from: an argument, so that a seed replays.
+pub trait Ids: Send + Sync {
+    /// The id of an attempt, unguessable and never given before.
+    fn attempt(&self) -> AttemptId;
+    /// The id of a sweep.
+    fn sweep(&self) -> SweepId;
+}
+
+/// Ids from the operating system's randomness.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct RandomIds;
+
+impl Ids for RandomIds {
+    #[allow(clippy::disallowed_methods, reason = "this is the one place")]
+    fn attempt(&self) -> AttemptId {
+        AttemptId(Uuid::new_v4())
+    }
+
+    #[allow(clippy::disallowed_methods, reason = "this is the one place")]
+    fn sweep(&self) -> SweepId {
+        SweepId(Uuid::now_v7())
+    }
+}
+
+/// What every loop of the engine shares.
+#[derive(Clone)]
+pub struct Shared {
+    /// The database.
+    pub store: Store,
+    /// The clocks.
+    pub clock: Arc<dyn Clock>,
+    /// Where ids come from.
+    pub ids: Arc<dyn Ids>,
+    /// What carries the calls.
+    pub wire: Arc<dyn Wire>,
+    /// This incarnation.
+    pub epoch: Epoch,
+    /// This boot.
+    pub boot_id: BootId,
+    /// What the loops say of themselves.
+    pub health: Health,
+    /// What the loops count.
+    pub metrics: Metrics,
+    /// Answers that are in memory and not on disk: while there are any, nothing new is sent.
+    unwritten: Arc<AtomicUsize>,
+    /// Something may have finished: the results are looked at.
+    finished: Arc<Notify>,
+}
+
+impl Shared {
+    /// The common ground of an incarnation.
+    pub fn new(
+        store: Store,
+        clock: Arc<dyn Clock>,
+        ids: Arc<dyn Ids>,
+        wire: Arc<dyn Wire>,
+        epoch: Epoch,
+        boot_id: BootId,
+        health: Health,
+        metrics: Metrics,
+    ) -> Self {
+        let (unwritten, finished) = (Arc::default(), Arc::default());
+        Self { store, clock, ids, wire, epoch, boot_id, health, metrics, unwritten, finished }
+    }
+
+    /// Tries a write until it holds: it tells of something that has happened and cannot be taken
+    /// back. Only a refusal of the store itself (a guard) ends it, told loudly.
+    async fn until_it_holds<T, F>(&self, what: &str, write: impl Fn() -> F) -> Option<T>
+    where
+        F: Future<Output = Result<T, StoreError>>,
+    {
+        let mut pause = Duration::from_secs(1);
+        self.unwritten.fetch_add(1, Ordering::SeqCst);
+        let outcome = loop {
+            match write().await {
+                Ok(value) => {
+                    self.health.database(None);
+                    break Some(value);
+                }
+                Err(error @ (StoreError::Guard(_) | StoreError::Closed)) => {
+                    tracing::error!(%error, "{what} was not taken by the database: please report this");
+                    break None;
+                }
+                Err(error) => {
+                    tracing::error!(%error, "{what} cannot be written; it is kept in memory and tried again, and nothing new is sent; is the disk full?");
+                    self.health.database(Some(error.to_string()));
+                    self.clock.sleep_until(self.clock.boot() + pause).await;
+                    pause = (pause * 2).min(Duration::from_secs(30));
+                }
+            }
+        };
+        self.unwritten.fetch_sub(1, Ordering::SeqCst);
+        outcome
+    }
+
+    fn is_blocked_by_disk(&self) -> bool {
+        self.unwritten.load(Ordering::SeqCst) > 0
+    }
+}
+
+struct Running {
+    lane: Arc<Lane>,
+    stop: CancellationToken,
+}
+
+/// The loops of one incarnation.
+pub struct Engine {
+    shared: Shared,
+    lanes: Arc<Mutex<BTreeMap<TenantName, Running>>>,
+    intake: Mutex<CancellationToken>,
+    /// Ends what sends and takes; calls on the wire end by themselves.
+    stop: CancellationToken,
+    loops: TaskTracker,
+    /// Calls on the wire, with the writing down of their answers.
+    calls: TaskTracker,
+}
+
+impl std::fmt::Debug for Engine {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Engine")
+    }
+}
+
+impl Engine {
+    /// Starts every loop.
+    pub async fn start(shared: Shared, config: &Config) -> anyhow::Result<Self> {
+        let engine = Self {
+            shared,
+            lanes: Arc::default(),
+            intake: Mutex::new(CancellationToken::new()),
+            stop: CancellationToken::new(),
+            loops: TaskTracker::new(),
+            calls: TaskTracker::new(),
+        };
+        engine.start_lanes(config).await?;
+        engine.start_intake(config)?;
+        let stop = engine.stop.clone();
+        engine.loops.spawn(control::notice(engine.shared.clone(), Arc::clone(&engine.lanes), stop.clone()));
+        engine.loops.spawn(control::keep_house(engine.shared.clone(), stop));
+        Ok(engine)
+    }
+
+    async fn start_lanes(&self, config: &Config) -> anyhow::Result<()> {
+        for (name, tenant) in &config.tenants {
+            let row = self.shared.store.tenant(name).await?;
+            let stop = self.stop.child_token();
+            let memory = self.shared.store.lane_memory(row).await?;
+            let lane =
+                Lane::new(self.shared.clone(), name, row, tenant, config, &memory, self.calls.clone(), stop.clone());
+            let lane = Arc::new(lane);
+            self.loops.spawn(dispatch::run(Arc::clone(&lane)));
+            self.loops.spawn(follow::run(Arc::clone(&lane)));
+            self.loops.spawn(look::run(Arc::clone(&lane)));
+            let running = Running { lane, stop };
+            self.lanes.lock().unwrap_or_else(PoisonError::into_inner).insert(name.clone(), running);
+        }
+        Ok(())
+    }
+
+    fn start_intake(&self, config: &Config) -> anyhow::Result<()> {
+        let stop = self.stop.child_token();
+        let taking = taking::Taking::new(self.shared.clone(), config, Arc::clone(&self.lanes));
+        taking.folder().create()?;
+        let results = results::Results::new(self.shared.clone(), config);
+        self.loops.spawn(results::run(results, stop.clone()));
+        self.loops.spawn(drop_folder::run(taking, stop.clone()));
+        *self.intake.lock().unwrap_or_else(PoisonError::into_inner) = stop;
+        Ok(())
+    }
+
+    /// Goes on with another configuration: what is on the wire ends under the old one, everything
+    /// else starts anew under the new one. What failed is tried again at once.
+    pub async fn reload(&self, config: &Config) -> anyhow::Result<()> {
+        let old = std::mem::take(&mut *self.lanes.lock().unwrap_or_else(PoisonError::into_inner));
+        for running in old.values() {
+            running.stop.cancel();
+        }
+        self.intake.lock().unwrap_or_else(PoisonError::into_inner).cancel();
+        self.start_lanes(config).await?;
+        self.start_intake(config)
+    }
+
+    /// Stops sending and taking, and waits up to `grace` for what is on the wire. Returns how many
+    /// calls were not answered in time: the next start looks them up.
+    pub async fn stop(&self, grace: Duration) -> usize {
+        self.stop.cancel();
+        self.loops.close();
+        self.calls.close();
+        let clock = &self.shared.clock;
+        tokio::select! {
+            () = async { self.calls.wait().await; self.loops.wait().await } => {}
+            () = clock.sleep_until(clock.boot() + grace) => {}
+        }
+        self.calls.len()
+    }
+
+    /// Calls on the wire.
+    pub fn on_the_wire(&self) -> usize {
+        self.calls.len()
+    }
+}

@@ -1,0 +1,317 @@
+//! The reading of one file into the database, a chunk at a time, on a thread of its own.
+
+use std::fs::File;
+use std::io::{self, Read};
+use std::sync::Arc;
+
+use sha2::{Digest, Sha256};
+use tokio::sync::mpsc;
+
+use super::taking::{Refuse, Taking, blank, count, reject};
+use crate::config::Tenant;
+use crate::domain::id::{SweepId, TenantName};
+use crate::domain::sweep::Source;
+use crate::domain::time::Wall;
+use crate::intake::folder::{Place, Ready};
+use crate::intake::formats::{self, Header, Line, Stop, Unusable};
+use crate::intake::receipt::{Receipt, Refusals, Status};
+use crate::store::sweeps::{CHUNK, Chunk, Completion, Counts, KnownSweep, LeftOut, NewJob, NewSweep};
+use crate::store::tenants::TenantRow;
+
+/// The taking of one file for one tenant.
+pub struct Work<'a> {
+    pub taking: &'a Taking,
+    pub ready: &'a Ready,
+    pub name: &'a TenantName,
+    pub tenant: &'a Tenant,
+    pub row: TenantRow,
+    pub sha256: String,
+    pub received_at: Wall,
+    pub header: Header,
+    pub uid: u32,
+}
+
+/// What the reading thread hands over.
+enum Part {
+    Lines(Vec<Line>),
+    End(Result<String, Unusable>),
+}
+
+impl Work<'_> {
+    pub async fn run(self, file: File, resume: Option<KnownSweep>) -> Result<(), Refuse> {
+        let store = &self.taking.shared.store;
+        let mut parts = self.read(file);
+        let mut refusals = Refusals::default();
+        let first = self.next(&mut parts).await?;
+        let more = first.len() == CHUNK;
+        let mut chunk = self.chunk(first, &mut refusals);
+        if !more && resume.is_none() {
+            return self.take_at_once(chunk, refusals).await;
+        }
+        // A long file: its jobs stay hidden until the last line is on disk.
+        let (sweep, id, mut skip) = match resume {
+            Some(known) => (known.n, known.id, known.counts.lines),
+            None => {
+                let new = self.new_sweep();
+                let id = new.id;
+                (store.begin_sweep(new).await?, id, 0)
+            }
+        };
+        let mut counts = Counts::default();
+        loop {
+            let lines = chunk.lines();
+            if lines == 0 {
+                break;
+            }
+            if skip >= lines {
+                // An earlier incarnation has taken these: chunks are cut the same way each time.
+                skip -= lines;
+            } else {
+                add(&mut counts, store.add_chunk(self.row, sweep, chunk, self.received_at).await?);
+            }
+            self.taking.shared.health.beat("intake");
+            let lines = match self.next(&mut parts).await {
+                Ok(lines) => lines,
+                Err(refuse) => {
+                    store.abandon_sweep(sweep, self.taking.shared.clock.wall()).await?;
+                    return Err(refuse);
+                }
+            };
+            chunk = self.chunk(lines, &mut refusals);
+        }
+        let counts = store.counts_of(sweep).await?;
+        if counts.refused == counts.lines {
+            store.abandon_sweep(sweep, self.taking.shared.clock.wall()).await?;
+            return Err(Refuse::Reject(nothing_usable(&refusals), refusals, counts));
+        }
+        let kept = self.filed_as();
+        let completion = self.completion(id.to_string(), counts, refusals, kept);
+        let held = completion.held;
+        store.complete_sweep(self.row, sweep, completion, self.received_at).await?;
+        if !held {
+            store.release_sweep(sweep, self.received_at).await?;
+        }
+        self.finish(id).await
+    }
+
+    async fn take_at_once(self, chunk: Chunk, refusals: Refusals) -> Result<(), Refuse> {
+        let lines = chunk.lines();
+        if lines == 0 || chunk.refused == lines {
+            let counts = Counts { lines, refused: lines, ..Counts::default() };
+            return Err(Refuse::Reject(nothing_usable(&refusals), refusals, counts));
+        }
+        let new = self.new_sweep();
+        let id = new.id;
+        let parts = self.completion_parts(id.to_string(), refusals, self.filed_as());
+        self.taking.shared.store.take_sweep(new, chunk, self.received_at, move |counts| parts.complete(counts)).await?;
+        self.finish(id).await
+    }
+
+    fn new_sweep(&self) -> NewSweep {
+        let source = if self.header.submitted_by.is_some() { Source::Submit } else { Source::File };
+        NewSweep {
+            id: self.taking.shared.ids.sweep(),
+            tenant: self.row,
+            name: self.header.name.clone().unwrap_or_else(|| self.ready.name.to_string_lossy().into_owned()),
+            source,
+            file: self.ready.relative(),
+            sha256: self.sha256.clone(),
+            file_uid: Some(self.uid),
+            received_at: self.received_at,
+        }
+    }
+
+    fn filed_as(&self) -> String {
+        let folder = self.ready.folder.as_ref();
+        let name = self.taking.folder.free_name(Place::Processed, folder, &self.ready.name);
+        let name = name.to_string_lossy();
+        folder.map_or_else(|| name.clone().into_owned(), |tenant| format!("{tenant}/{name}"))
+    }
+
+    fn completion_parts(&self, id: String, refusals: Refusals, filed_as: String) -> CompletionParts {
+        let mut receipt = blank(self.ready, &self.sha256, Some(self.name), self.received_at, Status::Taken);
+        receipt.sweep_id = Some(id);
+        CompletionParts {
+            receipt,
+            refusals,
+            filed_as,
+            submitted_by: self.header.submitted_by.clone(),
+            hold_above: self.taking.intake.hold_above,
+        }
+    }
+
+    fn completion(&self, id: String, counts: Counts, refusals: Refusals, filed_as: String) -> Completion {
+        self.completion_parts(id, refusals, filed_as).complete(counts)
+    }
+
+    /// The file is in the database: it is put away, and the lane told.
+    async fn finish(self, id: SweepId) -> Result<(), Refuse> {
+        let taking = self.taking;
+        let known = taking.shared.store.known_by_id(id).await?;
+        taking.file_away(&known, &self.ready.path).await?;
+        let tenant = self.name.as_str();
+        let Counts { lines, queued, joined, duplicates, not_eligible, refused } = known.counts;
+        let result = if known.state == "held" { "held" } else { "taken" };
+        taking.shared.metrics.file(tenant, result);
+        for (result, lines) in [
+            ("queued", queued),
+            ("joined", joined),
+            ("duplicates", duplicates),
+            ("not_eligible", not_eligible),
+            ("refused", refused),
+        ] {
+            taking.shared.metrics.machines(tenant, result, lines);
+        }
+        tracing::info!(
+            tenant, sweep = %id, file = self.ready.relative(), lines, queued, joined, duplicates, not_eligible, refused,
+            "{result}: {}", if result == "held" { "more machines than hold_above; `sweepd sweep release` lets it go" } else { "its machines are in the queue" }
+        );
+        taking.wake_lanes();
+        Ok(())
+    }
+
+    /// Reads the file on a thread of its own, a chunk at a time; not further ahead than one.
+    fn read(&self, file: File) -> mpsc::Receiver<Part> {
+        let (send, parts) = mpsc::channel(1);
+        let (name, options) = (self.ready.name.to_string_lossy().into_owned(), self.taking.options());
+        tokio::task::spawn_blocking(move || {
+            let mut hashing = Hashing { file, hash: Sha256::new() };
+            let mut lines = Vec::with_capacity(CHUNK);
+            let read = formats::read(&name, &mut hashing, &options, &mut |line| {
+                lines.push(line);
+                if lines.len() == CHUNK {
+                    let full = std::mem::replace(&mut lines, Vec::with_capacity(CHUNK));
+                    send.blocking_send(Part::Lines(full)).map_err(|_| Stop)?;
+                }
+                Ok(())
+            });
+            let end = read.and_then(|_| hashing.finish().map_err(Unusable::Read));
+            // The taker may have given up: then nobody listens, and nothing is lost.
+            if send.blocking_send(Part::Lines(lines)).is_ok() && send.blocking_send(Part::End(end)).is_err() {
+                tracing::debug!("the taking of a file ended before its reading");
+            }
+        });
+        parts
+    }
+
+    /// The next lines; fewer than a chunk at the end, which also proves that the file is the one
+    /// that was hashed.
+    async fn next(&self, parts: &mut mpsc::Receiver<Part>) -> Result<Vec<Line>, Refuse> {
+        let Some(Part::Lines(lines)) = parts.recv().await else { return Ok(Vec::new()) };
+        if lines.len() == CHUNK {
+            return Ok(lines);
+        }
+        match parts.recv().await {
+            Some(Part::End(Ok(sha256))) if sha256 == self.sha256 => Ok(lines),
+            Some(Part::End(Ok(_))) => Err(Refuse::Later("it changed while it was being read".to_owned())),
+            Some(Part::End(Err(Unusable::Read(error)))) => Err(error.into()),
+            Some(Part::End(Err(unusable))) => Err(reject(unusable.to_string())),
+            Some(Part::Lines(_)) | None => Err(Refuse::Later("its reading broke off".to_owned())),
+        }
+    }
+
+    fn chunk(&self, lines: Vec<Line>, refusals: &mut Refusals) -> Chunk {
+        let mut chunk = Chunk::default();
+        let comment: Arc<str> = self.header.comment.clone().unwrap_or_default().into();
+        for line in lines {
+            match line {
+                Line::Refused(refusal) => {
+                    chunk.refused += 1;
+                    refusals.add(refusal);
+                }
+                Line::NotEligible { line, machine, name, reason } => {
+                    chunk.left_out.push(LeftOut { line, machine, name, reason });
+                }
+                Line::Row(row) => chunk.jobs.push(NewJob {
+                    line: row.line,
+                    machine: row.machine,
+                    name: row.name,
+                    scan: row.scan_type.or(self.header.scan_type).unwrap_or(self.tenant.default_scan),
+                    priority: row.priority.or(self.header.priority).unwrap_or_default(),
+                    not_before: row.not_before.or(self.header.not_before),
+                    on_pending: self.header.on_pending.unwrap_or(self.tenant.on_pending),
+                    comment: row.comment.map_or_else(|| Arc::clone(&comment), Arc::from),
+                }),
+            }
+        }
+        chunk
+    }
+}
+
+fn add(sum: &mut Counts, more: Counts) {
+    sum.lines += more.lines;
+    sum.queued += more.queued;
+    sum.joined += more.joined;
+    sum.duplicates += more.duplicates;
+    sum.not_eligible += more.not_eligible;
+    sum.refused += more.refused;
+}
+
+fn nothing_usable(refusals: &Refusals) -> String {
+    match refusals.first() {
+        None => "the file holds no machine".to_owned(),
+        Some(first) => format!(
+            "none of its {} lines can be used; the first: line {}: {}",
+            refusals.count(),
+            first.line,
+            first.reason
+        ),
+    }
+}
+
+/// A receipt, but for its counts.
+struct CompletionParts {
+    receipt: Receipt,
+    refusals: Refusals,
+    filed_as: String,
+    submitted_by: Option<serde_json::Value>,
+    hold_above: u64,
+}
+
+impl CompletionParts {
+    fn complete(self, counts: Counts) -> Completion {
+        let mut receipt = self.receipt;
+        count(&mut receipt, counts, self.refusals);
+        let held = self.hold_above > 0 && counts.queued + counts.joined > self.hold_above;
+        if held {
+            receipt.status = Status::Held;
+            receipt.reason = Some(format!(
+                "it holds more than {} machines (hold_above); `sweepd sweep release` lets it go",
+                self.hold_above
+            ));
+        } else if counts.not_eligible > 0 {
+            receipt.reason = Some(format!(
+                "{} machines were left out: their onboarding status is not Onboarded",
+                counts.not_eligible
+            ));
+        }
+        Completion {
+            // Its fields are plain: it always has a JSON form.
+            receipt: serde_json::to_value(&receipt).unwrap_or_default(),
+            held,
+            filed_as: self.filed_as,
+            submitted_by: self.submitted_by,
+        }
+    }
+}
+
+/// A file that is hashed while it is read, to show that it is the one that was hashed before.
+struct Hashing {
+    file: File,
+    hash: Sha256,
+}
+
+impl Read for Hashing {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let n = self.file.read(buffer)?;
+        self.hash.update(buffer.get(..n).unwrap_or_default());
+        Ok(n)
+    }
+}
+
+impl Hashing {
+    fn finish(mut self) -> io::Result<String> {
+        io::copy(&mut self, &mut io::sink())?;
+        Ok(format!("{:x}", self.hash.finalize()))
+    }
+}

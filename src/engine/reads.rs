@@ -1,0 +1,106 @@
+//! Reading calls: each takes a slot of its own budget before it is made.
+
+use std::time::Duration;
+
+use super::lane::Lane;
+use crate::defender::{Read, Token};
+use crate::domain::ledger::{Admission, CallKind};
+use crate::domain::time::Boot;
+use crate::store::StoreError;
+
+/// A 429 that does not say for how long.
+const THROTTLED_FOR: Duration = Duration::from_mins(1);
+
+/// Why a read was not made.
+#[derive(Debug)]
+pub enum NotRead {
+    /// The lane stops.
+    Stopping,
+    /// There is no token; tried again then.
+    SignedOut(Boot),
+    /// The database failed.
+    Store(StoreError),
+}
+
+impl From<StoreError> for NotRead {
+    fn from(error: StoreError) -> Self {
+        Self::Store(error)
+    }
+}
+
+/// Makes a reading call once the budget admits it; with a fresh token a second time, should the
+/// first be refused.
+pub async fn read<T, F>(lane: &Lane, kind: CallKind, call: impl Fn(Token) -> F) -> Result<Read<T>, NotRead>
+where
+    F: Future<Output = Read<T>>,
+{
+    let mut again = true;
+    loop {
+        let token = lane.token().await.map_err(|error| NotRead::SignedOut(error.until))?;
+        let slot = slot(lane, kind).await?;
+        let began = lane.now();
+        let answer = call(token.clone()).await;
+        let ended = lane.now();
+        let took = ended.since(began);
+        lane.shared.metrics.call(lane.name.as_str(), kind.as_str(), answer.word(), took);
+        // A read that failed on the way may still arrive.
+        let settles = if matches!(answer, Read::Failed(_)) { ended + lane.unknown_grace } else { ended };
+        let body = body(kind, &answer, took);
+        let at = lane.shared.clock.wall();
+        lane.shared
+            .until_it_holds("a reading call", || {
+                lane.shared.store.settle_read(lane.row, slot, settles, at, body.clone())
+            })
+            .await;
+        match &answer {
+            Read::Unauthorized => {
+                lane.client.refused(&token).await;
+                if again {
+                    again = false;
+                    continue;
+                }
+            }
+            Read::Throttled(wait) => {
+                let wait = wait.unwrap_or(THROTTLED_FOR).min(crate::domain::lane::HOLD_MAX);
+                lane.hold_reads(kind, ended + wait);
+                tracing::warn!(tenant = %lane.name, call = kind.as_str(), seconds = wait.as_secs(), "Defender throttles a reading call (429)");
+            }
+            _ => {}
+        }
+        return Ok(answer);
+    }
+}
+
+fn body<T>(kind: CallKind, answer: &Read<T>, took: Duration) -> serde_json::Value {
+    let said = match answer {
+        Read::Forbidden(said) | Read::Refused(said) | Read::Failed(said) | Read::NotSent(said) => Some(said),
+        Read::Got(_) | Read::Absent | Read::Unauthorized | Read::Throttled(_) => None,
+    };
+    serde_json::json!({
+        "call": kind.as_str(), "outcome": answer.word(), "answer": said,
+        "took_ms": u64::try_from(took.as_millis()).unwrap_or(u64::MAX),
+    })
+}
+
+async fn slot(lane: &Lane, kind: CallKind) -> Result<crate::domain::id::SlotId, NotRead> {
+    loop {
+        if lane.stop.is_cancelled() {
+            return Err(NotRead::Stopping);
+        }
+        let paced = lane.pace(kind).map_or(Ok(()), |mut pace| pace.check());
+        let until = match (lane.read_hold(kind), paced) {
+            (Some(until), _) | (None, Err(until)) => until,
+            (None, Ok(())) => {
+                match lane.shared.store.take_slot(lane.row, kind, lane.limits(kind), lane.stamp()).await? {
+                    Ok(slot) => return Ok(slot),
+                    Err(Admission::NotBefore(at, _)) => at,
+                    Err(Admission::Open | Admission::WhenSettled(_)) => lane.now() + Duration::from_secs(1),
+                }
+            }
+        };
+        tokio::select! {
+            () = lane.stop.cancelled() => {}
+            () = lane.shared.clock.sleep_until(until) => {}
+        }
+    }
+}
