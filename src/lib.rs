@@ -1,6 +1,8 @@
 //! sweepd keeps a Microsoft Defender for Endpoint fleet scanned.
 
+pub mod app;
 pub mod budget;
+pub mod cli;
 pub mod clock;
 pub mod config;
 pub mod defender;

@@ -27,6 +27,7 @@ const SEPARATOR: &str = "__";
 pub struct Environment {
     variables: BTreeMap<String, String>,
     working_dir: PathBuf,
+    pub(super) reads_secrets: bool,
 }
 
 impl Environment {
@@ -37,12 +38,20 @@ impl Environment {
         Self {
             variables: std::env::vars_os().map(|(name, value)| (readable(name), readable(value))).collect(),
             working_dir: std::env::current_dir().unwrap_or_else(|_| PathBuf::from("/")),
+            reads_secrets: true,
         }
     }
 
     /// An environment of these variables, in this working folder.
     pub fn new(variables: BTreeMap<String, String>, working_dir: impl Into<PathBuf>) -> Self {
-        Self { variables, working_dir: working_dir.into() }
+        Self { variables, working_dir: working_dir.into(), reads_secrets: true }
+    }
+
+    /// The same, for commands that only look at the database: they need no secret, and outside the
+    /// service there may be none to read.
+    #[must_use]
+    pub fn without_secrets(self) -> Self {
+        Self { reads_secrets: false, ..self }
     }
 
     /// A variable that is set, and not to nothing.

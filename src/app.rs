@@ -1,0 +1,359 @@
+//! Puts the parts together: the only place that knows them all.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::net::SocketAddr;
+use std::os::unix::fs::DirBuilderExt;
+use std::path::Path;
+use std::sync::{Arc, PoisonError, RwLock};
+use std::time::Duration;
+
+use tokio::signal::unix::{SignalKind, signal};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::clock::{Clock, boot_id};
+use crate::config::Config;
+use crate::defender::HttpWire;
+use crate::defender::http::Options;
+use crate::domain::id::TenantName;
+use crate::domain::ledger::Limits;
+use crate::engine::{Engine, RandomIds, Shared};
+use crate::health::Health;
+use crate::metrics::Metrics;
+use crate::store::incarnations::{Birth, StateLock};
+use crate::store::{Store, StoreError};
+use crate::web::{Server, Shown};
+
+/// What a process ends with. The numbers are a promise to scripts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Exit {
+    /// It failed.
+    Failed = 1,
+    /// It was called wrongly.
+    Usage = 2,
+    /// The input holds nothing usable.
+    Input = 65,
+    /// The API or the sign-in cannot be reached.
+    Unavailable = 69,
+    /// Another daemon holds this state folder.
+    Locked = 75,
+    /// Not permitted.
+    NotPermitted = 77,
+    /// The configuration is wrong.
+    Config = 78,
+}
+
+/// Why a command ends early: for the operator, with what to do.
+#[derive(Debug)]
+pub struct Failure {
+    /// The exit code.
+    pub exit: Exit,
+    /// What happened, to what, and what to do.
+    pub message: String,
+}
+
+impl Failure {
+    /// A failure with this exit code.
+    pub fn new(exit: Exit, message: impl Into<String>) -> Self {
+        Self { exit, message: message.into() }
+    }
+
+    /// A file or folder that could not be used.
+    pub fn file(path: &Path, error: &std::io::Error) -> Self {
+        if error.kind() == std::io::ErrorKind::PermissionDenied {
+            let message = format!("{}: {error}; run this as the service user or as root", path.display());
+            return Self::new(Exit::NotPermitted, message);
+        }
+        Self::new(Exit::Failed, format!("{}: {error}", path.display()))
+    }
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.message)
+    }
+}
+
+impl From<StoreError> for Failure {
+    fn from(error: StoreError) -> Self {
+        match &error {
+            StoreError::File { path, source } => Self::file(path, source),
+            _ => Self::new(Exit::Failed, format!("the database: {error}")),
+        }
+    }
+}
+
+impl From<anyhow::Error> for Failure {
+    fn from(error: anyhow::Error) -> Self {
+        Self::new(Exit::Failed, format!("{error:#}"))
+    }
+}
+
+impl From<std::io::Error> for Failure {
+    fn from(error: std::io::Error) -> Self {
+        Self::new(Exit::Failed, error.to_string())
+    }
+}
+
+/// A running daemon.
+#[derive(Debug)]
+pub struct App {
+    engine: Engine,
+    store: Store,
+    health: Health,
+    clock: Arc<dyn Clock + 'static>,
+    epoch: crate::domain::id::Epoch,
+    limits: Arc<RwLock<BTreeMap<TenantName, Limits>>>,
+    address: Option<SocketAddr>,
+    web: CancellationToken,
+    served: TaskTracker,
+    lock: StateLock,
+}
+
+impl fmt::Debug for dyn Clock {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Clock")
+    }
+}
+
+/// A command that looks at the lock holds it for an instant: tried so often, so far apart.
+const LOCK_TRIES: u32 = 20;
+const LOCK_PAUSE: Duration = Duration::from_millis(100);
+
+fn limits_of(config: &Config) -> BTreeMap<TenantName, Limits> {
+    config.tenants.iter().map(|(name, tenant)| (name.clone(), tenant.limits)).collect()
+}
+
+async fn lock(state_dir: &Path, clock: &dyn Clock) -> Result<StateLock, Failure> {
+    if !state_dir.exists() {
+        std::fs::DirBuilder::new()
+            .recursive(true)
+            .mode(0o750)
+            .create(state_dir)
+            .map_err(|error| Failure::file(state_dir, &error))?;
+    }
+    for _ in 0..LOCK_TRIES {
+        if let Some(lock) = StateLock::take(state_dir)? {
+            return Ok(lock);
+        }
+        clock.sleep_until(clock.boot() + LOCK_PAUSE).await;
+    }
+    let message = format!(
+        "another sweepd holds {}; stop it first, or give this one a state folder of its own",
+        state_dir.display()
+    );
+    Err(Failure::new(Exit::Locked, message))
+}
+
+impl App {
+    /// Takes the lock, opens the database, finishes what the last incarnation left, and starts every
+    /// loop. When this returns, files may be dropped.
+    pub async fn start(config: &Config, clock: Arc<dyn Clock>) -> Result<Self, Failure> {
+        let lock = lock(&config.daemon.state_dir, &*clock).await?;
+        let store = Store::open(&config.daemon.state_dir).await?;
+        let boot_id = boot_id()?;
+        let birth = Birth {
+            at: clock.wall(),
+            boot: clock.boot(),
+            boot_id: boot_id.clone(),
+            unknown_grace: config.network.unknown_grace,
+            lookup_horizon: config.follow_up.lookup_horizon,
+            version: env!("CARGO_PKG_VERSION"),
+        };
+        let inherited = store.begin_incarnation(birth).await?;
+        if inherited.lost_calls > 0 {
+            tracing::warn!(
+                calls = inherited.lost_calls,
+                "the last run ended with calls on the wire; they are looked up before anything is sent again"
+            );
+        }
+        let network = &config.network;
+        let wire = HttpWire::new(&Options {
+            proxy: network.proxy.as_deref(),
+            ca_file: network.ca_file.as_deref(),
+            connect_timeout: network.connect_timeout,
+            call_timeout: network.call_timeout,
+            unknown_grace: network.unknown_grace,
+        })?;
+        let (health, metrics) = (Health::new(Arc::clone(&clock)), Metrics::default());
+        let shared = Shared::new(
+            store.clone(),
+            Arc::clone(&clock),
+            Arc::new(RandomIds),
+            Arc::new(wire),
+            inherited.epoch,
+            boot_id,
+            health.clone(),
+            metrics.clone(),
+        );
+        let limits = Arc::new(RwLock::new(limits_of(config)));
+        let (web, served) = (CancellationToken::new(), TaskTracker::new());
+        let shown = Shown {
+            store: store.clone(),
+            limits: Arc::clone(&limits),
+            health: health.clone(),
+            metrics,
+            clock: Arc::clone(&clock),
+        };
+        let address = serve(config.http.listen, shown, &web, &served).await?;
+        let engine = Engine::start(shared, config).await?;
+        Ok(Self { engine, store, health, clock, epoch: inherited.epoch, limits, address, web, served, lock })
+    }
+
+    /// Where health, metrics and dashboard are, if they are on.
+    pub const fn address(&self) -> Option<SocketAddr> {
+        self.address
+    }
+
+    /// Goes on with another configuration. What cannot change while it runs is told.
+    pub async fn reload(&self, config: &Config) -> Result<(), Failure> {
+        *self.limits.write().unwrap_or_else(PoisonError::into_inner) = limits_of(config);
+        Ok(self.engine.reload(config).await?)
+    }
+
+    /// Stops sending and taking, waits for what is on the wire, and closes the database.
+    pub async fn stop(self, grace: Duration) -> Result<(), Failure> {
+        let on_the_wire = self.engine.on_the_wire();
+        if on_the_wire > 0 {
+            tracing::info!(
+                calls = on_the_wire,
+                grace_seconds = grace.as_secs(),
+                "stopping: waiting for calls on the wire"
+            );
+        }
+        let lost = self.engine.stop(grace).await;
+        if lost > 0 {
+            tracing::warn!(calls = lost, "calls were not answered in time; the next start looks them up");
+        }
+        self.web.cancel();
+        self.served.close();
+        self.served.wait().await;
+        self.store.end_incarnation(self.epoch, self.clock.wall()).await?;
+        self.store.close().await;
+        drop(self.lock);
+        Ok(())
+    }
+}
+
+async fn serve(
+    listen: Option<SocketAddr>,
+    shown: Shown,
+    stop: &CancellationToken,
+    tasks: &TaskTracker,
+) -> Result<Option<SocketAddr>, Failure> {
+    let Some(listen) = listen else { return Ok(None) };
+    let server = Server::bind(listen).await.map_err(|error| {
+        Failure::new(
+            Exit::Failed,
+            format!("http.listen = \"{listen}\": {error}; choose another port, 0 for any, or \"\""),
+        )
+    })?;
+    let address = server.address()?;
+    tracing::info!(%address, "health, metrics and dashboard at http://{address}/");
+    tasks.spawn(server.serve(shown, stop.clone()));
+    Ok(Some(address))
+}
+
+/// What the operating system asks of a daemon.
+enum Asked {
+    Stop(&'static str),
+    Reload,
+}
+
+/// Runs until it is told to stop. `read` reads the configuration anew, for SIGHUP.
+pub async fn run(
+    config: Config,
+    clock: Arc<dyn Clock>,
+    read: impl Fn() -> Result<Config, Failure>,
+) -> Result<(), Failure> {
+    // Before anything else: a signal that comes while we start must not be lost.
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let mut hangup = signal(SignalKind::hangup())?;
+    for warning in &config.warnings {
+        tracing::warn!("{warning}");
+    }
+    for (tenant, problems) in &config.disabled {
+        for problem in problems {
+            tracing::error!(%tenant, "the tenant is disabled: {problem}");
+        }
+    }
+    let app = App::start(&config, Arc::clone(&clock)).await?;
+    let watchdog = tokio::spawn(feed_watchdog(app.health.clone(), Arc::clone(&clock)));
+    tracing::info!(version = env!("CARGO_PKG_VERSION"), tenants = config.tenants.len(), state_dir = %config.daemon.state_dir.display(),
+        incoming = %config.daemon.spool_dir.join("incoming").display(), "ready");
+    notify(&[sd_notify::NotifyState::Ready, sd_notify::NotifyState::Status("ready")]);
+    let mut config = config;
+    let why = loop {
+        let asked = tokio::select! {
+            _ = terminate.recv() => Asked::Stop("SIGTERM"),
+            _ = interrupt.recv() => Asked::Stop("SIGINT"),
+            _ = hangup.recv() => Asked::Reload,
+        };
+        match asked {
+            Asked::Stop(why) => break why,
+            Asked::Reload => config = reload(&app, config, &read).await,
+        }
+    };
+    tracing::info!(signal = why, "stopping");
+    notify(&[sd_notify::NotifyState::Stopping]);
+    watchdog.abort();
+    let grace = config.daemon.shutdown_grace;
+    tokio::select! {
+        stopped = app.stop(grace) => stopped?,
+        _ = terminate.recv() => tracing::warn!("told twice to stop; what is on the wire is looked up at the next start"),
+        _ = interrupt.recv() => tracing::warn!("told twice to stop; what is on the wire is looked up at the next start"),
+    }
+    tracing::info!("stopped");
+    Ok(())
+}
+
+/// Reads the configuration again. A wrong one changes nothing.
+async fn reload(app: &App, old: Config, read: &impl Fn() -> Result<Config, Failure>) -> Config {
+    if let Ok(now) = sd_notify::NotifyState::monotonic_usec_now() {
+        notify(&[sd_notify::NotifyState::Reloading, now]);
+    }
+    let config = match read() {
+        Err(error) => {
+            tracing::error!("SIGHUP: the configuration is wrong, the old one stays in force:\n{error}");
+            old
+        }
+        Ok(new) => {
+            if new.daemon.state_dir != old.daemon.state_dir || new.http.listen != old.http.listen {
+                tracing::warn!("SIGHUP: state_dir and http.listen change at the next start only");
+            }
+            match app.reload(&new).await {
+                Ok(()) => tracing::info!(
+                    tenants = new.tenants.len(),
+                    "SIGHUP: the configuration and its secrets were read again"
+                ),
+                Err(error) => tracing::error!("SIGHUP: the new configuration could not be put into force: {error}"),
+            }
+            new
+        }
+    };
+    notify(&[sd_notify::NotifyState::Ready]);
+    config
+}
+
+/// Tells systemd; elsewhere this is nothing.
+fn notify(state: &[sd_notify::NotifyState<'_>]) {
+    if let Err(error) = sd_notify::notify(state) {
+        tracing::debug!(%error, "systemd could not be told");
+    }
+}
+
+/// Feeds systemd's watchdog as long as no loop is stuck.
+async fn feed_watchdog(health: Health, clock: Arc<dyn Clock>) {
+    let Some(patience) = sd_notify::watchdog_enabled() else { return };
+    loop {
+        let stuck = health.stuck();
+        if stuck.is_empty() {
+            notify(&[sd_notify::NotifyState::Watchdog]);
+        } else {
+            tracing::error!(loops = stuck.join(", "), "loops are stuck; systemd restarts this process");
+        }
+        clock.sleep_until(clock.boot() + patience / 3).await;
+    }
+}

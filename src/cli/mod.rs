@@ -1,0 +1,176 @@
+//! The command line, one file a command. Data goes to standard output, everything else to standard
+//! error.
+
+mod action;
+mod check;
+mod demo;
+mod job;
+mod log;
+mod output;
+mod pause;
+mod run;
+mod simulator;
+mod status;
+mod submit;
+mod sweep;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use clap::{CommandFactory, Parser, Subcommand};
+
+use crate::app::{Exit, Failure};
+use crate::clock::{Clock, SystemClock};
+use crate::config::{self, Config, Environment};
+use crate::store::Store;
+use crate::store::tenants::Operator;
+
+/// Keeps a Microsoft Defender for Endpoint fleet scanned.
+#[derive(Debug, Parser)]
+#[command(name = "sweepd", version, about, max_term_width = 100)]
+struct Cli {
+    /// The configuration file [default: $SWEEPD_CONFIG, else /etc/sweepd/sweepd.toml]
+    #[arg(long, global = true, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Print JSON
+    #[arg(long, global = true)]
+    json: bool,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run the daemon in the foreground: what systemd starts
+    Run,
+    /// Watch the real daemon sweep a simulated tenant on this machine
+    Demo(demo::Args),
+    /// Run the simulated tenant alone, to try a configuration without touching production
+    Simulator(simulator::Args),
+    /// Check the configuration and tell every error at once
+    Check,
+    /// Queue machines by writing a file into the drop folder; works while the daemon is down
+    Submit(submit::Args),
+    /// Show queue, budget, sweeps in progress, and what each tenant waits for
+    Status(status::Args),
+    /// Look at sweeps, and let a held one go
+    #[command(subcommand)]
+    Sweep(sweep::Command),
+    /// Look at jobs
+    #[command(subcommand)]
+    Job(job::Command),
+    /// Look at Defender's actions, each as it was received
+    #[command(subcommand)]
+    Action(action::Command),
+    /// Send nothing until `resume`; nothing is lost, following goes on, a restart changes nothing
+    Pause(pause::Args),
+    /// Go on after `pause`
+    Resume(pause::ResumeArgs),
+    /// Print completions for a shell
+    Completions {
+        /// Which shell
+        shell: clap_complete::Shell,
+    },
+    /// Print the manual page
+    Man,
+}
+
+/// What every command is given.
+struct Context {
+    path: Option<PathBuf>,
+    json: bool,
+    clock: Arc<dyn Clock>,
+}
+
+impl Context {
+    fn config(&self, environment: &Environment) -> Result<Config, Failure> {
+        config::load(self.path.as_deref(), environment, &[])
+            .map_err(|error| Failure::new(Exit::Config, format!("the configuration is wrong:\n{error}")))
+    }
+
+    /// The configuration, secrets included.
+    fn full_config(&self) -> Result<Config, Failure> {
+        self.config(&Environment::of_process())
+    }
+
+    /// The configuration of a command that needs no secret.
+    fn plain_config(&self) -> Result<Config, Failure> {
+        self.config(&Environment::of_process().without_secrets())
+    }
+
+    /// The database, or what to say when there is none yet.
+    async fn store(&self, config: &Config) -> Result<Store, Failure> {
+        Store::open_existing(&config.daemon.state_dir).await?.ok_or_else(|| {
+            Failure::new(
+                Exit::Failed,
+                format!("there is no database in {} yet; start the daemon first", config.daemon.state_dir.display()),
+            )
+        })
+    }
+
+    fn operator(&self) -> Operator {
+        let login_uid = std::fs::read_to_string("/proc/self/loginuid").ok().and_then(|text| text.trim().parse().ok());
+        Operator {
+            uid: nix::unistd::getuid().as_raw(),
+            // The audit subsystem's "not set".
+            login_uid: login_uid.filter(|uid| *uid != u32::MAX),
+            host: nix::unistd::gethostname()
+                .map_or_else(|_| "?".to_owned(), |name| name.to_string_lossy().into_owned()),
+        }
+    }
+}
+
+/// Runs the command line of this process.
+pub fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let context = Context { path: cli.config, json: cli.json, clock: Arc::new(SystemClock) };
+    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            eprintln!("sweepd: the runtime cannot start: {error}");
+            return ExitCode::FAILURE;
+        }
+    };
+    let outcome = runtime.block_on(dispatch(cli.command, &context));
+    // A thread that waits for a file system must not keep the process from ending.
+    runtime.shutdown_background();
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            eprintln!("sweepd: {failure}");
+            ExitCode::from(failure.exit as u8)
+        }
+    }
+}
+
+async fn dispatch(command: Command, context: &Context) -> Result<(), Failure> {
+    match command {
+        Command::Run => run::run(context).await,
+        Command::Demo(args) => demo::run(context, &args).await,
+        Command::Simulator(args) => simulator::run(context, &args).await,
+        Command::Check => check::run(context),
+        Command::Submit(args) => submit::run(context, &args).await,
+        Command::Status(args) => status::run(context, &args).await,
+        Command::Sweep(command) => sweep::run(context, &command).await,
+        Command::Job(command) => job::run(context, &command).await,
+        Command::Action(command) => action::run(context, &command).await,
+        Command::Pause(args) => pause::pause(context, &args).await,
+        Command::Resume(args) => pause::resume(context, &args).await,
+        Command::Completions { shell } => output::print(|out| {
+            clap_complete::generate(shell, &mut Cli::command(), "sweepd", out);
+            Ok(())
+        }),
+        Command::Man => output::print(|out| clap_mangen::Man::new(Cli::command()).render(out)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+}

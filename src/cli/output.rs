@@ -1,0 +1,60 @@
+//! Standard output: tables for people, lines of JSON for pipes. A reader that has had enough
+//! (`| head`) is no error.
+
+use std::io::{self, BufWriter, Write};
+
+use comfy_table::{ContentArrangement, Table, presets};
+use serde::Serialize;
+
+use crate::app::Failure;
+
+/// Gives `write` standard output.
+pub fn print(write: impl FnOnce(&mut BufWriter<io::StdoutLock<'static>>) -> io::Result<()>) -> Result<(), Failure> {
+    let mut out = BufWriter::new(io::stdout().lock());
+    quiet(write(&mut out).and_then(|()| out.flush()))
+}
+
+/// A pipe that closed is what its reader wanted.
+pub fn quiet(outcome: io::Result<()>) -> Result<(), Failure> {
+    match outcome {
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(error.into()),
+        _ => Ok(()),
+    }
+}
+
+/// Writes one JSON object on a line of its own.
+pub fn json_line(out: &mut dyn Write, value: &impl Serialize) -> io::Result<()> {
+    serde_json::to_writer(&mut *out, value)?;
+    out.write_all(b"\n")
+}
+
+/// A table that fits the terminal.
+pub fn table(header: &[&str]) -> Table {
+    let mut table = Table::new();
+    table.load_style(presets::NOTHING).set_content_arrangement(ContentArrangement::Dynamic).set_header(header);
+    if let Some((width, _)) = terminal_size() {
+        table.set_width(width);
+    } else {
+        table.set_content_arrangement(ContentArrangement::Disabled);
+    }
+    table
+}
+
+fn terminal_size() -> Option<(u16, u16)> {
+    let (terminal_size::Width(width), terminal_size::Height(height)) = terminal_size::terminal_size()?;
+    Some((width, height))
+}
+
+/// A time of a JSON report in the local zone, with its offset.
+pub fn local(text: &str) -> String {
+    let at: Result<jiff::Timestamp, _> = text.parse();
+    at.map_or_else(
+        |_| text.to_owned(),
+        |at| at.to_zoned(jiff::tz::TimeZone::system()).strftime("%Y-%m-%d %H:%M:%S %:z").to_string(),
+    )
+}
+
+/// The same, or a dash.
+pub fn local_or_dash(text: Option<&String>) -> String {
+    text.map_or_else(|| "-".to_owned(), |text| local(text))
+}

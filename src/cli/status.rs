@@ -1,0 +1,104 @@
+//! `sweepd status`: the whole at a glance.
+
+use std::collections::BTreeMap;
+use std::io::{self, IsTerminal, Write};
+use std::time::Duration;
+
+use super::Context;
+use super::output::{json_line, local, local_or_dash, print, table};
+use crate::app::Failure;
+use crate::config::Config;
+use crate::domain::id::TenantName;
+use crate::domain::ledger::Limits;
+use crate::store::Store;
+use crate::store::incarnations::StateLock;
+use crate::web::report::{self, Now, Report};
+
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// Show it again every second, until interrupted
+    #[arg(long)]
+    watch: bool,
+}
+
+const AGAIN: Duration = Duration::from_secs(1);
+
+/// The limits of the scan call of each tenant.
+pub fn limits(config: &Config) -> BTreeMap<TenantName, Limits> {
+    config.tenants.iter().map(|(name, tenant)| (name.clone(), tenant.limits)).collect()
+}
+
+pub async fn run(context: &Context, args: &Args) -> Result<(), Failure> {
+    let config = context.plain_config()?;
+    let limits = limits(&config);
+    loop {
+        let report = read(context, &config, &limits).await?;
+        print(|out| {
+            if context.json {
+                return json_line(out, &report);
+            }
+            if args.watch && io::stdout().is_terminal() {
+                write!(out, "\x1b[H\x1b[2J")?;
+            }
+            show(out, &report)
+        })?;
+        if !args.watch {
+            return Ok(());
+        }
+        context.clock.sleep_until(context.clock.boot() + AGAIN).await;
+    }
+}
+
+async fn read(context: &Context, config: &Config, limits: &BTreeMap<TenantName, Limits>) -> Result<Report, Failure> {
+    let running = StateLock::is_held(&config.daemon.state_dir);
+    let Some(store) = Store::open_existing(&config.daemon.state_dir).await? else {
+        return Ok(report::empty(limits, running));
+    };
+    let now = Now { at: context.clock.wall(), boot: context.clock.boot() };
+    let report = report::read(&store, limits, now, running).await?;
+    store.close().await;
+    Ok(report)
+}
+
+/// The report for people.
+pub fn show(out: &mut dyn Write, report: &Report) -> io::Result<()> {
+    if !report.daemon.running {
+        writeln!(out, "The daemon is not running.\n")?;
+    }
+    for (name, tenant) in &report.tenants {
+        let jobs: Vec<_> =
+            tenant.jobs.iter().filter(|(_, n)| **n > 0).map(|(state, n)| format!("{n} {state}")).collect();
+        let jobs = if jobs.is_empty() { "no jobs".to_owned() } else { jobs.join(" · ") };
+        writeln!(out, "{name}: {jobs}")?;
+        if let Some(windows) = tenant.budget.get("scan") {
+            let gauges: Vec<_> = ["minute", "hour"]
+                .into_iter()
+                .filter_map(|window| windows.get(window).map(|gauge| (window, gauge)))
+                .map(|(window, gauge)| format!("{} of {} this {window}", gauge.used, gauge.limit))
+                .collect();
+            writeln!(out, "  calls     {}", gauges.join(", "))?;
+        }
+        let until = tenant.waiting_until.as_ref().map(|at| format!(", until {}", local(at))).unwrap_or_default();
+        writeln!(out, "  waits for {}{until}", tenant.waiting_for)?;
+        if let Some(eta) = &tenant.eta {
+            writeln!(out, "  all sent  about {}", local(eta))?;
+        }
+        writeln!(out)?;
+    }
+    if report.sweeps.is_empty() {
+        return writeln!(out, "No sweep in progress.");
+    }
+    let mut table = table(&["SWEEP", "NAME", "TENANT", "STATE", "OPEN", "TOTAL", "ALL SENT ABOUT"]);
+    for sweep in &report.sweeps {
+        table.add_row([
+            sweep.id.clone(),
+            sweep.name.clone(),
+            sweep.tenant.clone(),
+            sweep.state.clone(),
+            sweep.open.to_string(),
+            sweep.total.to_string(),
+            local_or_dash(sweep.eta.as_ref()),
+        ]);
+    }
+    writeln!(out, "{table}")
+}

@@ -1,0 +1,326 @@
+//! `sweepd submit`: a file for the drop folder, so that it works while the daemon is down, and
+//! takes the same way as every other file.
+
+use std::fs::File;
+use std::io::{self, BufReader, BufWriter, Read, Write};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use serde_json::{Map, Value, json};
+
+use super::output::{json_line, print};
+use super::{Context, pause};
+use crate::app::{Exit, Failure};
+use crate::config::Config;
+use crate::domain::id::{MachineId, TenantName};
+use crate::domain::sweep::{OnPending, Priority, ScanType, clean_comment};
+use crate::domain::time::Wall;
+use crate::engine::{Ids, RandomIds};
+use crate::intake::folder::{Folder, Place, receipt_name};
+use crate::intake::formats::{self, Line, Options, Refusal, Row, Unusable};
+use crate::intake::receipt::{Receipt, Status};
+
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// A file in any format of the drop folder, `-` for standard input, or machine ids
+    #[arg(required = true, value_name = "FILE|-|ID")]
+    input: Vec<String>,
+    /// Whose machines these are; may be left out when there is one tenant, or a default
+    #[arg(long)]
+    tenant: Option<String>,
+    /// quick or full
+    #[arg(long)]
+    scan: Option<ScanType>,
+    /// What Defender shows beside each scan, before our mark
+    #[arg(long)]
+    comment: Option<String>,
+    /// low, normal, high or urgent
+    #[arg(long)]
+    priority: Option<Priority>,
+    /// Not before this time, RFC 3339 with an offset
+    #[arg(long, value_name = "TIME")]
+    not_before: Option<String>,
+    /// What to call the sweep
+    #[arg(long)]
+    name: Option<String>,
+    /// What to do with machines that have a pending action: skip or wait
+    #[arg(long)]
+    on_pending: Option<OnPending>,
+    /// Wait for the receipt
+    #[arg(long)]
+    wait: bool,
+    /// Read and report, and queue nothing
+    #[arg(long)]
+    dry_run: bool,
+}
+
+const LOOK: Duration = Duration::from_millis(200);
+
+/// What the input holds.
+#[derive(Default)]
+struct Parsed {
+    rows: u64,
+    not_eligible: u64,
+    refusals: Vec<Refusal>,
+}
+
+pub async fn run(context: &Context, args: &Args) -> Result<(), Failure> {
+    let config = context.plain_config()?;
+    let tenant = tenant(&config, args.tenant.as_deref())?;
+    let header = header(context, args, tenant.as_ref())?;
+    let mut machines = tempfile::tempfile()?;
+    let parsed = {
+        let mut out = BufWriter::new(&mut machines);
+        let parsed = parse(args, &config, &mut out)?;
+        out.flush()?;
+        parsed
+    };
+    for refusal in parsed.refusals.iter().take(20) {
+        eprintln!("line {}: {}: {}", refusal.line, refusal.text, refusal.reason);
+    }
+    if parsed.rows + parsed.not_eligible == 0 {
+        let message =
+            format!("nothing usable: {} lines refused; a machine id has 40 hexadecimal digits", parsed.refusals.len());
+        return Err(Failure::new(Exit::Input, message));
+    }
+    if args.dry_run {
+        return report(context, &parsed);
+    }
+    let names: Vec<_> = config.tenants.keys().chain(config.disabled.keys()).cloned().collect();
+    let folder = Folder::new(&config.daemon.spool_dir, &names);
+    let place = tenant.filter(|_| folder.has_tenant_folders());
+    let name = format!("submit-{}.json", RandomIds.sweep());
+    drop_file(&folder, place.as_ref(), &name, &header, machines)?;
+    if args.wait {
+        let receipt = receipt(context, &folder, place.as_ref(), &name).await?;
+        return told(context, &receipt);
+    }
+    print(|out| {
+        if context.json {
+            return json_line(out, &json!({ "file": name, "machines": parsed.rows, "refused": parsed.refusals.len() }));
+        }
+        writeln!(out, "{} machines handed over as {name}; the daemon takes them as soon as it runs", parsed.rows)
+    })
+}
+
+fn tenant(config: &Config, wanted: Option<&str>) -> Result<Option<TenantName>, Failure> {
+    if wanted.is_some() {
+        return Ok(pause::chosen(config, wanted)?.pop());
+    }
+    let mut all = pause::chosen(config, None)?;
+    match (all.len(), &config.intake.default_tenant) {
+        (1, _) => Ok(all.pop()),
+        (_, Some(default)) => Ok(Some(default.clone())),
+        _ => {
+            let names: Vec<_> = all.iter().map(TenantName::as_str).collect();
+            Err(Failure::new(Exit::Usage, format!("which tenant? write --tenant with one of: {}", names.join(", "))))
+        }
+    }
+}
+
+/// What the document says for all of its machines.
+fn header(context: &Context, args: &Args, tenant: Option<&TenantName>) -> Result<Map<String, Value>, Failure> {
+    let usage = |message: String| Failure::new(Exit::Usage, message);
+    let mut header = Map::new();
+    let mut set = |key: &str, value: Option<Value>| {
+        if let Some(value) = value {
+            header.insert(key.to_owned(), value);
+        }
+    };
+    set("tenant", tenant.map(|tenant| tenant.as_str().into()));
+    set("name", args.name.clone().map(Value::from));
+    set("scan_type", args.scan.map(|scan| scan.as_str().into()));
+    set("priority", args.priority.map(|priority| priority.as_str().into()));
+    set("on_pending", args.on_pending.map(|on_pending| on_pending.as_str().into()));
+    if let Some(comment) = &args.comment {
+        set("comment", Some(clean_comment(comment).map_err(|error| usage(error.to_string()))?.into()));
+    }
+    if let Some(time) = &args.not_before {
+        let at = Wall::parse(time)
+            .ok_or_else(|| usage(format!("--not-before {time}: write it as 2026-11-30T22:00:00+01:00")))?;
+        set("not_before", Some(at.rfc3339().into()));
+    }
+    set("submitted_by", serde_json::to_value(context.operator()).ok());
+    Ok(header)
+}
+
+/// Reads the input in whichever format it has, and writes it as entries of a document.
+fn parse(args: &Args, config: &Config, out: &mut dyn Write) -> Result<Parsed, Failure> {
+    let (name, input): (&str, Box<dyn Read>) = match args.input.as_slice() {
+        [one] if one == "-" => ("", Box::new(io::stdin())),
+        [one] if one.parse::<MachineId>().is_err() => {
+            let file = File::open(one).map_err(|error| Failure::file(Path::new(one), &error))?;
+            (one, Box::new(BufReader::new(file)))
+        }
+        ids => {
+            if let Some(wrong) = ids.iter().find(|id| id.parse::<MachineId>().is_err()) {
+                let message =
+                    format!("{wrong}: not a machine id (40 hexadecimal digits); several files take several calls");
+                return Err(Failure::new(Exit::Usage, message));
+            }
+            ("ids.txt", Box::new(io::Cursor::new(ids.join("\n"))))
+        }
+    };
+    let mut parsed = Parsed::default();
+    let mut broken = None;
+    let options = Options { only_onboarded: config.intake.only_onboarded };
+    let read = formats::read(name, input, &options, &mut |line| {
+        let entry = match line {
+            Line::Row(row) => {
+                parsed.rows += 1;
+                entry(&row)
+            }
+            Line::NotEligible { machine, name, reason, .. } => {
+                parsed.not_eligible += 1;
+                // The daemon judges by its own configuration, and names the status again.
+                let status = reason.split('`').nth(1).unwrap_or("not onboarded");
+                json!({ "machine_id": machine.to_string(), "DeviceName": name, "OnboardingStatus": status })
+            }
+            Line::Refused(refusal) => {
+                let text = Value::from(refusal.text.clone());
+                parsed.refusals.push(refusal);
+                text
+            }
+        };
+        let first = parsed.rows + parsed.not_eligible + parsed.refusals.len() as u64 == 1;
+        let separator: &[u8] = if first { b"" } else { b",\n" };
+        out.write_all(separator).and_then(|()| serde_json::to_writer(&mut *out, &entry).map_err(Into::into)).map_err(
+            |error: io::Error| {
+                broken = Some(error);
+                formats::Stop
+            },
+        )
+    });
+    match (read, broken) {
+        (_, Some(error)) | (Err(Unusable::Read(error)), None) => Err(error.into()),
+        (Err(unusable), None) => Err(Failure::new(Exit::Input, unusable.to_string())),
+        (Ok(_), None) => Ok(parsed),
+    }
+}
+
+fn entry(row: &Row) -> Value {
+    let mut entry = Map::from_iter([("machine_id".to_owned(), Value::from(row.machine.to_string()))]);
+    let mut set = |key: &str, value: Option<String>| {
+        if let Some(value) = value {
+            entry.insert(key.to_owned(), value.into());
+        }
+    };
+    set("DeviceName", row.name.as_ref().map(ToString::to_string));
+    set("scan_type", row.scan_type.map(|scan| scan.to_string()));
+    set("comment", row.comment.as_ref().map(ToString::to_string));
+    set("priority", row.priority.map(|priority| priority.to_string()));
+    set("not_before", row.not_before.map(Wall::rfc3339));
+    if entry.len() == 1 { row.machine.to_string().into() } else { entry.into() }
+}
+
+/// Writes the document beside the others under a name that is ignored, then renames it.
+fn drop_file(
+    folder: &Folder,
+    tenant: Option<&TenantName>,
+    name: &str,
+    header: &Map<String, Value>,
+    mut machines: File,
+) -> Result<(), Failure> {
+    use std::io::Seek;
+    let incoming = folder.incoming_file(tenant.map_or("", TenantName::as_str));
+    let (target, unfinished) = (incoming.join(name), incoming.join(format!(".{name}.tmp")));
+    let failed = |error: &io::Error| {
+        if error.kind() == io::ErrorKind::NotFound {
+            let message = format!("{} is missing; start the daemon once, it makes its folders", incoming.display());
+            return Failure::new(Exit::Failed, message);
+        }
+        Failure::file(&incoming, error)
+    };
+    let file = std::fs::OpenOptions::new()
+        .write(true)
+        .create_new(true)
+        .mode(0o640)
+        .open(&unfinished)
+        .map_err(|error| failed(&error))?;
+    let mut out = BufWriter::new(file);
+    let mut head = serde_json::to_string(header).map_err(io::Error::from)?;
+    head.pop();
+    writeln!(out, "{head},\"machines\":[")?;
+    machines.rewind()?;
+    io::copy(&mut machines, &mut out)?;
+    out.write_all(b"\n]}\n")?;
+    out.into_inner().map_err(io::IntoInnerError::into_error)?.sync_all()?;
+    hand_over(&incoming, &unfinished)?;
+    std::fs::rename(&unfinished, &target).map_err(|error| failed(&error))
+}
+
+/// Root writes for the service user, who has to read it.
+fn hand_over(incoming: &Path, file: &Path) -> Result<(), Failure> {
+    if !nix::unistd::geteuid().is_root() {
+        return Ok(());
+    }
+    let owner = std::fs::metadata(incoming)?;
+    std::os::unix::fs::chown(file, Some(owner.uid()), Some(owner.gid())).map_err(|error| Failure::file(file, &error))
+}
+
+fn report(context: &Context, parsed: &Parsed) -> Result<(), Failure> {
+    let refused = parsed.refusals.len() as u64;
+    let lines = parsed.rows + parsed.not_eligible + refused;
+    print(|out| {
+        if context.json {
+            let report = json!({ "lines": lines, "machines": parsed.rows, "not_eligible": parsed.not_eligible,
+                "refused": refused, "refusals": parsed.refusals, "dry_run": true });
+            return json_line(out, &report);
+        }
+        writeln!(
+            out,
+            "{lines} lines: {} machines, {} not eligible, {refused} refused; nothing was queued",
+            parsed.rows, parsed.not_eligible
+        )
+    })
+}
+
+async fn receipt(
+    context: &Context,
+    folder: &Folder,
+    tenant: Option<&TenantName>,
+    name: &str,
+) -> Result<Receipt, Failure> {
+    let name = receipt_name(name.as_ref());
+    let places: Vec<PathBuf> =
+        [Place::Processed, Place::Rejected].map(|place| folder.place(place, tenant).join(&name)).into();
+    eprintln!("waiting for the daemon to take it…");
+    loop {
+        for path in &places {
+            match std::fs::read(path) {
+                Ok(text) => {
+                    return serde_json::from_slice(&text)
+                        .map_err(|error| Failure::new(Exit::Failed, format!("{}: {error}", path.display())));
+                }
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                Err(error) => return Err(Failure::file(path, &error)),
+            }
+        }
+        context.clock.sleep_until(context.clock.boot() + LOOK).await;
+    }
+}
+
+fn told(context: &Context, receipt: &Receipt) -> Result<(), Failure> {
+    print(|out| {
+        if context.json {
+            return json_line(out, receipt);
+        }
+        writeln!(
+            out,
+            "{}: {} lines: {} queued, {} joined, {} duplicates, {} not eligible, {} refused",
+            receipt.sweep_id.as_deref().unwrap_or("no sweep"),
+            receipt.lines,
+            receipt.queued,
+            receipt.joined,
+            receipt.duplicates,
+            receipt.not_eligible,
+            receipt.refused
+        )?;
+        receipt.reason.as_ref().map_or(Ok(()), |reason| writeln!(out, "{reason}"))
+    })?;
+    if receipt.status == Status::Rejected {
+        return Err(Failure::new(Exit::Input, receipt.reason.clone().unwrap_or_else(|| "rejected".to_owned())));
+    }
+    Ok(())
+}
