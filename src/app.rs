@@ -18,7 +18,7 @@ use crate::defender::HttpWire;
 use crate::defender::http::Options;
 use crate::domain::id::TenantName;
 use crate::domain::ledger::Limits;
-use crate::engine::{Engine, RandomIds, Shared};
+use crate::engine::{Engine, RandomIds, Shared, Signals};
 use crate::health::Health;
 use crate::metrics::Metrics;
 use crate::store::incarnations::{Birth, StateLock};
@@ -177,16 +177,17 @@ impl App {
             unknown_grace: network.unknown_grace,
         })?;
         let (health, metrics) = (Health::new(Arc::clone(&clock)), Metrics::default());
-        let shared = Shared::new(
-            store.clone(),
-            Arc::clone(&clock),
-            Arc::new(RandomIds),
-            Arc::new(wire),
-            inherited.epoch,
+        let shared = Shared {
+            store: store.clone(),
+            clock: Arc::clone(&clock),
+            ids: Arc::new(RandomIds),
+            wire: Arc::new(wire),
+            epoch: inherited.epoch,
             boot_id,
-            health.clone(),
-            metrics.clone(),
-        );
+            health: health.clone(),
+            metrics: metrics.clone(),
+            signals: Signals::default(),
+        };
         let limits = Arc::new(RwLock::new(limits_of(config)));
         let (web, served) = (CancellationToken::new(), TaskTracker::new());
         let shown = Shown {

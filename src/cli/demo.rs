@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::io::{IsTerminal, Write, stderr};
 use std::num::NonZeroUsize;
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -87,9 +88,9 @@ fn machines(count: usize) -> Vec<SimulatedMachine> {
 }
 
 fn configure(folder: &Path, tenant: &TenantOptions) -> Result<String, Failure> {
-    std::fs::write(folder.join("demo-secret"), &tenant.client_secret)?;
-    use std::os::unix::fs::PermissionsExt;
-    std::fs::set_permissions(folder.join("demo-secret"), std::fs::Permissions::from_mode(0o600))?;
+    let secret = folder.join("demo-secret");
+    std::fs::write(&secret, &tenant.client_secret)?;
+    std::fs::set_permissions(&secret, std::fs::Permissions::from_mode(0o600))?;
     Ok(format!(
         "[daemon]\nstate_dir = \"{}\"\n[http]\nlisten = \"127.0.0.1:0\"\n[intake]\nhold_above = 0\nhold_full_above = 0\n\
          [follow_up]\ninterval = \"2s\"\n[tenants.contoso]\ntenant_id = \"{}\"\ncomment = \"sweepd demo\"\n\

@@ -30,7 +30,7 @@ use crate::store::tenants::Operator;
 #[derive(Debug, Parser)]
 #[command(name = "sweepd", version, about, max_term_width = 100)]
 struct Cli {
-    /// The configuration file [default: $SWEEPD_CONFIG, else /etc/sweepd/sweepd.toml]
+    /// The configuration file [default: `$SWEEPD_CONFIG`, else /etc/sweepd/sweepd.toml]
     #[arg(long, global = true, value_name = "FILE")]
     config: Option<PathBuf>,
     /// Print JSON
@@ -108,16 +108,16 @@ impl Context {
             )
         })
     }
+}
 
-    fn operator(&self) -> Operator {
-        let login_uid = std::fs::read_to_string("/proc/self/loginuid").ok().and_then(|text| text.trim().parse().ok());
-        Operator {
-            uid: nix::unistd::getuid().as_raw(),
-            // The audit subsystem's "not set".
-            login_uid: login_uid.filter(|uid| *uid != u32::MAX),
-            host: nix::unistd::gethostname()
-                .map_or_else(|_| "?".to_owned(), |name| name.to_string_lossy().into_owned()),
-        }
+/// Who gives this command.
+fn operator() -> Operator {
+    let login_uid = std::fs::read_to_string("/proc/self/loginuid").ok().and_then(|text| text.trim().parse().ok());
+    Operator {
+        uid: nix::unistd::getuid().as_raw(),
+        // The audit subsystem's "not set".
+        login_uid: login_uid.filter(|uid| *uid != u32::MAX),
+        host: nix::unistd::gethostname().map_or_else(|_| "?".to_owned(), |name| name.to_string_lossy().into_owned()),
     }
 }
 

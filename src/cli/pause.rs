@@ -1,10 +1,11 @@
 //! `sweepd pause` and `sweepd resume`.
 
-use super::Context;
 use super::output::{json_line, print};
+use super::{Context, operator};
 use crate::app::{Exit, Failure};
 use crate::config::Config;
 use crate::domain::id::TenantName;
+use crate::store::tenants::Sending;
 
 #[derive(Debug, clap::Args)]
 pub struct Args {
@@ -24,11 +25,11 @@ pub struct ResumeArgs {
 }
 
 pub async fn pause(context: &Context, args: &Args) -> Result<(), Failure> {
-    change(context, args.tenant.as_deref(), Some(args.reason.clone())).await
+    change(context, args.tenant.as_deref(), Sending::Paused(args.reason.clone())).await
 }
 
 pub async fn resume(context: &Context, args: &ResumeArgs) -> Result<(), Failure> {
-    change(context, args.tenant.as_deref(), None).await
+    change(context, args.tenant.as_deref(), Sending::Resumed).await
 }
 
 /// The configured tenants that were meant.
@@ -44,14 +45,14 @@ pub fn chosen(config: &Config, tenant: Option<&str>) -> Result<Vec<TenantName>, 
     Ok(found)
 }
 
-async fn change(context: &Context, tenant: Option<&str>, pause: Option<Option<String>>) -> Result<(), Failure> {
+async fn change(context: &Context, tenant: Option<&str>, sending: Sending) -> Result<(), Failure> {
     let config = context.plain_config()?;
     let tenants = chosen(&config, tenant)?;
     let store = context.store(&config).await?;
-    let paused = pause.is_some();
+    let paused = sending != Sending::Resumed;
     for name in tenants {
         let at = context.clock.wall();
-        let changed = store.set_paused(&name, pause.clone(), context.operator(), at).await?;
+        let changed = store.set_paused(&name, sending.clone(), operator(), at).await?;
         let json = context.json;
         print(|out| {
             use std::io::Write;

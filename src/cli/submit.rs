@@ -10,7 +10,7 @@ use std::time::Duration;
 use serde_json::{Map, Value, json};
 
 use super::output::{json_line, print};
-use super::{Context, pause};
+use super::{Context, operator, pause};
 use crate::app::{Exit, Failure};
 use crate::config::Config;
 use crate::domain::id::{MachineId, TenantName};
@@ -68,7 +68,7 @@ struct Parsed {
 pub async fn run(context: &Context, args: &Args) -> Result<(), Failure> {
     let config = context.plain_config()?;
     let tenant = tenant(&config, args.tenant.as_deref())?;
-    let header = header(context, args, tenant.as_ref())?;
+    let header = header(args, tenant.as_ref())?;
     let mut machines = tempfile::tempfile()?;
     let parsed = {
         let mut out = BufWriter::new(&mut machines);
@@ -120,7 +120,7 @@ fn tenant(config: &Config, wanted: Option<&str>) -> Result<Option<TenantName>, F
 }
 
 /// What the document says for all of its machines.
-fn header(context: &Context, args: &Args, tenant: Option<&TenantName>) -> Result<Map<String, Value>, Failure> {
+fn header(args: &Args, tenant: Option<&TenantName>) -> Result<Map<String, Value>, Failure> {
     let usage = |message: String| Failure::new(Exit::Usage, message);
     let mut header = Map::new();
     let mut set = |key: &str, value: Option<Value>| {
@@ -141,7 +141,7 @@ fn header(context: &Context, args: &Args, tenant: Option<&TenantName>) -> Result
             .ok_or_else(|| usage(format!("--not-before {time}: write it as 2026-11-30T22:00:00+01:00")))?;
         set("not_before", Some(at.rfc3339().into()));
     }
-    set("submitted_by", serde_json::to_value(context.operator()).ok());
+    set("submitted_by", serde_json::to_value(operator()).ok());
     Ok(header)
 }
 

@@ -1,7 +1,7 @@
 //! `sweepd sweep list|show|release`.
 
-use super::Context;
 use super::output::{json_line, local, print, table};
+use super::{Context, operator};
 use crate::app::{Exit, Failure};
 use crate::store::Store;
 use crate::store::status::SweepStatus;
@@ -66,7 +66,7 @@ pub async fn run(context: &Context, command: &Command) -> Result<(), Failure> {
             let tenant = store.tenant(&sweep.tenant).await?;
             eprintln!("releasing {}: {} machines", sweep.name, sweep.total);
             let at = context.clock.wall();
-            if !store.let_go(sweep.n, tenant, context.operator(), at).await? {
+            if !store.let_go(sweep.n, tenant, operator(), at).await? {
                 return Err(Failure::new(Exit::Failed, format!("{} is not held: it is {}", sweep.id, sweep.state)));
             }
         }

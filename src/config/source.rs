@@ -85,6 +85,7 @@ impl fmt::Debug for Environment {
         f.debug_struct("Environment")
             .field("variables", &self.variables.keys())
             .field("working_dir", &self.working_dir)
+            .field("reads_secrets", &self.reads_secrets)
             .finish()
     }
 }

@@ -117,7 +117,7 @@ fn capped(mut text: String, token: &Token) -> String {
         let whole = text.len();
         let end = (0..=KEEP).rev().find(|at| text.is_char_boundary(*at)).unwrap_or(0);
         text.truncate(end);
-        text.push_str(&format!("… [{whole} bytes in all]"));
+        text += &format!("… [{whole} bytes in all]");
     }
     text
 }
@@ -145,7 +145,7 @@ fn query(pairs: &[(&str, &str)]) -> String {
                 | b',' => {
                     text.push(char::from(byte));
                 }
-                other => text.push_str(&format!("%{other:02X}")),
+                other => text += &format!("%{other:02X}"),
             }
         }
     }
@@ -201,7 +201,7 @@ impl Client {
                 let (answer, seen) = wire::answer(&reply);
                 let mut text = capped(reply.text, token);
                 if let Some(cut) = reply.cut {
-                    text.push_str(&format!(" [cut: {cut}]"));
+                    text += &format!(" [cut: {cut}]");
                 }
                 Scanned {
                     outcome: judge(attempt, &answer),

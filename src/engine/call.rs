@@ -44,7 +44,7 @@ pub async fn make(lane: Arc<Lane>, claim: Claim, token: Token) {
     }
     match state {
         Some(State::Sending) => lane.look_soon.notify_one(),
-        Some(state) if state.is_final() => lane.shared.finished.notify_one(),
+        Some(state) if state.is_final() => lane.shared.signals.finished.notify_one(),
         _ => {}
     }
     lane.wake.notify_one();

@@ -26,7 +26,7 @@ pub async fn notice(shared: Shared, lanes: Arc<Mutex<BTreeMap<TenantName, Runnin
                     for running in lanes.lock().unwrap_or_else(PoisonError::into_inner).values() {
                         running.lane.wake.notify_one();
                     }
-                    shared.finished.notify_one();
+                    shared.signals.finished.notify_one();
                 }
             }
             Err(error) => tracing::error!(%error, "the database cannot be asked for changes"),

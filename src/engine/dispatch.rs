@@ -96,7 +96,7 @@ async fn round(lane: &Arc<Lane>) -> Result<Round, StoreError> {
         Claimed::Wait(admission) => Ok(wait_for_budget(admission)),
         Claimed::Nothing | Claimed::More | Claimed::Paused => {
             // Jobs may have been decided without a call.
-            lane.shared.finished.notify_one();
+            lane.shared.signals.finished.notify_one();
             Ok(Round::Moved)
         }
     }

@@ -58,7 +58,7 @@ impl Follow {
                 self.failures = 0;
                 lane.feed_read();
                 lane.wake.notify_one();
-                lane.shared.finished.notify_one();
+                lane.shared.signals.finished.notify_one();
                 interval
             }
             Ok(false) => {

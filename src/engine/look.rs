@@ -23,8 +23,7 @@ pub async fn run(lane: Arc<Lane>) {
         let due = match lane.shared.store.next_question(lane.row).await {
             Ok(None) => None,
             Ok(Some((asked, due))) if due <= lane.now() => match look(&lane, &asked).await {
-                Ok(()) => continue,
-                Err(NotRead::Stopping) => continue,
+                Ok(()) | Err(NotRead::Stopping) => continue,
                 Err(NotRead::SignedOut(until)) => Some(until),
                 Err(NotRead::Store(error)) => {
                     tracing::error!(tenant = %lane.name, %error, "a look-up cannot be written down; trying again");
@@ -84,6 +83,6 @@ async fn look(lane: &Lane, asked: &Asked) -> Result<(), NotRead> {
     let state = lane.shared.store.take_look(looked, lane.policy()).await?;
     tracing::debug!(tenant = %lane.name, job = %asked.job, machine = %asked.machine, attempt = %asked.attempt, %state, "looked up a lost call");
     lane.wake.notify_one();
-    lane.shared.finished.notify_one();
+    lane.shared.signals.finished.notify_one();
     Ok(())
 }

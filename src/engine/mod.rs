@@ -80,6 +80,13 @@ pub struct Shared {
     pub health: Health,
     /// What the loops count.
     pub metrics: Metrics,
+    /// What one loop tells the others.
+    pub signals: Signals,
+}
+
+/// What one loop tells the others.
+#[derive(Clone, Debug, Default)]
+pub struct Signals {
     /// Answers that are in memory and not on disk: while there are any, nothing new is sent.
     unwritten: Arc<AtomicUsize>,
     /// Something may have finished: the results are looked at.
@@ -87,21 +94,6 @@ pub struct Shared {
 }
 
 impl Shared {
-    /// The common ground of an incarnation.
-    pub fn new(
-        store: Store,
-        clock: Arc<dyn Clock>,
-        ids: Arc<dyn Ids>,
-        wire: Arc<dyn Wire>,
-        epoch: Epoch,
-        boot_id: BootId,
-        health: Health,
-        metrics: Metrics,
-    ) -> Self {
-        let (unwritten, finished) = (Arc::default(), Arc::default());
-        Self { store, clock, ids, wire, epoch, boot_id, health, metrics, unwritten, finished }
-    }
-
     /// Tries a write until it holds: it tells of something that has happened and cannot be taken
     /// back. Only a refusal of the store itself (a guard) ends it, told loudly.
     async fn until_it_holds<T, F>(&self, what: &str, write: impl Fn() -> F) -> Option<T>
@@ -109,7 +101,7 @@ impl Shared {
         F: Future<Output = Result<T, StoreError>>,
     {
         let mut pause = Duration::from_secs(1);
-        self.unwritten.fetch_add(1, Ordering::SeqCst);
+        self.signals.unwritten.fetch_add(1, Ordering::SeqCst);
         let outcome = loop {
             match write().await {
                 Ok(value) => {
@@ -128,12 +120,12 @@ impl Shared {
                 }
             }
         };
-        self.unwritten.fetch_sub(1, Ordering::SeqCst);
+        self.signals.unwritten.fetch_sub(1, Ordering::SeqCst);
         outcome
     }
 
     fn is_blocked_by_disk(&self) -> bool {
-        self.unwritten.load(Ordering::SeqCst) > 0
+        self.signals.unwritten.load(Ordering::SeqCst) > 0
     }
 }
 

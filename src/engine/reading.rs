@@ -49,13 +49,12 @@ impl Work<'_> {
             return self.take_at_once(chunk, refusals).await;
         }
         // A long file: its jobs stay hidden until the last line is on disk.
-        let (sweep, id, mut skip) = match resume {
-            Some(known) => (known.n, known.id, known.counts.lines),
-            None => {
-                let new = self.new_sweep();
-                let id = new.id;
-                (store.begin_sweep(new).await?, id, 0)
-            }
+        let (sweep, id, mut skip) = if let Some(known) = resume {
+            (known.n, known.id, known.counts.lines)
+        } else {
+            let new = self.new_sweep();
+            let id = new.id;
+            (store.begin_sweep(new).await?, id, 0)
         };
         let mut counts = Counts::default();
         loop {

@@ -101,7 +101,7 @@ pub async fn run(results: Results, stop: CancellationToken) {
         }
         tokio::select! {
             () = stop.cancelled() => {}
-            () = shared.finished.notified() => {}
+            () = shared.signals.finished.notified() => {}
             () = shared.clock.sleep_until(shared.clock.boot() + LOOK) => {}
         }
     }

@@ -132,7 +132,7 @@ impl Taking {
     async fn open(&self, ready: &Ready) -> Result<Opened, Refuse> {
         let (path, name) = (ready.path.clone(), ready.name.to_string_lossy().into_owned());
         let (at_most, options) = (self.intake.max_file_size, self.options());
-        tokio::task::spawn_blocking(move || open(&path, &name, at_most, &options))
+        tokio::task::spawn_blocking(move || open(&path, &name, at_most, options))
             .await
             .map_err(|error| Refuse::Later(error.to_string()))?
     }
@@ -274,7 +274,7 @@ impl Taking {
             .await
             .map_err(io::Error::other)??;
         self.shared.store.sweep_filed(known.n).await?;
-        self.shared.finished.notify_one();
+        self.shared.signals.finished.notify_one();
         Ok(())
     }
 
@@ -367,7 +367,7 @@ fn move_and_receipt(from: &Path, target: &Path, receipt: &[u8]) -> io::Result<()
     })
 }
 
-fn open(path: &Path, name: &str, at_most: u64, options: &Options) -> Result<Opened, Refuse> {
+fn open(path: &Path, name: &str, at_most: u64, options: Options) -> Result<Opened, Refuse> {
     use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
     // Not followed, and not waited for: what was a file a moment ago may be a link or a pipe now.
     let flags = nix::fcntl::OFlag::O_NOFOLLOW | nix::fcntl::OFlag::O_NONBLOCK | nix::fcntl::OFlag::O_CLOEXEC;
@@ -393,7 +393,7 @@ fn open(path: &Path, name: &str, at_most: u64, options: &Options) -> Result<Open
     }
     let sha256 = format!("{:x}", hash.finalize());
     file.rewind()?;
-    let header = match formats::header(name, &file, options) {
+    let header = match formats::header(name, &file, &options) {
         Ok(header) => header,
         Err(Unusable::Read(error)) => return Err(error.into()),
         // The full reading says it again, with the counts: here it is enough that it is no header.

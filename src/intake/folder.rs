@@ -215,7 +215,7 @@ impl Folder {
         }
         let path = Path::new(name);
         let stem = path.file_stem().unwrap_or(name);
-        (1_u64..)
+        (1..=u64::MAX)
             .map(|n| {
                 let mut numbered = stem.to_owned();
                 numbered.push(format!(".{n}"));

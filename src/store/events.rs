@@ -83,7 +83,7 @@ pub struct Head {
 const NOTHING: &str = "0000000000000000000000000000000000000000000000000000000000000000";
 
 fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+    bytes.iter().fold(String::new(), |text, byte| text + &format!("{byte:02x}"))
 }
 
 fn link(previous: &str, seq: i64, at: Wall, kind: &str, subject: &Subject, body: &str) -> [u8; 32] {

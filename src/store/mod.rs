@@ -130,7 +130,7 @@ impl Store {
             .run(&mut connection)
             .await
             .map_err(|error| StoreError::Version(error.to_string()))?;
-        Self::around(connection, &path)
+        Ok(Self::around(connection, &path))
     }
 
     /// Opens the database of a state folder as it is. For commands; `None` when there is none yet.
@@ -150,15 +150,15 @@ impl Store {
         if tables == 0 {
             return Ok(None);
         }
-        Self::around(connection, &path).map(Some)
+        Ok(Some(Self::around(connection, &path)))
     }
 
-    fn around(connection: SqliteConnection, path: &Path) -> Result<Self, StoreError> {
+    fn around(connection: SqliteConnection, path: &Path) -> Self {
         let readers = SqlitePoolOptions::new()
             .max_connections(4)
             .acquire_timeout(PATIENCE)
             .connect_lazy_with(options(path).read_only(true));
-        Ok(Self { writer: writer::Writer::start(connection), readers })
+        Self { writer: writer::Writer::start(connection), readers }
     }
 
     /// Runs `unit` in a transaction and returns once it is on disk.

@@ -22,6 +22,15 @@ pub struct Pause {
     pub by: Option<String>,
 }
 
+/// What an operator decides about a tenant's sending.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Sending {
+    /// Nothing is sent, for this reason if one was given.
+    Paused(Option<String>),
+    /// It goes on.
+    Resumed,
+}
+
 /// Who gave a command: what the record keeps of an operator.
 #[derive(Clone, Debug, serde::Serialize)]
 pub struct Operator {
@@ -179,7 +188,7 @@ impl Store {
     pub async fn set_paused(
         &self,
         name: &TenantName,
-        pause: Option<Option<String>>,
+        sending: Sending,
         operator: Operator,
         at: Wall,
     ) -> Result<bool, StoreError> {
@@ -187,22 +196,26 @@ impl Store {
         self.write(move |connection| {
             Box::pin(async move {
                 let tenant = ensure(connection, &name).await?;
+                let (paused, reason) = match sending {
+                    Sending::Paused(reason) => (true, reason),
+                    Sending::Resumed => (false, None),
+                };
                 let by = format!("uid {}@{}", operator.login_uid.unwrap_or(operator.uid), operator.host);
                 let changed = sqlx::query(
                     "UPDATE tenants SET paused_at = ?1, paused_reason = ?2, paused_by = ?3
                      WHERE id = ?4 AND (paused_at IS NULL) <> (?1 IS NULL)",
                 )
-                .bind(pause.as_ref().map(|_| at.0))
-                .bind(pause.clone().flatten())
-                .bind(pause.as_ref().map(|_| by))
+                .bind(paused.then_some(at.0))
+                .bind(&reason)
+                .bind(paused.then_some(by))
                 .bind(tenant)
                 .execute(&mut *connection)
                 .await
                 .doing("pause or resume a tenant")?
                 .rows_affected()
                     == 1;
-                let kind = if pause.is_some() { Kind::Paused } else { Kind::Resumed };
-                let body = serde_json::json!({ "tenant": name.as_str(), "reason": pause.flatten(), "by": operator });
+                let kind = if paused { Kind::Paused } else { Kind::Resumed };
+                let body = serde_json::json!({ "tenant": name.as_str(), "reason": reason, "by": operator });
                 events::append(connection, at, kind, Subject::tenant(tenant), &body).await?;
                 Ok(changed)
             })

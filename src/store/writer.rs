@@ -24,7 +24,7 @@ type Finish = Box<dyn FnOnce(Result<(), StoreError>) + Send>;
 /// A unit, and whom to tell.
 trait Work: Send {
     /// Runs the unit and says whether it held.
-    fn run<'c>(self: Box<Self>, connection: &'c mut SqliteConnection) -> BoxFuture<'c, (bool, Finish)>;
+    fn run(self: Box<Self>, connection: &mut SqliteConnection) -> BoxFuture<'_, (bool, Finish)>;
     /// The unit cannot be run.
     fn refuse(self: Box<Self>, error: StoreError);
 }
@@ -39,7 +39,7 @@ where
     T: Send + 'static,
     F: for<'c> FnOnce(&'c mut SqliteConnection) -> Unit<'c, T> + Send + 'static,
 {
-    fn run<'c>(self: Box<Self>, connection: &'c mut SqliteConnection) -> BoxFuture<'c, (bool, Finish)> {
+    fn run(self: Box<Self>, connection: &mut SqliteConnection) -> BoxFuture<'_, (bool, Finish)> {
         Box::pin(async move {
             let Self { unit, reply } = *self;
             let result = unit(connection).await;
