@@ -64,7 +64,8 @@ pub async fn run(context: &Context, command: &Command) -> Result<(), Failure> {
         Command::Release { id } => {
             let sweep = row_of(&store, id).await?;
             let tenant = store.tenant(&sweep.tenant).await?;
-            eprintln!("releasing {}: {} machines", sweep.name, sweep.total);
+            let machines = store.machines_of(sweep.n).await?;
+            eprintln!("releasing {}: {} Quick and {} Full scans", sweep.name, machines.quick, machines.full);
             let at = context.clock.wall();
             if !store.let_go(sweep.n, tenant, operator(), at).await? {
                 return Err(Failure::new(Exit::Failed, format!("{} is not held: it is {}", sweep.id, sweep.state)));

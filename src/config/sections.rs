@@ -266,6 +266,9 @@ impl Retention {
     pub(super) fn read(section: &mut Section<'_, '_>, around: &Around<'_>) -> Option<Self> {
         let keep = section.key("keep", "400d", values::duration);
         let archive_dir = section.key("archive_dir", "", values::optional(values::path));
+        if archive_dir.as_ref().is_some_and(Option::is_some) {
+            section.warn("archive_dir", "has no effect in this version, which removes nothing");
+        }
         let spool = section.key("spool", "90d", values::duration);
         Some(Self {
             keep: keep?,

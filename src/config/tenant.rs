@@ -182,6 +182,9 @@ impl Tenant {
         let pending_types = section.list("pending_types", "RunAntiVirusScan", pending_types);
         let skip_if_scanned_within = section.key("skip_if_scanned_within", "0s", values::duration);
         let inactive = section.key("inactive", "send", values::word::<Inactive>);
+        if inactive.is_some_and(|inactive| inactive != Inactive::Send) {
+            section.warn("inactive", "has no effect in this version, which does not read the list of machines");
+        }
         let max_attempts = section.key("max_attempts", "5", values::positive);
         let auth = section.within("auth", |auth| Auth::read(auth, around));
         let budget = section.within("limits", Budget::read);

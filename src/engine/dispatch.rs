@@ -25,7 +25,11 @@ pub async fn run(lane: Arc<Lane>) {
     let beat = format!("dispatch {}", lane.name);
     while !lane.stop.is_cancelled() {
         lane.shared.health.beat(&beat);
-        match round(&lane).await {
+        let round = round(&lane).await;
+        if round.is_ok() && !lane.shared.is_blocked_by_disk() {
+            lane.shared.health.database(None);
+        }
+        match round {
             Ok(Round::Moved) => {}
             Ok(Round::Answer) => lane.wait(&lane.wake, None).await,
             Ok(Round::Wait(what, until)) => {

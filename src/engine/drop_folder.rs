@@ -24,6 +24,7 @@ pub async fn run(mut taking: Taking, stop: CancellationToken) {
     let clock = Arc::clone(&taking.shared.clock);
     let mut moved: HashSet<PathBuf> = HashSet::new();
     let mut later: HashMap<PathBuf, Boot> = HashMap::new();
+    let mut told: HashMap<PathBuf, String> = HashMap::new();
     while !stop.is_cancelled() {
         taking.shared.health.beat("intake");
         moved.extend(watch.moved_in());
@@ -49,11 +50,15 @@ pub async fn run(mut taking: Taking, stop: CancellationToken) {
             taking.shared.health.beat("intake");
             moved.remove(&ready.path);
             if let Took::Later(why) = taking.take(&ready).await {
-                tracing::error!(file = %ready.path.display(), why, "the file stays where it is and is tried again in {} s", AGAIN.as_secs());
+                // Told once for each file and reason, not at every try.
+                if told.insert(ready.path.clone(), why.clone()).as_ref() != Some(&why) {
+                    tracing::error!(file = %ready.path.display(), why, "the file stays where it is and is tried again every {} s", AGAIN.as_secs());
+                }
                 later.insert(ready.path, clock.boot() + AGAIN);
             }
         }
         moved.retain(|path| path.exists());
+        told.retain(|path, _| path.exists());
         if busy && later.is_empty() {
             continue;
         }

@@ -29,7 +29,7 @@ struct Follow {
 }
 
 pub async fn run(lane: Arc<Lane>) {
-    let beat = format!("follow {}", lane.name);
+    let beat = beat(&lane);
     let mut follow = Follow { whole_at: None, failures: 0 };
     while !lane.stop.is_cancelled() {
         lane.shared.health.beat(&beat);
@@ -47,6 +47,10 @@ pub async fn run(lane: Arc<Lane>) {
         }
     }
     lane.shared.health.ended(&beat);
+}
+
+fn beat(lane: &Lane) -> String {
+    format!("follow {}", lane.name)
 }
 
 impl Follow {
@@ -141,9 +145,10 @@ fn forbidden(lane: &Lane) -> bool {
 }
 
 async fn page(lane: &Lane, wanted: &ActionQuery, skip: usize) -> Result<Result<Listed, Pages>, NotRead> {
-    let answer =
-        read(lane, CallKind::ListActions, |token| async move { lane.client.list_actions(&token, wanted, skip).await })
-            .await?;
+    let answer = read(lane, &beat(lane), CallKind::ListActions, |token| async move {
+        lane.client.list_actions(&token, wanted, skip).await
+    })
+    .await?;
     Ok(Err(match answer {
         Read::Got(listed) => return Ok(Ok(listed)),
         Read::Forbidden(_) => Pages::Forbidden,
@@ -205,7 +210,13 @@ async fn everything_pending(lane: &Lane) -> Result<Pages, NotRead> {
     let believed = store.open_actions(lane.row, 1_000_000).await?;
     for id in believed.iter().filter(|id| !open.contains(*id)).take(SINGLES) {
         let answer =
-            read(lane, CallKind::GetAction, |token| async move { lane.client.get_action(&token, id).await }).await?;
+            read(
+                lane,
+                &beat(lane),
+                CallKind::GetAction,
+                |token| async move { lane.client.get_action(&token, id).await },
+            )
+            .await?;
         match answer {
             Read::Got(seen) => keep(lane, vec![seen], None).await?,
             Read::Forbidden(_) => break,

@@ -17,7 +17,7 @@ use crate::store::settle::{Asked, Look};
 const AGAIN: Duration = Duration::from_secs(30);
 
 pub async fn run(lane: Arc<Lane>) {
-    let beat = format!("look {}", lane.name);
+    let beat = beat(&lane);
     while !lane.stop.is_cancelled() {
         lane.shared.health.beat(&beat);
         let due = match lane.shared.store.next_question(lane.row).await {
@@ -42,6 +42,10 @@ pub async fn run(lane: Arc<Lane>) {
     lane.shared.health.ended(&beat);
 }
 
+fn beat(lane: &Lane) -> String {
+    format!("look {}", lane.name)
+}
+
 async fn look(lane: &Lane, asked: &Asked) -> Result<(), NotRead> {
     // By machine alone, or machine and type: a filter by time would trust a clock.
     let wanted = match (asked.question, &lane.tenant.pending_types) {
@@ -50,34 +54,33 @@ async fn look(lane: &Lane, asked: &Asked) -> Result<(), NotRead> {
     };
     let began = lane.now();
     let mut seen = Vec::new();
-    let look =
-        loop {
-            let skip = seen.len();
-            let wanted = &wanted;
-            let answer = read(lane, CallKind::ListActions, |token| async move {
-                lane.client.list_actions(&token, wanted, skip).await
-            })
-            .await?;
-            match answer {
-                Read::Got(listed) => {
-                    let more = listed.more;
-                    seen.extend(listed.seen);
-                    if !more {
-                        break Look::Read(seen);
-                    }
-                }
-                Read::Forbidden(_) => break Look::NotPermitted,
-                Read::Absent
-                | Read::Unauthorized
-                | Read::Throttled(_)
-                | Read::Refused(_)
-                | Read::Failed(_)
-                | Read::NotSent(_) => {
-                    lane.shared.store.postpone_look(asked, lane.now() + AGAIN).await?;
-                    return Ok(());
+    let look = loop {
+        let skip = seen.len();
+        let wanted = &wanted;
+        let answer = read(lane, &beat(lane), CallKind::ListActions, |token| async move {
+            lane.client.list_actions(&token, wanted, skip).await
+        })
+        .await?;
+        match answer {
+            Read::Got(listed) => {
+                let more = listed.more;
+                seen.extend(listed.seen);
+                if !more {
+                    break Look::Read(seen);
                 }
             }
-        };
+            Read::Forbidden(_) => break Look::NotPermitted,
+            Read::Absent
+            | Read::Unauthorized
+            | Read::Throttled(_)
+            | Read::Refused(_)
+            | Read::Failed(_)
+            | Read::NotSent(_) => {
+                lane.shared.store.postpone_look(asked, lane.now() + AGAIN).await?;
+                return Ok(());
+            }
+        }
+    };
     let looked =
         Looked { tenant: lane.row, asked: asked.clone(), began, at: lane.shared.clock.wall(), boot: lane.now(), look };
     let state = lane.shared.store.take_look(looked, lane.policy()).await?;

@@ -101,7 +101,7 @@ impl Shared {
         F: Future<Output = Result<T, StoreError>>,
     {
         let mut pause = Duration::from_secs(1);
-        self.signals.unwritten.fetch_add(1, Ordering::SeqCst);
+        let mut failed = false;
         let outcome = loop {
             match write().await {
                 Ok(value) => {
@@ -115,12 +115,17 @@ impl Shared {
                 Err(error) => {
                     tracing::error!(%error, "{what} cannot be written; it is kept in memory and tried again, and nothing new is sent; is the disk full?");
                     self.health.database(Some(error.to_string()));
+                    if !std::mem::replace(&mut failed, true) {
+                        self.signals.unwritten.fetch_add(1, Ordering::SeqCst);
+                    }
                     self.clock.sleep_until(self.clock.boot() + pause).await;
                     pause = (pause * 2).min(Duration::from_secs(30));
                 }
             }
         };
-        self.signals.unwritten.fetch_sub(1, Ordering::SeqCst);
+        if failed {
+            self.signals.unwritten.fetch_sub(1, Ordering::SeqCst);
+        }
         outcome
     }
 
@@ -134,11 +139,16 @@ struct Running {
     stop: CancellationToken,
 }
 
+struct Intake {
+    stop: CancellationToken,
+    taking: tokio::task::JoinHandle<()>,
+}
+
 /// The loops of one incarnation.
 pub struct Engine {
     shared: Shared,
     lanes: Arc<Mutex<BTreeMap<TenantName, Running>>>,
-    intake: Mutex<CancellationToken>,
+    intake: tokio::sync::Mutex<Option<Intake>>,
     /// Ends what sends and takes; calls on the wire end by themselves.
     stop: CancellationToken,
     loops: TaskTracker,
@@ -158,13 +168,13 @@ impl Engine {
         let engine = Self {
             shared,
             lanes: Arc::default(),
-            intake: Mutex::new(CancellationToken::new()),
+            intake: tokio::sync::Mutex::default(),
             stop: CancellationToken::new(),
             loops: TaskTracker::new(),
             calls: TaskTracker::new(),
         };
         engine.start_lanes(config).await?;
-        engine.start_intake(config)?;
+        engine.start_intake(config).await?;
         let stop = engine.stop.clone();
         engine.loops.spawn(control::notice(engine.shared.clone(), Arc::clone(&engine.lanes), stop.clone()));
         engine.loops.spawn(control::keep_house(engine.shared.clone(), stop));
@@ -188,14 +198,14 @@ impl Engine {
         Ok(())
     }
 
-    fn start_intake(&self, config: &Config) -> anyhow::Result<()> {
+    async fn start_intake(&self, config: &Config) -> anyhow::Result<()> {
         let stop = self.stop.child_token();
         let taking = taking::Taking::new(self.shared.clone(), config, Arc::clone(&self.lanes));
         taking.folder().create()?;
         let results = results::Results::new(self.shared.clone(), config);
         self.loops.spawn(results::run(results, stop.clone()));
-        self.loops.spawn(drop_folder::run(taking, stop.clone()));
-        *self.intake.lock().unwrap_or_else(PoisonError::into_inner) = stop;
+        let taking = self.loops.spawn(drop_folder::run(taking, stop.clone()));
+        *self.intake.lock().await = Some(Intake { stop, taking });
         Ok(())
     }
 
@@ -206,9 +216,14 @@ impl Engine {
         for running in old.values() {
             running.stop.cancel();
         }
-        self.intake.lock().unwrap_or_else(PoisonError::into_inner).cancel();
+        let intake = self.intake.lock().await.take();
         self.start_lanes(config).await?;
-        self.start_intake(config)
+        if let Some(intake) = intake {
+            // The file that is being taken is taken to its end: two must never take the same.
+            intake.stop.cancel();
+            intake.taking.await?;
+        }
+        self.start_intake(config).await
     }
 
     /// Stops sending and taking, and waits up to `grace` for what is on the wire. Returns how many

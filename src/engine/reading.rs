@@ -15,7 +15,7 @@ use crate::domain::time::Wall;
 use crate::intake::folder::{Place, Ready};
 use crate::intake::formats::{self, Header, Line, Stop, Unusable};
 use crate::intake::receipt::{Receipt, Refusals, Status};
-use crate::store::sweeps::{CHUNK, Chunk, Completion, Counts, KnownSweep, LeftOut, NewJob, NewSweep};
+use crate::store::sweeps::{CHUNK, Chunk, Completion, Counts, KnownSweep, LeftOut, Machines, NewJob, NewSweep};
 use crate::store::tenants::TenantRow;
 
 /// The taking of one file for one tenant.
@@ -84,7 +84,8 @@ impl Work<'_> {
             return Err(Refuse::Reject(nothing_usable(&refusals), refusals, counts));
         }
         let kept = self.filed_as();
-        let completion = self.completion(id.to_string(), counts, refusals, kept);
+        let machines = store.machines_of(sweep).await?;
+        let completion = self.completion_parts(id.to_string(), refusals, kept).complete(counts, machines);
         let held = completion.held;
         store.complete_sweep(self.row, sweep, completion, self.received_at).await?;
         if !held {
@@ -102,7 +103,11 @@ impl Work<'_> {
         let new = self.new_sweep();
         let id = new.id;
         let parts = self.completion_parts(id.to_string(), refusals, self.filed_as());
-        self.taking.shared.store.take_sweep(new, chunk, self.received_at, move |counts| parts.complete(counts)).await?;
+        self.taking
+            .shared
+            .store
+            .take_sweep(new, chunk, self.received_at, move |counts, machines| parts.complete(counts, machines))
+            .await?;
         self.finish(id).await
     }
 
@@ -121,7 +126,7 @@ impl Work<'_> {
     }
 
     fn filed_as(&self) -> String {
-        let folder = self.ready.folder.as_ref();
+        let folder = self.taking.folder.of(self.name);
         let name = self.taking.folder.free_name(Place::Processed, folder, &self.ready.name);
         let name = name.to_string_lossy();
         folder.map_or_else(|| name.clone().into_owned(), |tenant| format!("{tenant}/{name}"))
@@ -136,11 +141,8 @@ impl Work<'_> {
             filed_as,
             submitted_by: self.header.submitted_by.clone(),
             hold_above: self.taking.intake.hold_above,
+            hold_full_above: self.taking.intake.hold_full_above,
         }
-    }
-
-    fn completion(&self, id: String, counts: Counts, refusals: Refusals, filed_as: String) -> Completion {
-        self.completion_parts(id, refusals, filed_as).complete(counts)
     }
 
     /// The file is in the database: it is put away, and the lane told.
@@ -163,7 +165,7 @@ impl Work<'_> {
         }
         tracing::info!(
             tenant, sweep = %id, file = self.ready.relative(), lines, queued, joined, duplicates, not_eligible, refused,
-            "{result}: {}", if result == "held" { "more machines than hold_above; `sweepd sweep release` lets it go" } else { "its machines are in the queue" }
+            "{result}: {}", if result == "held" { "more machines than are let go unasked; see `sweepd sweep release`" } else { "its machines are in the queue" }
         );
         taking.wake_lanes();
         Ok(())
@@ -265,19 +267,26 @@ struct CompletionParts {
     filed_as: String,
     submitted_by: Option<serde_json::Value>,
     hold_above: u64,
+    hold_full_above: u64,
 }
 
 impl CompletionParts {
-    fn complete(self, counts: Counts) -> Completion {
+    fn complete(self, counts: Counts, machines: Machines) -> Completion {
         let mut receipt = self.receipt;
         count(&mut receipt, counts, self.refusals);
-        let held = self.hold_above > 0 && counts.queued + counts.joined > self.hold_above;
-        if held {
+        let all = machines.quick + machines.full;
+        let above = |n: u64, limit: u64| limit > 0 && n > limit;
+        let why = if above(all, self.hold_above) {
+            Some(format!("{all} machines, more than hold_above = {}", self.hold_above))
+        } else if above(machines.full, self.hold_full_above) {
+            Some(format!("{} Full scans, more than hold_full_above = {}", machines.full, self.hold_full_above))
+        } else {
+            None
+        };
+        let held = why.is_some();
+        if let Some(why) = why {
             receipt.status = Status::Held;
-            receipt.reason = Some(format!(
-                "it holds more than {} machines (hold_above); `sweepd sweep release` lets it go",
-                self.hold_above
-            ));
+            receipt.reason = Some(format!("held: {why}; `sweepd sweep release` lets it go"));
         } else if counts.not_eligible > 0 {
             receipt.reason = Some(format!(
                 "{} machines were left out: their onboarding status is not Onboarded",

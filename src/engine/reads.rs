@@ -30,14 +30,16 @@ impl From<StoreError> for NotRead {
 
 /// Makes a reading call once the budget admits it; with a fresh token a second time, should the
 /// first be refused.
-pub async fn read<T, F>(lane: &Lane, kind: CallKind, call: impl Fn(Token) -> F) -> Result<Read<T>, NotRead>
+///
+/// `beat` is the loop that waits: however long the budget makes it wait, it is alive.
+pub async fn read<T, F>(lane: &Lane, beat: &str, kind: CallKind, call: impl Fn(Token) -> F) -> Result<Read<T>, NotRead>
 where
     F: Future<Output = Read<T>>,
 {
     let mut again = true;
     loop {
         let token = lane.token().await.map_err(|error| NotRead::SignedOut(error.until))?;
-        let slot = slot(lane, kind).await?;
+        let slot = slot(lane, beat, kind).await?;
         let began = lane.now();
         let answer = call(token.clone()).await;
         let ended = lane.now();
@@ -82,11 +84,12 @@ fn body<T>(kind: CallKind, answer: &Read<T>, took: Duration) -> serde_json::Valu
     })
 }
 
-async fn slot(lane: &Lane, kind: CallKind) -> Result<crate::domain::id::SlotId, NotRead> {
+async fn slot(lane: &Lane, beat: &str, kind: CallKind) -> Result<crate::domain::id::SlotId, NotRead> {
     loop {
         if lane.stop.is_cancelled() {
             return Err(NotRead::Stopping);
         }
+        lane.shared.health.beat(beat);
         let paced = lane.pace(kind).map_or(Ok(()), |mut pace| pace.check());
         let until = match (lane.read_hold(kind), paced) {
             (Some(until), _) | (None, Err(until)) => until,
@@ -100,7 +103,7 @@ async fn slot(lane: &Lane, kind: CallKind) -> Result<crate::domain::id::SlotId, 
         };
         tokio::select! {
             () = lane.stop.cancelled() => {}
-            () = lane.shared.clock.sleep_until(until) => {}
+            () = lane.shared.clock.sleep_until(until.min(lane.now() + Duration::from_secs(30))) => {}
         }
     }
 }

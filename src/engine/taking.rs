@@ -217,8 +217,9 @@ impl Taking {
         let mut receipt = blank(ready, sha256, Some(tenant), received_at, Status::AlreadyTaken);
         receipt.sweep_id = Some(known.id.to_string());
         receipt.reason = Some(format!("the same content is being worked on as sweep {}", known.id));
-        let kept = self.folder.free_name(Place::Processed, ready.folder.as_ref(), &ready.name);
-        let target = self.folder.place(Place::Processed, ready.folder.as_ref()).join(kept);
+        let folder = self.folder.of(tenant);
+        let kept = self.folder.free_name(Place::Processed, folder, &ready.name);
+        let target = self.folder.place(Place::Processed, folder).join(kept);
         self.put_away(&ready.path, &target, &receipt).await?;
         self.shared.metrics.file(tenant.as_str(), "already_taken");
         tracing::info!(%tenant, file = ready.relative(), sweep = %known.id, "already taken: the same content is being worked on");
@@ -245,8 +246,9 @@ impl Taking {
         if let Err(error) = self.shared.store.record(at, Kind::FileRejected, Subject::default(), body).await {
             return Took::Later(error.to_string());
         }
-        let kept = self.folder.free_name(Place::Rejected, ready.folder.as_ref(), &ready.name);
-        let target = self.folder.place(Place::Rejected, ready.folder.as_ref()).join(kept);
+        let folder = tenant.as_ref().and_then(|tenant| self.folder.of(tenant)).or(ready.folder.as_ref());
+        let kept = self.folder.free_name(Place::Rejected, folder, &ready.name);
+        let target = self.folder.place(Place::Rejected, folder).join(kept);
         if let Err(error) = self.put_away(&ready.path, &target, &receipt).await {
             return Took::Later(error.to_string());
         }
@@ -357,7 +359,8 @@ fn move_and_receipt(from: &Path, target: &Path, receipt: &[u8]) -> io::Result<()
     std::fs::create_dir_all(folder)?;
     match std::fs::rename(from, target) {
         Ok(()) => sync_folder(folder)?,
-        Err(error) if error.kind() == io::ErrorKind::NotFound && target.exists() => {}
+        // Moved before a kill; or taken back by somebody after it was read: its receipt stands.
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
         Err(error) => return Err(error),
     }
     let name = receipt_name(target.file_name().unwrap_or_default());

@@ -206,8 +206,10 @@ impl Folder {
         }
     }
 
-    /// A free name for a file that is put away: its own, else with a number before its ending.
+    /// A free name for a file that is put away: its own, else with a number before its ending; cut
+    /// where a receipt's name would become longer than file systems allow.
     pub fn free_name(&self, place: Place, folder: Option<&TenantName>, name: &OsStr) -> OsString {
+        let name = &shortened(name);
         let at = self.place(place, folder);
         let taken = |name: &OsStr| at.join(name).exists() || at.join(receipt_name(name)).exists();
         if !taken(name) {
@@ -236,7 +238,12 @@ impl Folder {
 
     /// The folder for this tenant's results.
     pub fn results(&self, tenant: &TenantName) -> PathBuf {
-        self.below("results", self.tenants.contains(tenant).then_some(tenant))
+        self.below("results", self.of(tenant))
+    }
+
+    /// The folder of a tenant, where there are any.
+    pub fn of<'a>(&self, tenant: &'a TenantName) -> Option<&'a TenantName> {
+        self.tenants.contains(tenant).then_some(tenant)
     }
 
     /// The incoming file that was recorded under this relative path.
@@ -248,6 +255,23 @@ impl Folder {
         let top = self.spool.join(kind);
         folder.map_or_else(|| top.clone(), |tenant| top.join(tenant.as_str()))
     }
+}
+
+/// A name that leaves room for a number, `.receipt.json` and `.tmp` within 255 bytes.
+fn shortened(name: &OsStr) -> OsString {
+    use std::os::unix::ffi::{OsStrExt, OsStringExt};
+    const ROOM: usize = 200;
+    let bytes = name.as_bytes();
+    if bytes.len() <= ROOM {
+        return name.to_owned();
+    }
+    let ending = Path::new(name).extension().map(OsStrExt::as_bytes).filter(|ending| ending.len() <= 16);
+    let mut short = bytes.iter().copied().take(ROOM - 17).collect::<Vec<_>>();
+    if let Some(ending) = ending {
+        short.push(b'.');
+        short.extend_from_slice(ending);
+    }
+    OsString::from_vec(short)
 }
 
 /// The name of the receipt of a file.
@@ -303,7 +327,9 @@ mod tests {
         assert_eq!(names(&folder.look(&none, SETTLE, Boot(4500))), ["list.txt"]);
         let moved = HashSet::from([dir.path().join("incoming/b.csv")]);
         fs::write(dir.path().join("incoming/b.csv"), "x").unwrap();
-        assert_eq!(names(&folder.look(&moved, SETTLE, Boot(4501))), ["list.txt", "b.csv"]);
+        let mut both = names(&folder.look(&moved, SETTLE, Boot(4501)));
+        both.sort();
+        assert_eq!(both, ["b.csv", "list.txt"]);
     }
 
     #[test]
@@ -338,5 +364,7 @@ mod tests {
         assert_eq!(free("list.txt"), "list.2.txt");
         fs::write(dir.path().join("processed/plain"), "").unwrap();
         assert_eq!(free("plain"), "plain.1");
+        let long = format!("{}.csv", "x".repeat(251));
+        assert!(free(&long).len() <= 200 && free(&long).to_string_lossy().ends_with(".csv"));
     }
 }

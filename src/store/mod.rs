@@ -13,6 +13,7 @@ use sqlx::{ConnectOptions, SqliteConnection};
 
 pub mod actions;
 pub mod attempts;
+mod chunks;
 pub mod claims;
 pub mod events;
 pub mod incarnations;
@@ -66,14 +67,6 @@ pub enum StoreError {
         /// Why.
         source: Arc<std::io::Error>,
     },
-}
-
-impl StoreError {
-    /// Whether the disk is full: to be tried again when there is room.
-    pub fn is_full(&self) -> bool {
-        matches!(self, Self::Database { source, .. }
-            if source.as_database_error().is_some_and(|e| e.message().contains("full")))
-    }
 }
 
 /// Says what was being done when SQLite failed.
