@@ -125,6 +125,18 @@ fn limits_of(config: &Config) -> BTreeMap<TenantName, Limits> {
     config.tenants.iter().map(|(name, tenant)| (name.clone(), tenant.limits)).collect()
 }
 
+fn wire(config: &Config) -> anyhow::Result<Arc<HttpWire>> {
+    let network = &config.network;
+    let wire = HttpWire::new(&Options {
+        proxy: network.proxy.as_deref(),
+        ca_file: network.ca_file.as_deref(),
+        connect_timeout: network.connect_timeout,
+        call_timeout: network.call_timeout,
+        unknown_grace: network.unknown_grace,
+    })?;
+    Ok(Arc::new(wire))
+}
+
 async fn lock(state_dir: &Path, clock: &dyn Clock) -> Result<StateLock, Failure> {
     if !state_dir.exists() {
         std::fs::DirBuilder::new()
@@ -168,20 +180,13 @@ impl App {
                 "the last run ended with calls on the wire; they are looked up before anything is sent again"
             );
         }
-        let network = &config.network;
-        let wire = HttpWire::new(&Options {
-            proxy: network.proxy.as_deref(),
-            ca_file: network.ca_file.as_deref(),
-            connect_timeout: network.connect_timeout,
-            call_timeout: network.call_timeout,
-            unknown_grace: network.unknown_grace,
-        })?;
+        let wire = wire(config)?;
         let (health, metrics) = (Health::new(Arc::clone(&clock)), Metrics::default());
         let shared = Shared {
             store: store.clone(),
             clock: Arc::clone(&clock),
             ids: Arc::new(RandomIds),
-            wire: Arc::new(wire),
+            wire,
             epoch: inherited.epoch,
             boot_id,
             health: health.clone(),
@@ -210,7 +215,7 @@ impl App {
     /// Goes on with another configuration. What cannot change while it runs is told.
     pub async fn reload(&self, config: &Config) -> Result<(), Failure> {
         *self.limits.write().unwrap_or_else(PoisonError::into_inner) = limits_of(config);
-        Ok(self.engine.reload(config).await?)
+        Ok(self.engine.reload(wire(config)?, config).await?)
     }
 
     /// Stops sending and taking, waits for what is on the wire, and closes the database.

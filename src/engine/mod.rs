@@ -173,7 +173,7 @@ impl Engine {
             loops: TaskTracker::new(),
             calls: TaskTracker::new(),
         };
-        engine.start_lanes(config).await?;
+        engine.start_lanes(&engine.shared, config).await?;
         engine.start_intake(config).await?;
         let stop = engine.stop.clone();
         engine.loops.spawn(control::notice(engine.shared.clone(), Arc::clone(&engine.lanes), stop.clone()));
@@ -181,13 +181,12 @@ impl Engine {
         Ok(engine)
     }
 
-    async fn start_lanes(&self, config: &Config) -> anyhow::Result<()> {
+    async fn start_lanes(&self, shared: &Shared, config: &Config) -> anyhow::Result<()> {
         for (name, tenant) in &config.tenants {
-            let row = self.shared.store.tenant(name).await?;
+            let row = shared.store.tenant(name).await?;
             let stop = self.stop.child_token();
-            let memory = self.shared.store.lane_memory(row).await?;
-            let lane =
-                Lane::new(self.shared.clone(), name, row, tenant, config, &memory, self.calls.clone(), stop.clone());
+            let memory = shared.store.lane_memory(row).await?;
+            let lane = Lane::new(shared.clone(), name, row, tenant, config, &memory, self.calls.clone(), stop.clone());
             let lane = Arc::new(lane);
             self.loops.spawn(dispatch::run(Arc::clone(&lane)));
             self.loops.spawn(follow::run(Arc::clone(&lane)));
@@ -211,13 +210,14 @@ impl Engine {
 
     /// Goes on with another configuration: what is on the wire ends under the old one, everything
     /// else starts anew under the new one. What failed is tried again at once.
-    pub async fn reload(&self, config: &Config) -> anyhow::Result<()> {
+    pub async fn reload(&self, wire: Arc<dyn Wire>, config: &Config) -> anyhow::Result<()> {
         let old = std::mem::take(&mut *self.lanes.lock().unwrap_or_else(PoisonError::into_inner));
         for running in old.values() {
             running.stop.cancel();
         }
         let intake = self.intake.lock().await.take();
-        self.start_lanes(config).await?;
+        let shared = Shared { wire, ..self.shared.clone() };
+        self.start_lanes(&shared, config).await?;
         if let Some(intake) = intake {
             // The file that is being taken is taken to its end: two must never take the same.
             intake.stop.cancel();
