@@ -150,6 +150,7 @@ impl Store {
         let readers = SqlitePoolOptions::new()
             .max_connections(4)
             .acquire_timeout(PATIENCE)
+            .acquire_slow_threshold(PATIENCE)
             .connect_lazy_with(options(path).read_only(true));
         Self { writer: writer::Writer::start(connection), readers }
     }
