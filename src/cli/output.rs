@@ -45,6 +45,15 @@ fn terminal_size() -> Option<(u16, u16)> {
     Some((width, height))
 }
 
+/// A name as a table shows it: the start, when it is long.
+pub fn short(name: &str) -> String {
+    const ROOM: usize = 40;
+    if name.chars().count() <= ROOM {
+        return name.to_owned();
+    }
+    name.chars().take(ROOM - 1).chain(['…']).collect()
+}
+
 /// A time of a JSON report in the local zone, with its offset.
 pub fn local(text: &str) -> String {
     let at: Result<jiff::Timestamp, _> = text.parse();

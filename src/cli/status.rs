@@ -5,7 +5,7 @@ use std::io::{self, IsTerminal, Write};
 use std::time::Duration;
 
 use super::Context;
-use super::output::{json_line, local, local_or_dash, print, table};
+use super::output::{json_line, local, local_or_dash, print, short, table};
 use crate::app::Failure;
 use crate::config::Config;
 use crate::domain::id::TenantName;
@@ -92,7 +92,7 @@ pub fn show(out: &mut dyn Write, report: &Report) -> io::Result<()> {
     for sweep in &report.sweeps {
         table.add_row([
             sweep.id.clone(),
-            sweep.name.clone(),
+            short(&sweep.name),
             sweep.tenant.clone(),
             sweep.state.clone(),
             sweep.open.to_string(),

@@ -1,6 +1,6 @@
 //! `sweepd sweep list|show|release`.
 
-use super::output::{json_line, local, print, table};
+use super::output::{json_line, local, print, short, table};
 use super::{Context, operator};
 use crate::app::{Exit, Failure};
 use crate::store::Store;
@@ -86,7 +86,7 @@ fn show(context: &Context, sweeps: &[SweepStatus]) -> Result<(), Failure> {
         for sweep in sweeps {
             table.add_row([
                 sweep.id.to_string(),
-                sweep.name.clone(),
+                short(&sweep.name),
                 sweep.tenant.to_string(),
                 sweep.source.clone(),
                 sweep.state.clone(),

@@ -56,6 +56,9 @@ async fn round(lane: &Arc<Lane>) -> Result<Round, StoreError> {
         let reason = pause.reason.map(|reason| format!(": {reason}")).unwrap_or_default();
         return Ok(Round::Wait(format!("`sweepd resume`: paused{reason}"), None));
     }
+    if let Some((why, until)) = lane.signed_out() {
+        return Ok(Round::Wait(format!("the sign-in, which fails: {why}"), Some(until)));
+    }
     let parked = unpark(lane).await?;
     if !store.has_ready(lane.row).await? {
         return nothing_ready(lane, parked).await;
@@ -81,7 +84,7 @@ async fn round(lane: &Arc<Lane>) -> Result<Round, StoreError> {
     // The token before the slot: a failing sign-in costs no budget.
     let token = match lane.token().await {
         Ok(token) => token,
-        Err(error) => return Ok(Round::Wait(format!("the sign-in, which fails: {error}"), Some(error.until))),
+        Err(_) => return Ok(Round::Moved),
     };
     let ask = Ask {
         tenant: lane.row,

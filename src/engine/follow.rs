@@ -77,10 +77,7 @@ impl Follow {
                 interval.min(Duration::from_secs(5) * 2_u32.saturating_pow(self.failures.min(8)))
             }
             Err(NotRead::Stopping) => Duration::ZERO,
-            Err(NotRead::SignedOut(until)) => {
-                lane.tell("the sign-in, which fails: see the log".to_owned(), Some(until)).await;
-                until.since(lane.now()).max(Duration::from_secs(1))
-            }
+            Err(NotRead::SignedOut(until)) => until.since(lane.now()).max(Duration::from_secs(1)),
             Err(NotRead::Store(error)) => {
                 tracing::error!(tenant = %lane.name, %error, "what Defender's list shows cannot be written; trying again");
                 interval

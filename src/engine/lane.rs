@@ -51,6 +51,8 @@ pub struct Lane {
     /// Reading calls that were throttled: not before.
     read_holds: Mutex<BTreeMap<CallKind, Boot>>,
     told: Mutex<Option<Waiting>>,
+    /// Why there is no token, and when it is tried again.
+    signed_out: Mutex<Option<(String, Boot)>>,
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -109,6 +111,7 @@ impl Lane {
             paces: CallKind::ALL.iter().copied().map(pace).collect(),
             read_holds: Mutex::default(),
             told: Mutex::default(),
+            signed_out: Mutex::default(),
             shared,
         }
     }
@@ -195,6 +198,12 @@ impl Lane {
         }
     }
 
+    /// Why there is no token, and until when none is asked for.
+    pub fn signed_out(&self) -> Option<(String, Boot)> {
+        let now = self.now();
+        lock(&self.signed_out).clone().filter(|(_, until)| *until > now)
+    }
+
     /// A token; a failure is on record, in the log and in the health, once.
     pub async fn token(&self) -> Result<Token, SignInError> {
         let began = self.now();
@@ -204,6 +213,7 @@ impl Lane {
         match &outcome {
             Ok(signed_in) => {
                 self.shared.health.token(name, Ok(()));
+                *lock(&self.signed_out) = None;
                 if let Some(lives) = signed_in.fresh_for {
                     self.shared.metrics.call(name, "sign_in", "ok", took);
                     tracing::info!(tenant = name, lives_seconds = lives.as_secs(), "signed in");
@@ -212,6 +222,8 @@ impl Lane {
             }
             Err(error) => {
                 self.shared.health.token(name, Err(error.message.clone()));
+                *lock(&self.signed_out) = Some((error.message.clone(), error.until));
+                self.wake.notify_one();
                 if error.fresh {
                     self.shared.metrics.call(name, "sign_in", "failed", took);
                     let again = error.until.since(self.now()).as_secs();

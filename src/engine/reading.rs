@@ -116,7 +116,7 @@ impl Work<'_> {
         NewSweep {
             id: self.taking.shared.ids.sweep(),
             tenant: self.row,
-            name: self.header.name.clone().unwrap_or_else(|| self.ready.name.to_string_lossy().into_owned()),
+            name: self.header.name.clone().unwrap_or_else(|| printable(&self.ready.name.to_string_lossy())),
             source,
             file: self.ready.relative(),
             sha256: self.sha256.clone(),
@@ -246,6 +246,11 @@ fn add(sum: &mut Counts, more: Counts) {
     sum.duplicates += more.duplicates;
     sum.not_eligible += more.not_eligible;
     sum.refused += more.refused;
+}
+
+/// A file's name as a sweep's: names are shown in tables.
+fn printable(name: &str) -> String {
+    name.chars().take(200).map(|c| if c.is_control() { '?' } else { c }).collect()
 }
 
 fn nothing_usable(refusals: &Refusals) -> String {

@@ -100,11 +100,12 @@ impl Taking {
             Ok(opened) => opened,
             Err(Refuse::Later(why)) => return Took::Later(why),
             Err(Refuse::Reject(why, ..)) => {
+                let tenant = self.tenant_of(ready, &Header::default()).ok();
                 return self
                     .put_away_rejected(
                         ready,
                         String::new(),
-                        None,
+                        tenant,
                         why,
                         Refusals::default(),
                         Counts::default(),
