@@ -82,10 +82,7 @@ async fn round(lane: &Arc<Lane>) -> Result<Round, StoreError> {
         return Ok(Round::Wait("the pace of its calls".to_owned(), Some(at)));
     }
     // The token before the slot: a failing sign-in costs no budget.
-    let token = match lane.token().await {
-        Ok(token) => token,
-        Err(_) => return Ok(Round::Moved),
-    };
+    let Ok(token) = lane.token().await else { return Ok(Round::Moved) };
     let ask = Ask {
         tenant: lane.row,
         stamp: lane.stamp(),
