@@ -59,6 +59,7 @@ CREATE TABLE sweeps (
     CHECK ((state = 'done') = (finished_at IS NOT NULL))
 ) STRICT;
 CREATE INDEX sweeps_unfinished ON sweeps (tenant_id, sha256) WHERE state <> 'done';
+CREATE INDEX sweeps_held ON sweeps (tenant_id) WHERE state = 'held';
 CREATE INDEX sweeps_to_report ON sweeps (n) WHERE state = 'done' AND reported = 0;
 CREATE INDEX sweeps_to_file ON sweeps (n) WHERE filed = 0;
 

@@ -81,8 +81,11 @@ pub async fn run(context: &Context, args: &Args) -> Result<(), Failure> {
 fn machines(count: usize) -> Vec<SimulatedMachine> {
     let mut machines = fleet(7, count, "contoso");
     let few = few(count);
-    for machine in machines.iter_mut().skip(3).step_by(17).take(few) {
-        machine.kind = MachineKind::ForeignScanPending;
+    let known = count - few;
+    for n in 1..=few {
+        if let Some(machine) = machines.get_mut(n * known / (few + 1)) {
+            machine.kind = MachineKind::ForeignScanPending;
+        }
     }
     machines
 }

@@ -79,7 +79,9 @@ pub fn show(out: &mut dyn Write, report: &Report) -> io::Result<()> {
             writeln!(out, "  calls     {}", gauges.join(", "))?;
         }
         let until = tenant.waiting_until.as_ref().map(|at| format!(", until {}", local(at))).unwrap_or_default();
-        writeln!(out, "  waits for {}{until}", tenant.waiting_for)?;
+        if report.daemon.running {
+            writeln!(out, "  waits for {}{until}", tenant.waiting_for)?;
+        }
         if let Some(eta) = &tenant.eta {
             writeln!(out, "  all sent  about {}", local(eta))?;
         }

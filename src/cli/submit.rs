@@ -1,9 +1,9 @@
 //! `sweepd submit`: a file for the drop folder, so that it works while the daemon is down, and
 //! takes the same way as every other file.
 
-use std::fs::File;
+use std::fs::{File, Permissions};
 use std::io::{self, BufReader, BufWriter, Read, Write};
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -225,19 +225,14 @@ fn drop_file(
     use std::io::Seek;
     let incoming = folder.incoming_file(tenant.map_or("", TenantName::as_str));
     let (target, unfinished) = (incoming.join(name), incoming.join(format!(".{name}.tmp")));
-    let failed = |error: &io::Error| {
-        if error.kind() == io::ErrorKind::NotFound {
-            let message = format!("{} is missing; start the daemon once, it makes its folders", incoming.display());
-            return Failure::new(Exit::Failed, message);
-        }
-        Failure::file(&incoming, error)
-    };
-    let file = std::fs::OpenOptions::new()
-        .write(true)
-        .create_new(true)
-        .mode(0o640)
-        .open(&unfinished)
-        .map_err(|error| failed(&error))?;
+    let failed = |error: &io::Error| Failure::file(&incoming, error);
+    if !incoming.exists() {
+        make_folders(folder)?;
+    }
+    let file =
+        std::fs::OpenOptions::new().write(true).create_new(true).open(&unfinished).map_err(|error| failed(&error))?;
+    // Whatever the umask: the service has to read it.
+    file.set_permissions(Permissions::from_mode(0o640))?;
     let mut out = BufWriter::new(file);
     let mut head = serde_json::to_string(header).map_err(io::Error::from)?;
     head.pop();
@@ -250,13 +245,21 @@ fn drop_file(
     std::fs::rename(&unfinished, &target).map_err(|error| failed(&error))
 }
 
-/// Root writes for the service user, who has to read it.
-fn hand_over(incoming: &Path, file: &Path) -> Result<(), Failure> {
+/// Before the daemon's first start there is no drop folder yet.
+fn make_folders(folder: &Folder) -> Result<(), Failure> {
+    let missing: Vec<_> = folder.incoming().iter().flat_map(|path| path.ancestors().map(Path::to_owned)).collect();
+    let missing: Vec<_> = missing.into_iter().rev().filter(|path| !path.exists()).collect();
+    folder.create()?;
+    missing.iter().try_for_each(|path| path.parent().map_or(Ok(()), |parent| hand_over(parent, path)))
+}
+
+/// What root makes belongs to whoever owns the folder: the service user, who has to use it.
+fn hand_over(folder: &Path, path: &Path) -> Result<(), Failure> {
     if !nix::unistd::geteuid().is_root() {
         return Ok(());
     }
-    let owner = std::fs::metadata(incoming)?;
-    std::os::unix::fs::chown(file, Some(owner.uid()), Some(owner.gid())).map_err(|error| Failure::file(file, &error))
+    let owner = std::fs::metadata(folder)?;
+    std::os::unix::fs::chown(path, Some(owner.uid()), Some(owner.gid())).map_err(|error| Failure::file(path, &error))
 }
 
 fn report(context: &Context, parsed: &Parsed) -> Result<(), Failure> {

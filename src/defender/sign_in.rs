@@ -109,7 +109,10 @@ const REMEDIES: [(u64, &str); 7] = [
         7_000_215,
         "the client secret is wrong; check that its value was copied, not the secret's id, and that it belongs to this app",
     ),
-    (7_000_222, "the client secret has expired; make a new one and send SIGHUP"),
+    (
+        7_000_222,
+        "the client secret has expired; make a new one, then restart sweepd (SIGHUP reads a secret again unless systemd loads it)",
+    ),
     (700_016, "the app registration is not in this tenant; check client_id and tenant_id"),
     (90_002, "there is no such tenant; check tenant_id"),
     (700_027, "the certificate is not registered with the app; upload it"),

@@ -112,18 +112,12 @@ impl Lane {
         }
     }
 
-    /// Takes up a hold that an earlier incarnation wrote down.
+    /// Takes up a hold that was written down before a start or a reload. Those are an operator's
+    /// word to try again: all but a throttled lane is probed at once. A pause that Defender asked
+    /// for is kept, since calls within it prolong it.
     pub fn resume_hold(&mut self, why: Hold, now: Boot, until: Boot) {
-        if until > now {
-            self.held = Some(Held { why, since: now, until: until.min(now + HOLD_MAX), strikes: 0 });
-        }
-    }
-
-    /// An operator's word (a reload): what is held is tried again at once.
-    pub fn try_again(&mut self, now: Boot) {
-        if let Some(held) = self.held.as_mut().filter(|held| held.why != Hold::Throttled) {
-            held.until = held.until.min(now);
-        }
+        let until = if why == Hold::Throttled { until.min(now + HOLD_MAX) } else { now };
+        self.held = Some(Held { why, since: now, until, strikes: 0 });
     }
 
     /// Calls on the wire.
@@ -305,8 +299,9 @@ mod tests {
         assert_eq!(call(&mut lane, Boot(0), OutcomeWord::Unauthorized), Change::None);
         assert_eq!(lane.gate(Boot(0)), Gate::Open);
         assert!(matches!(call(&mut lane, Boot(0), OutcomeWord::Unauthorized), Change::Stopped(Hold::SignedOut, _)));
-        lane.try_again(Boot(1));
-        assert_eq!(lane.gate(Boot(1)), Gate::Probe(Hold::SignedOut));
+        let mut reloaded = Lane::new(lane.per_minute);
+        reloaded.resume_hold(Hold::SignedOut, Boot(1), Boot(i64::MAX));
+        assert_eq!(reloaded.gate(Boot(1)), Gate::Probe(Hold::SignedOut));
     }
 
     #[test]
@@ -339,9 +334,10 @@ mod tests {
     }
 
     #[test]
-    fn a_hold_survives_a_restart() {
+    fn a_pause_that_defender_asked_for_survives_a_restart() {
         let mut lane = lane();
         lane.resume_hold(Hold::Throttled, Boot(5), Boot(1000));
         assert_eq!(lane.gate(Boot(999)), Gate::Held(Hold::Throttled, Boot(1000)));
+        assert_eq!(lane.gate(Boot(1000)), Gate::Probe(Hold::Throttled));
     }
 }

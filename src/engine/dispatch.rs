@@ -124,7 +124,9 @@ async fn unpark(lane: &Lane) -> Result<Option<Boot>, StoreError> {
 async fn nothing_ready(lane: &Lane, parked: Option<Boot>) -> Result<Round, StoreError> {
     let store = &lane.shared.store;
     let asked = store.questions(lane.row).await?;
+    let held = store.held_sweeps(lane.row).await?;
     let what = match (asked, parked) {
+        (0, None) if held > 0 => format!("`sweepd sweep release`: {held} sweeps are held"),
         (0, None) => "nothing".to_owned(),
         (0, Some(_)) => "the time of what is queued, or the end of what blocks it".to_owned(),
         (asked, _) => format!("the outcome of {asked} calls, which is being looked up"),

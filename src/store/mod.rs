@@ -135,6 +135,8 @@ impl Store {
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
             Err(error) => return Err(StoreError::File { path, source: Arc::new(error) }),
         }
+        // SQLite says no more than "unable to open"; the file system says why.
+        std::fs::File::open(&path).map_err(|error| StoreError::File { path: path.clone(), source: Arc::new(error) })?;
         let mut connection = options(&path).connect().await.doing("open the database")?;
         let tables: i64 = sqlx::query_scalar("SELECT count(*) FROM sqlite_schema WHERE name = 'job_counts'")
             .fetch_one(&mut connection)

@@ -381,6 +381,16 @@ impl Store {
         machines(&mut *self.reader().await?, sweep).await
     }
 
+    /// How many sweeps of a tenant wait for an operator's release.
+    pub async fn held_sweeps(&self, tenant: TenantRow) -> Result<u64, StoreError> {
+        let n: i64 = sqlx::query_scalar("SELECT count(*) FROM sweeps WHERE tenant_id = ? AND state = 'held'")
+            .bind(tenant)
+            .fetch_one(&mut *self.reader().await?)
+            .await
+            .doing("count held sweeps")?;
+        Ok(u64::try_from(n).unwrap_or(0))
+    }
+
     /// The sweep with this id.
     pub async fn known_by_id(&self, id: SweepId) -> Result<KnownSweep, StoreError> {
         let row = sqlx::query(sqlx::AssertSqlSafe(format!("SELECT {KNOWN} FROM sweeps WHERE id = ?")))

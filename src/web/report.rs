@@ -115,13 +115,17 @@ pub async fn read(
     running: bool,
 ) -> Result<Report, StoreError> {
     let mut report = empty(limits, running);
+    let sweeps = store.unfinished_sweeps().await?;
     let mut finish = BTreeMap::new();
     for tenant in store.tenants_status().await? {
+        // What is held, or not complete, is not on its way.
+        let hidden = sweeps.iter().filter(|sweep| sweep.tenant == tenant.name && sweep.state != "open");
+        let hidden = hidden.map(|sweep| sweep.open).sum();
         let own = limits.get(&tenant.name).copied();
         let limits = own.unwrap_or(Limits::DOCUMENTED);
-        let mut told = one(store, &tenant, limits, now).await?;
+        let mut told = one(store, &tenant, limits, hidden, now).await?;
         if !running {
-            "the daemon is not running".clone_into(&mut told.waiting_for);
+            "the daemon, which is not running".clone_into(&mut told.waiting_for);
             told.waiting_until = None;
         } else if own.is_none() {
             "a configuration: this tenant is not configured any more".clone_into(&mut told.waiting_for);
@@ -129,9 +133,7 @@ pub async fn read(
         finish.insert(tenant.name.clone(), told.eta.clone());
         report.tenants.insert(tenant.name.to_string(), told);
     }
-    report.sweeps = store
-        .unfinished_sweeps()
-        .await?
+    report.sweeps = sweeps
         .into_iter()
         .map(|sweep| {
             let eta = finish.get(&sweep.tenant).cloned().flatten();
@@ -155,7 +157,13 @@ fn told(sweep: SweepStatus, eta: Option<String>) -> SweepReport {
     }
 }
 
-async fn one(store: &Store, tenant: &TenantStatus, limits: Limits, now: Now) -> Result<TenantReport, StoreError> {
+async fn one(
+    store: &Store,
+    tenant: &TenantStatus,
+    limits: Limits,
+    hidden: u64,
+    now: Now,
+) -> Result<TenantReport, StoreError> {
     let mut told = idle(limits);
     for (state, n) in &tenant.jobs {
         told.jobs.insert(state.as_str(), *n);
@@ -170,11 +178,13 @@ async fn one(store: &Store, tenant: &TenantStatus, limits: Limits, now: Now) -> 
     told.waiting_for.clone_from(&tenant.waiting.what);
     told.waiting_until = tenant.waiting.until.map(Wall::rfc3339);
     told.oldest_queued = tenant.oldest_queued;
-    let queued = tenant.jobs.get(&State::Queued).copied().unwrap_or(0);
+    let queued = tenant.jobs.get(&State::Queued).copied().unwrap_or(0).saturating_sub(hidden);
     if queued > 0 && !told.paused {
         let held = store.held(tenant.row, CallKind::Scan, now.boot).await?;
         let last = eta::last_call(limits, &held, queued, now.boot);
-        told.eta = Some((now.at + last.since(now.boot)).rfc3339());
+        // Not before what the lane waits for, whatever the budget would allow.
+        let eta = (now.at + last.since(now.boot)).max(tenant.waiting.until.unwrap_or_default());
+        told.eta = Some(eta.rfc3339());
     }
     Ok(told)
 }
