@@ -247,8 +247,11 @@ fn drop_file(
 
 /// Before the daemon's first start there is no drop folder yet.
 fn make_folders(folder: &Folder) -> Result<(), Failure> {
-    let missing: Vec<_> = folder.incoming().iter().flat_map(|path| path.ancestors().map(Path::to_owned)).collect();
-    let missing: Vec<_> = missing.into_iter().rev().filter(|path| !path.exists()).collect();
+    let missing: Vec<_> = folder.all().iter().flat_map(|path| path.ancestors().map(Path::to_owned)).collect();
+    let mut missing: Vec<_> = missing.into_iter().filter(|path| !path.exists()).collect();
+    // The upper ones first: each gets the owner of what it lies in.
+    missing.sort();
+    missing.dedup();
     folder.create()?;
     missing.iter().try_for_each(|path| path.parent().map_or(Ok(()), |parent| hand_over(parent, path)))
 }

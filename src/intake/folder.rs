@@ -113,12 +113,12 @@ impl Folder {
 
     /// Makes what is missing of the folders.
     pub fn create(&self) -> io::Result<()> {
-        for kind in ["incoming", "processed", "rejected", "results"] {
-            for folder in self.folders(kind) {
-                fs::create_dir_all(folder)?;
-            }
-        }
-        Ok(())
+        self.all().into_iter().try_for_each(fs::create_dir_all)
+    }
+
+    /// Every folder that there should be.
+    pub fn all(&self) -> Vec<PathBuf> {
+        ["incoming", "processed", "rejected", "results"].iter().flat_map(|kind| self.folders(kind)).collect()
     }
 
     fn folders(&self, kind: &str) -> Vec<PathBuf> {
