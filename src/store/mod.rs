@@ -23,6 +23,8 @@ pub mod slots;
 pub mod status;
 pub mod sweeps;
 pub mod tenants;
+#[cfg(test)]
+mod tests;
 mod writer;
 
 pub use writer::Unit;
