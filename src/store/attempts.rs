@@ -4,7 +4,7 @@ use sqlx::{Row, SqliteConnection};
 use std::time::Duration;
 
 use super::jobs::{self, With};
-use super::settle::{Asked, Look, Policy, blocked, exhausted, resolve};
+use super::settle::{Asked, Look, Policy, blocked, exhausted, resolve, uncounted};
 use super::tenants::TenantRow;
 use super::{Doing, Store, StoreError, actions};
 use crate::domain::id::JobId;
@@ -123,7 +123,7 @@ async fn take_look(connection: &mut SqliteConnection, looked: &Looked, policy: &
     {
         resolve(connection, asked, "found", *tenant, *at).await?;
         if job.state == State::Sending {
-            blocked(connection, *tenant, policy, &job, blocker, *at).await?;
+            blocked(connection, asked.attempt, policy, &job, blocker, *at).await?;
         }
     } else if proves_absence(asked.question, asked.since, policy.lookup_horizon, looked.began) {
         resolve(connection, asked, "absent", *tenant, *at).await?;
@@ -156,7 +156,8 @@ async fn absent(connection: &mut SqliteConnection, asked: &Asked, policy: &Polic
     }
     let (event, with) = match asked.question {
         Question::Blocker => {
-            (Event::Skipped, With { reason: Some(Reason::PendingAction), attempts: -1, ..With::default() })
+            let attempts = uncounted(connection, asked.attempt).await?;
+            (Event::Skipped, With { reason: Some(Reason::PendingAction), attempts, ..With::default() })
         }
         Question::Effect if job.attempts >= policy.max_attempts.get() => exhausted(),
         Question::Effect => (Event::Absent, With::default()),

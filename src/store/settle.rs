@@ -197,19 +197,29 @@ async fn busy(
     action: crate::domain::action::Action,
 ) -> Result<(), StoreError> {
     let seen = Seen { action, raw: s.raw.clone().unwrap_or_default() };
-    blocked(connection, s.tenant, policy, job, &seen, s.at).await
+    blocked(connection, s.attempt, policy, job, &seen, s.at).await
+}
+
+/// What takes an attempt back that was understood and had no effect: nothing for a probe, which
+/// was not counted.
+pub(crate) async fn uncounted(connection: &mut SqliteConnection, attempt: AttemptId) -> Result<i64, StoreError> {
+    sqlx::query_scalar("SELECT probe - 1 FROM attempts WHERE id = ?")
+        .bind(attempt.to_string())
+        .fetch_one(connection)
+        .await
+        .doing("read an attempt")
 }
 
 /// Ends or parks a job whose machine is busy with `seen`; or accepts it, if that is its own action.
 pub(crate) async fn blocked(
     connection: &mut SqliteConnection,
-    tenant: TenantRow,
+    attempt: AttemptId,
     policy: &Policy,
     job: &Job,
     seen: &Seen,
     at: Wall,
 ) -> Result<(), StoreError> {
-    let action = actions::see(connection, tenant, seen, at).await?;
+    let action = actions::see(connection, job.tenant, seen, at).await?;
     let job = jobs::find(connection, job.id).await?;
     if job.state != State::Sending {
         return Ok(());
@@ -225,7 +235,7 @@ pub(crate) async fn blocked(
         with.parked_until = None;
     }
     // The call had no effect and was understood: it does not count against the job.
-    with.attempts = -1;
+    with.attempts = uncounted(connection, attempt).await?;
     jobs::apply(connection, &job, event, with, at).await.map(drop)
 }
 
