@@ -107,6 +107,23 @@ async fn a_blocker_without_a_name_is_looked_for_a_while_and_then_believed() {
 }
 
 #[tokio::test]
+async fn a_sweep_that_waits_does_so_for_a_blocker_without_a_name_too() {
+    for (answer, seconds) in [(nothing(), 47), (Look::NotPermitted, 3)] {
+        let bench = Bench::new().await;
+        bench.sweep(vec![NewJob { on_pending: OnPending::Wait, ..job(1, machine(1)) }]).await;
+        let claim = bench.call(1).await;
+        bench.settle(&claim, Outcome::Busy(None), 2).await;
+        assert_eq!(look(&bench, answer, seconds).await, State::Queued);
+        assert_eq!(bench.job_of(machine(1)).await.attempts, 0);
+        let again = bench.store.next_parked(bench.tenant).await.unwrap().unwrap();
+        assert_eq!(again, at(seconds) + Duration::from_mins(15));
+        bench.store.unpark_due(bench.tenant, again).await.unwrap();
+        bench.call(1000).await;
+        bench.assert_whole().await;
+    }
+}
+
+#[tokio::test]
 async fn without_permission_a_blocker_is_believed_at_once() {
     let bench = Bench::with_machines(&[1]).await;
     let claim = bench.call(1).await;

@@ -68,6 +68,17 @@ async fn a_busy_machine_is_waited_for_where_the_sweep_says_so() {
 }
 
 #[tokio::test]
+async fn a_sweep_that_waits_does_so_though_the_blocking_action_has_just_ended() {
+    let bench = Bench::new().await;
+    bench.sweep(vec![NewJob { on_pending: OnPending::Wait, ..job(1, machine(1)) }]).await;
+    let claim = bench.call(1).await;
+    let ended = scan("theirs", machine(1), ActionStatus::Succeeded, "by hand", 1).action;
+    assert_eq!(bench.settle(&claim, Outcome::Busy(Some(ended)), 2).await, State::Queued);
+    assert!(bench.store.next_parked(bench.tenant).await.unwrap().is_some());
+    bench.assert_whole().await;
+}
+
+#[tokio::test]
 async fn an_action_of_an_earlier_attempt_of_the_same_job_is_its_own() {
     let bench = Bench::with_machines(&[1]).await;
     let first = bench.call(1).await;
