@@ -98,13 +98,13 @@ async fn open_questions_begin_anew_with_each_incarnation() {
 async fn a_pause_that_defender_asked_for_outlives_the_restart_and_the_boot() {
     let mut bench = Bench::with_machines(&[1]).await;
     let claim = bench.call(1).await;
-    let held = crate::store::tenants::Held {
+    let pause = crate::store::tenants::Held {
         why: crate::domain::lane::Hold::Throttled,
         until: boot(302),
         boot_id: this_boot(),
     };
     let throttled = Settlement {
-        held: Some(held),
+        held: Some(pause),
         ..bench.settlement(&claim, Outcome::Throttled(Some(Duration::from_mins(5))), 2)
     };
     bench.store.settle(throttled, policy()).await.unwrap();
