@@ -25,6 +25,7 @@ pub mod sweeps;
 pub mod tenants;
 #[cfg(test)]
 mod tests;
+pub mod withdrawals;
 mod writer;
 
 pub use writer::Unit;

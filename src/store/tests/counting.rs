@@ -11,6 +11,8 @@ use crate::store::settle::Look;
 #[derive(Clone, Debug)]
 enum Step {
     Sweep { machines: Vec<u8>, full: bool, wait: bool, held: bool },
+    Begin(Vec<u8>),
+    Abandon,
     LetGo,
     Withdraw(u8),
     Claim,
@@ -23,6 +25,8 @@ enum Step {
 fn step() -> impl Strategy<Value = Step> {
     let machines = prop::collection::vec(1_u8..6, 1..6);
     prop_oneof![
+        1 => machines.clone().prop_map(Step::Begin),
+        1 => Just(Step::Abandon),
         3 => (machines, any::<bool>(), any::<bool>(), any::<bool>())
             .prop_map(|(machines, full, wait, held)| Step::Sweep { machines, full, wait, held }),
         1 => Just(Step::LetGo),
@@ -42,6 +46,7 @@ struct Run {
     calls: Vec<Claim>,
     marks: Vec<(MachineId, String)>,
     sweeps: Vec<SweepRow>,
+    begun: Vec<SweepRow>,
 }
 
 impl Run {
@@ -113,6 +118,18 @@ impl Run {
                 let sweep = self.bench.take(Chunk { jobs, ..Chunk::default() }, held).await;
                 self.sweeps.push(sweep);
             }
+            Step::Begin(machines) => {
+                let bench = &self.bench;
+                let sweep = bench.store.begin_sweep(bench.new_sweep()).await.unwrap();
+                let chunk = Chunk { jobs: quick(&machines), ..Chunk::default() };
+                bench.store.add_chunk(bench.tenant, sweep, chunk, at(self.now)).await.unwrap();
+                self.begun.push(sweep);
+            }
+            Step::Abandon => {
+                if let Some(sweep) = self.begun.pop() {
+                    self.bench.store.abandon_sweep(sweep, at(self.now)).await.unwrap();
+                }
+            }
             Step::LetGo => {
                 for sweep in &self.sweeps {
                     let bench = &self.bench;
@@ -148,7 +165,7 @@ proptest! {
     fn counts_always_equal_a_recount(steps in prop::collection::vec(step(), 1..40)) {
         tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(async {
             let bench = Bench::new().await;
-            let mut run = Run { bench, now: 0, calls: Vec::new(), marks: Vec::new(), sweeps: Vec::new() };
+            let mut run = Run { bench, now: 0, calls: Vec::new(), marks: Vec::new(), sweeps: Vec::new(), begun: Vec::new() };
             for step in steps {
                 run.take(step).await;
                 run.bench.assert_whole().await;

@@ -210,6 +210,74 @@ async fn a_file_that_cannot_be_read_to_its_end_leaves_others_alone() {
 }
 
 #[tokio::test]
+async fn what_another_sweep_asked_for_too_is_not_withdrawn() {
+    let bench = Bench::new().await;
+    let own = bench.sweep(quick(&[1, 2])).await;
+    let other = bench.sweep(quick(&[2])).await;
+    assert_eq!(bench.store.withdraw(own, at(1)).await.unwrap(), 1);
+    assert_eq!(bench.job_of(machine(1)).await.state, "cancelled");
+    assert_eq!(bench.job_of(machine(2)).await.state, "queued");
+    assert_eq!(bench.job_of(machine(2)).await.sweep_ids.len(), 2, "it still counts in both");
+    bench.assert_whole().await;
+    // Nobody is left who wants it.
+    assert_eq!(bench.store.withdraw(other, at(2)).await.unwrap(), 1);
+    assert_eq!((state(&bench, own).await, state(&bench, other).await), ("done".to_owned(), "done".to_owned()));
+    bench.assert_whole().await;
+}
+
+#[tokio::test]
+async fn a_sweep_that_withdrew_its_wish_inherits_nothing() {
+    let bench = Bench::new().await;
+    let own = bench.sweep(quick(&[1])).await;
+    let joined = bench.sweep(quick(&[1])).await;
+    assert_eq!(bench.store.withdraw(joined, at(1)).await.unwrap(), 0);
+    assert_eq!(bench.job_of(machine(1)).await.state, "queued");
+    assert_eq!(bench.store.withdraw(own, at(2)).await.unwrap(), 1);
+    bench.assert_whole().await;
+}
+
+#[tokio::test]
+async fn a_held_sweep_that_inherits_keeps_its_machines_hidden() {
+    let bench = Bench::new().await;
+    let own = bench.sweep(quick(&[1])).await;
+    let held = bench.take(jobs(quick(&[1])), true).await;
+    assert_eq!(bench.store.withdraw(own, at(1)).await.unwrap(), 0);
+    assert!(matches!(bench.claim(2).await, Claimed::Nothing), "only a held sweep wants it");
+    bench.store.let_go(held, bench.tenant, operator(), at(3)).await.unwrap();
+    end_next(&bench, 4).await;
+    assert_eq!((state(&bench, own).await, state(&bench, held).await), ("done".to_owned(), "done".to_owned()));
+    bench.assert_whole().await;
+}
+
+#[tokio::test]
+async fn a_held_sweep_that_is_withdrawn_is_done() {
+    let bench = Bench::new().await;
+    let held = bench.take(jobs(quick(&[1, 2])), true).await;
+    assert_eq!(bench.store.withdraw(held, at(1)).await.unwrap(), 2);
+    assert_eq!(state(&bench, held).await, "done");
+    assert_eq!(bench.last_events(1).await, ["sweep_finished"]);
+    assert!(!bench.store.let_go(held, bench.tenant, operator(), at(2)).await.unwrap());
+    bench.assert_whole().await;
+}
+
+#[tokio::test]
+async fn a_file_that_is_given_up_leaves_behind_what_others_asked_for() {
+    let bench = Bench::new().await;
+    let sweep = bench.store.begin_sweep(bench.new_sweep()).await.unwrap();
+    bench.store.add_chunk(bench.tenant, sweep, jobs(quick(&[1, 2, 3])), at(1)).await.unwrap();
+    let other = bench.sweep(quick(&[1, 2])).await;
+    let sent = bench.accepted("a1", 2).await;
+    assert_eq!(bench.store.abandon_sweep(sweep, at(4)).await.unwrap(), 1);
+    bench.assert_whole().await;
+    let mark = sent.attempt.mark("weekly");
+    bench.feed(&[scan("a1", machine(1), ActionStatus::Succeeded, &mark, 5)], 6).await;
+    assert_eq!(bench.job_of(machine(1)).await.state, "succeeded");
+    end_next(&bench, 7).await;
+    assert_eq!((state(&bench, sweep).await, state(&bench, other).await), ("done".to_owned(), "done".to_owned()));
+    bench.assert_whole().await;
+}
+
+#[tokio::test]
 async fn the_same_content_is_known_while_its_sweep_is_open() {
     let bench = Bench::new().await;
     let new = bench.new_sweep();
