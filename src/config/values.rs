@@ -10,7 +10,7 @@ use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
 
-use reqwest::Url;
+use url::Url;
 
 /// What is wrong with one value, and what to do about it.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -23,14 +23,20 @@ async fn owner(
     tenant: TenantRow,
     action: &Action,
 ) -> Result<Option<Owner>, StoreError> {
-    let Some(attempt) = mark(action) else { return Ok(None) };
-    let job: Option<i64> = sqlx::query_scalar("SELECT job_id FROM attempts WHERE id = ? AND tenant_id = ?")
-        .bind(attempt.to_string())
-        .bind(tenant)
-        .fetch_optional(connection)
-        .await
-        .doing("find the attempt of a mark")?;
-    Ok(job.map(|job| Owner { attempt, job: JobId(job) }))
+    // Once ours, always ours: a list may leave the comment out, or cut it.
+    let row = sqlx::query(
+        "SELECT id, job_id FROM attempts WHERE tenant_id = ?1
+             AND id = coalesce((SELECT attempt_id FROM actions WHERE tenant_id = ?1 AND id = ?2), ?3)",
+    )
+    .bind(tenant)
+    .bind(&action.id)
+    .bind(mark(action).map(|attempt| attempt.to_string()))
+    .fetch_optional(connection)
+    .await
+    .doing("find the attempt of a mark")?;
+    row.map(|row| Ok(Owner { attempt: jobs::word(&row, "id")?, job: JobId(row.try_get("job_id")?) }))
+        .transpose()
+        .doing("read the attempt of a mark")
 }
 
 pub(crate) fn action_of(row: &sqlx::sqlite::SqliteRow) -> Result<Action, sqlx::Error> {

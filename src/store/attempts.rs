@@ -3,8 +3,8 @@
 use sqlx::{Row, SqliteConnection};
 use std::time::Duration;
 
-use super::jobs::{self, With};
-use super::settle::{Asked, Look, Policy, blocked, exhausted, resolve};
+use super::jobs::{self, Job, With};
+use super::settle::{Asked, Look, Policy, blocked, busy_with, exhausted, resolve, uncounted};
 use super::tenants::TenantRow;
 use super::{Doing, Store, StoreError, actions};
 use crate::domain::id::JobId;
@@ -123,7 +123,7 @@ async fn take_look(connection: &mut SqliteConnection, looked: &Looked, policy: &
     {
         resolve(connection, asked, "found", *tenant, *at).await?;
         if job.state == State::Sending {
-            blocked(connection, *tenant, policy, &job, blocker, *at).await?;
+            blocked(connection, asked.attempt, policy, &job, blocker, *at).await?;
         }
     } else if proves_absence(asked.question, asked.since, policy.lookup_horizon, looked.began) {
         resolve(connection, asked, "absent", *tenant, *at).await?;
@@ -139,13 +139,22 @@ async fn undecidable(connection: &mut SqliteConnection, asked: &Asked, at: Wall)
     if job.state != State::Sending {
         return Ok(());
     }
-    let (event, reason) = match asked.question {
-        Question::Effect => (Event::Undecidable, Reason::CannotListActions),
-        // That something is in the way was Defender's word; only its name stays unknown.
-        Question::Blocker => (Event::Skipped, Reason::PendingAction),
+    let (event, with) = match asked.question {
+        Question::Effect => (Event::Undecidable, With { reason: Some(Reason::CannotListActions), ..With::default() }),
+        Question::Blocker => nameless(connection, asked, &job, at).await?,
     };
-    let with = With { reason: Some(reason), ..With::default() };
     jobs::apply(connection, &job, event, with, at).await.map(drop)
+}
+
+/// That something is in the way was Defender's word; only its name stays unknown.
+async fn nameless(
+    connection: &mut SqliteConnection,
+    asked: &Asked,
+    job: &Job,
+    at: Wall,
+) -> Result<(Event, With), StoreError> {
+    let (event, with) = busy_with(job, None, at);
+    Ok((event, With { attempts: uncounted(connection, asked.attempt).await?, ..with }))
 }
 
 /// The call had no effect.
@@ -155,9 +164,7 @@ async fn absent(connection: &mut SqliteConnection, asked: &Asked, policy: &Polic
         return Ok(());
     }
     let (event, with) = match asked.question {
-        Question::Blocker => {
-            (Event::Skipped, With { reason: Some(Reason::PendingAction), attempts: -1, ..With::default() })
-        }
+        Question::Blocker => nameless(connection, asked, &job, at).await?,
         Question::Effect if job.attempts >= policy.max_attempts.get() => exhausted(),
         Question::Effect => (Event::Absent, With::default()),
     };

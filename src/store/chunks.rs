@@ -145,8 +145,10 @@ pub(crate) async fn release_some(
     .doing("find what was joined")?;
     let next = (own.unwrap_or(after.0), joined.unwrap_or(after.1));
     sqlx::query(
-        "UPDATE jobs SET parked_until = iif(not_before > ?4, not_before, NULL)
-         WHERE sweep_n = ?1 AND id > ?2 AND id <= ?3 AND state = 'queued' AND parked_until = 9223372036854775807",
+        // Not hidden any more: a later wish of a sweep that joined in the meantime does not win either.
+        "UPDATE jobs SET parked_until = iif(not_before > ?4, min(not_before, parked_until), NULL)
+         WHERE sweep_n = ?1 AND id > ?2 AND id <= ?3 AND state = 'queued' AND parked_until IS NOT NULL
+           AND blocked_by IS NULL",
     )
     .bind(sweep)
     .bind(after.0)

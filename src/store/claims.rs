@@ -68,7 +68,7 @@ const SIBLING: Duration = Duration::from_secs(5);
 
 /// How long at most before a job that waits for an action looks again, should the feed have missed
 /// its end.
-const BLOCKED: Duration = Duration::from_mins(15);
+pub(crate) const BLOCKED: Duration = Duration::from_mins(15);
 
 impl Store {
     /// Takes the next job, if there is one, the budget admits it and nothing is in its way.

@@ -24,6 +24,9 @@ pub mod slots;
 pub mod status;
 pub mod sweeps;
 pub mod tenants;
+#[cfg(test)]
+mod tests;
+pub mod withdrawals;
 mod writer;
 
 pub use writer::Unit;

@@ -9,18 +9,19 @@ use std::time::Duration;
 use sqlx::SqliteConnection;
 
 use super::actions;
-use super::claims::verdict;
+use super::claims::{BLOCKED, verdict};
 use super::events::{self, Kind, Subject};
 use super::jobs::{self, Job, With};
 use super::slots;
 use super::tenants::{self, Held, TenantRow};
 use super::{Doing, Store, StoreError};
-use crate::domain::action::{Origin, Seen};
+use crate::domain::action::{Action, Seen};
 use crate::domain::eligibility::Rules;
 use crate::domain::id::{AttemptId, Epoch, JobId, SlotId};
 use crate::domain::job::{Event, Reason, State};
 use crate::domain::lookup::{Question, next_look};
 use crate::domain::outcome::Outcome;
+use crate::domain::sweep::OnPending;
 use crate::domain::time::{Boot, Wall};
 
 /// The rules by which a settled call moves its job.
@@ -194,38 +195,57 @@ async fn busy(
     s: &Settlement,
     policy: &Policy,
     job: &Job,
-    action: crate::domain::action::Action,
+    action: Action,
 ) -> Result<(), StoreError> {
     let seen = Seen { action, raw: s.raw.clone().unwrap_or_default() };
-    blocked(connection, s.tenant, policy, job, &seen, s.at).await
+    blocked(connection, s.attempt, policy, job, &seen, s.at).await
+}
+
+/// The move of a job whose machine is busy, by Defender's word, with an action that may have no
+/// name, or no end that we shall see.
+pub(crate) fn busy_with(job: &Job, action: Option<&Action>, at: Wall) -> (Event, With) {
+    let blocked_by = action.map(|action| action.id.clone());
+    match job.on_pending {
+        OnPending::Skip => {
+            (Event::Skipped, With { reason: Some(Reason::PendingAction), blocked_by, ..With::default() })
+        }
+        OnPending::Wait => {
+            let until = at + BLOCKED;
+            (Event::Parked, With { blocked_by, parked_until: Some(until), ..With::default() })
+        }
+    }
+}
+
+/// What takes an attempt back that was understood and had no effect: nothing for a probe, which
+/// was not counted.
+pub(crate) async fn uncounted(connection: &mut SqliteConnection, attempt: AttemptId) -> Result<i64, StoreError> {
+    sqlx::query_scalar("SELECT probe - 1 FROM attempts WHERE id = ?")
+        .bind(attempt.to_string())
+        .fetch_one(connection)
+        .await
+        .doing("read an attempt")
 }
 
 /// Ends or parks a job whose machine is busy with `seen`; or accepts it, if that is its own action.
 pub(crate) async fn blocked(
     connection: &mut SqliteConnection,
-    tenant: TenantRow,
+    attempt: AttemptId,
     policy: &Policy,
     job: &Job,
     seen: &Seen,
     at: Wall,
 ) -> Result<(), StoreError> {
-    let action = actions::see(connection, tenant, seen, at).await?;
+    let action = actions::see(connection, job.tenant, seen, at).await?;
     let job = jobs::find(connection, job.id).await?;
     if job.state != State::Sending {
         return Ok(());
     }
     let judged = verdict(&policy.rules, &job, std::slice::from_ref(&action), at);
-    let (event, mut with) = judged.unwrap_or((
-        // Defender says that it is in the way, though it has ended by now or is of a type that is
-        // not configured to count: Defender's word decides.
-        Event::Skipped,
-        With { reason: Some(Reason::PendingAction), blocked_by: Some(action.id.clone()), ..With::default() },
-    ));
-    if event == Event::Parked && action.origin == Origin::Ours && !action.status.is_open() {
-        with.parked_until = None;
-    }
+    // Defender says that it is in the way, though it has ended by now or is of a type that is not
+    // configured to count: Defender's word decides.
+    let (event, mut with) = judged.unwrap_or_else(|| busy_with(&job, Some(&action), at));
     // The call had no effect and was understood: it does not count against the job.
-    with.attempts = -1;
+    with.attempts = uncounted(connection, attempt).await?;
     jobs::apply(connection, &job, event, with, at).await.map(drop)
 }
 

@@ -98,8 +98,9 @@ impl Store {
         let mut reader = self.reader().await?;
         let rows = sqlx::query(
             "SELECT id, name, paused_at, paused_reason, paused_by, waiting_for, waiting_until,
-                 (SELECT created_at FROM jobs WHERE tenant_id = tenants.id AND state = 'queued' AND parked_until IS NULL
-                  ORDER BY priority DESC, id LIMIT 1) AS oldest
+                 (SELECT min((SELECT created_at FROM jobs
+                              WHERE tenant_id = tenants.id AND state = 'queued' AND parked_until IS NULL
+                                AND priority = value ORDER BY id LIMIT 1)) FROM json_each('[0, 1, 2, 3]')) AS oldest
              FROM tenants ORDER BY name",
         )
         .fetch_all(&mut *reader)

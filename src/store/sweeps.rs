@@ -5,11 +5,10 @@ use sqlx::{Row, SqliteConnection};
 
 use super::chunks::{add, release_some};
 use super::events::{self, Kind, Subject};
-use super::jobs::{self, With};
+use super::jobs;
 use super::tenants::{Operator, TenantRow};
 use super::{Doing, Store, StoreError};
-use crate::domain::id::{JobId, MachineId, SweepId};
-use crate::domain::job::{Event, Reason};
+use crate::domain::id::{MachineId, SweepId};
 use crate::domain::sweep::{OnPending, Priority, ScanType, Source};
 use crate::domain::time::Wall;
 
@@ -338,34 +337,6 @@ impl Store {
         Ok(was_held)
     }
 
-    /// Gives a sweep up whose file cannot be read to its end: what was queued of it is withdrawn.
-    /// Returns how many jobs.
-    pub async fn abandon_sweep(&self, sweep: SweepRow, at: Wall) -> Result<u64, StoreError> {
-        let withdrawn = self.withdraw(sweep, at).await?;
-        self.write(move |connection| {
-            Box::pin(async move {
-                // Jobs of others that it joined go on without it.
-                sqlx::query("DELETE FROM joins WHERE sweep_n = ?")
-                    .bind(sweep)
-                    .execute(&mut *connection)
-                    .await
-                    .doing("leave joined jobs")?;
-                sqlx::query(
-                    "UPDATE sweeps SET state = 'done', finished_at = ?1, open = 0, filed = 1, reported = 1, released = 1
-                     WHERE n = ?2 AND state = 'taking'",
-                )
-                .bind(at.0)
-                .bind(sweep)
-                .execute(connection)
-                .await
-                .doing("abandon a sweep")
-                .map(drop)
-            })
-        })
-        .await?;
-        Ok(withdrawn)
-    }
-
     /// What has been counted of a sweep.
     pub async fn counts_of(&self, sweep: SweepRow) -> Result<Counts, StoreError> {
         let row = sqlx::query(sqlx::AssertSqlSafe(format!("SELECT {KNOWN} FROM sweeps WHERE n = ?")))
@@ -399,20 +370,6 @@ impl Store {
             .await
             .doing("find a sweep")?;
         known_of(&row).doing("read a sweep")
-    }
-
-    /// Withdraws what is still queued of a sweep. Returns how many jobs.
-    pub async fn withdraw(&self, sweep: SweepRow, at: Wall) -> Result<u64, StoreError> {
-        let mut withdrawn = 0;
-        loop {
-            let n = self
-                .write(move |connection| Box::pin(async move { withdraw_some(connection, sweep, at).await }))
-                .await?;
-            withdrawn += n;
-            if n == 0 {
-                return Ok(withdrawn);
-            }
-        }
     }
 
     /// The unfinished sweep of this tenant with the same content, if there is one.
@@ -462,18 +419,4 @@ impl Store {
         })
         .await
     }
-}
-
-async fn withdraw_some(connection: &mut SqliteConnection, sweep: SweepRow, at: Wall) -> Result<u64, StoreError> {
-    let ids: Vec<i64> = sqlx::query_scalar("SELECT id FROM jobs WHERE sweep_n = ? AND state = 'queued' LIMIT 500")
-        .bind(sweep)
-        .fetch_all(&mut *connection)
-        .await
-        .doing("find what to withdraw")?;
-    for id in &ids {
-        let job = jobs::find(connection, JobId(*id)).await?;
-        let with = With { reason: Some(Reason::Withdrawn), ..With::default() };
-        jobs::apply(connection, &job, Event::Withdrawn, with, at).await?;
-    }
-    Ok(ids.len() as u64)
 }

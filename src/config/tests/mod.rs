@@ -48,7 +48,7 @@ impl House {
 
     fn load_with(&self, overrides: &[(&str, &str)]) -> Result<Config, ConfigError> {
         let overrides: Vec<_> = overrides.iter().map(|(key, value)| ((*key).into(), (*value).into())).collect();
-        let environment = Environment::new(self.variables.clone(), "/work");
+        let environment = Environment::new(self.variables.clone(), "/srv");
         load(Some(&self.dir.path().join("sweepd.toml")), &environment, &overrides)
     }
 

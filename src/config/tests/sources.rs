@@ -18,7 +18,7 @@ fn environment_beats_the_file_and_flags_beat_both() {
     assert_eq!(config.intake.hold_above, 55);
     assert!(!config.intake.only_onboarded);
     assert_eq!(config.daemon.state_dir, Path::new("/srv/one"));
-    assert_eq!(config.daemon.spool_dir, Path::new("/work/here"));
+    assert_eq!(config.daemon.spool_dir, Path::new("/srv/here"));
     let tenant = &config.tenants[&name("contoso")];
     assert_eq!(tenant.limits.per_minute.get(), 77);
     assert!(tenant.pending_types.holds("Isolate"));

@@ -1,0 +1,168 @@
+//! What Defender's list of actions makes of the jobs.
+
+use super::*;
+use crate::store::attempts::Looked;
+use crate::store::settle::Look;
+
+#[tokio::test]
+async fn accepted_jobs_end_as_their_actions_do() {
+    for (status, state) in [
+        (ActionStatus::Succeeded, "succeeded"),
+        (ActionStatus::Failed, "failed"),
+        (ActionStatus::TimeOut, "timed_out"),
+        (ActionStatus::Cancelled, "cancelled"),
+    ] {
+        let bench = Bench::with_machines(&[1]).await;
+        let claim = bench.accepted("a1", 1).await;
+        let shown = |status, updated| scan("a1", machine(1), status, &claim.attempt.mark("weekly"), updated);
+        bench.feed(&[shown(ActionStatus::InProgress, 10)], 11).await;
+        assert_eq!(bench.job_of(machine(1)).await.state, "accepted");
+        bench.feed(&[shown(status, 20)], 21).await;
+        assert_eq!(bench.job_of(machine(1)).await.state, state);
+        bench.assert_whole().await;
+    }
+}
+
+#[tokio::test]
+async fn actions_of_others_are_kept_and_move_no_job() {
+    let bench = Bench::with_machines(&[1]).await;
+    let stranger = AttemptId(Uuid::from_u128(0xdead)).mark("another sweepd");
+    bench
+        .feed(
+            &[
+                scan("hand", machine(1), ActionStatus::Succeeded, "by hand", 1),
+                scan("other", machine(2), ActionStatus::Pending, &stranger, 1),
+            ],
+            2,
+        )
+        .await;
+    assert_eq!(bench.number("SELECT count(*) FROM actions WHERE origin = 'foreign'").await, 2);
+    assert_eq!(bench.job_of(machine(1)).await.state, "queued");
+    assert_eq!(bench.store.open_actions(bench.tenant, 10).await.unwrap(), ["other"]);
+    bench.assert_whole().await;
+}
+
+#[tokio::test]
+async fn the_object_is_kept_as_it_came_and_told_once() {
+    let bench = Bench::with_machines(&[1]).await;
+    let theirs = scan("a", machine(1), ActionStatus::Pending, "by hand", 1);
+    bench.feed(std::slice::from_ref(&theirs), 2).await;
+    let events = bench.number("SELECT count(*) FROM events").await;
+    bench.feed(std::slice::from_ref(&theirs), 3).await;
+    assert_eq!(bench.number("SELECT count(*) FROM events").await, events, "nothing new was said");
+    assert_eq!(bench.text("SELECT raw FROM actions").await, theirs.raw);
+}
+
+#[tokio::test]
+async fn a_list_that_lags_takes_nothing_back() {
+    let bench = Bench::with_machines(&[1]).await;
+    let claim = bench.accepted("a1", 1).await;
+    let shown = |status, updated| scan("a1", machine(1), status, &claim.attempt.mark("weekly"), updated);
+    bench.feed(&[shown(ActionStatus::Succeeded, 50)], 51).await;
+    bench.feed(&[shown(ActionStatus::InProgress, 20)], 52).await;
+    assert_eq!(bench.text("SELECT status FROM actions").await, "Succeeded");
+    assert_eq!(bench.job_of(machine(1)).await.state, "succeeded");
+    bench.assert_whole().await;
+}
+
+#[tokio::test]
+async fn two_actions_of_one_job_are_both_on_record() {
+    let bench = Bench::with_machines(&[1]).await;
+    let first = bench.call(1).await;
+    bench.settle(&first, Outcome::Throttled(None), 2).await;
+    let second = bench.accepted("a2", 3).await;
+    bench
+        .feed(
+            &[
+                scan("a1", machine(1), ActionStatus::Succeeded, &first.attempt.mark("weekly"), 10),
+                scan("a2", machine(1), ActionStatus::InProgress, &second.attempt.mark("weekly"), 10),
+            ],
+            11,
+        )
+        .await;
+    let job = bench.job_of(machine(1)).await;
+    assert_eq!((job.state.as_str(), job.action_id.as_deref()), ("accepted", Some("a2")), "it follows its own");
+    assert_eq!(bench.number("SELECT count(*) FROM actions WHERE origin = 'ours' AND job_id IS NOT NULL").await, 2);
+    bench.assert_whole().await;
+}
+
+#[tokio::test]
+async fn an_action_called_absent_that_shows_up_late_saves_the_second_call() {
+    let bench = Bench::with_machines(&[1]).await;
+    let claim = bench.call(1).await;
+    bench.settle(&claim, Outcome::Unknown, 61).await;
+    let (asked, _) = bench.store.next_question(bench.tenant).await.unwrap().unwrap();
+    let looked = Looked {
+        tenant: bench.tenant,
+        asked,
+        began: boot(661),
+        at: at(661),
+        boot: boot(661),
+        look: Look::Read(Vec::new()),
+    };
+    assert_eq!(bench.store.take_look(looked, policy()).await.unwrap(), State::Queued);
+    bench.feed(&[scan("a1", machine(1), ActionStatus::InProgress, &claim.attempt.mark("weekly"), 700)], 701).await;
+    let job = bench.job_of(machine(1)).await;
+    assert_eq!((job.state.as_str(), job.action_id.as_deref()), ("accepted", Some("a1")));
+    assert!(matches!(bench.claim(702).await, Claimed::Nothing));
+    bench.assert_whole().await;
+}
+
+#[tokio::test]
+async fn an_action_of_a_finished_job_changes_nothing_but_is_known() {
+    let bench = Bench::with_machines(&[1]).await;
+    let claim = bench.call(1).await;
+    bench.settle(&claim, Outcome::Refused(crate::domain::job::Reason::UnknownMachine), 2).await;
+    bench.feed(&[scan("a1", machine(1), ActionStatus::Succeeded, &claim.attempt.mark("weekly"), 9)], 10).await;
+    assert_eq!(bench.job_of(machine(1)).await.state, "rejected");
+    assert_eq!(bench.text("SELECT origin FROM actions").await, "ours");
+    bench.assert_whole().await;
+}
+
+#[tokio::test]
+async fn an_action_stays_ours_when_a_list_leaves_its_comment_out() {
+    let bench = Bench::with_machines(&[1]).await;
+    bench.accepted("a1", 1).await;
+    bench.feed(&[scan("a1", machine(1), ActionStatus::Succeeded, "", 20)], 21).await;
+    assert_eq!(bench.text("SELECT origin FROM actions").await, "ours");
+    assert_eq!(bench.job_of(machine(1)).await.state, "succeeded");
+    bench.assert_whole().await;
+}
+
+#[tokio::test]
+async fn a_status_that_nobody_documents_is_kept_and_ends_nothing() {
+    let bench = Bench::with_machines(&[1]).await;
+    let claim = bench.accepted("a1", 1).await;
+    let odd = scan("a1", machine(1), ActionStatus::parse("Paused"), &claim.attempt.mark("weekly"), 20);
+    bench.feed(&[odd], 21).await;
+    assert_eq!(bench.text("SELECT status FROM actions").await, "Paused");
+    assert_eq!(bench.job_of(machine(1)).await.state, "accepted");
+}
+
+#[tokio::test]
+async fn the_cursor_of_the_feed_never_goes_back() {
+    let bench = Bench::new().await;
+    let cursor = async |to| {
+        bench.store.see_actions(bench.tenant, Vec::new(), to, at(1)).await.unwrap();
+        bench.store.lane_memory(bench.tenant).await.unwrap().feed_cursor
+    };
+    assert_eq!(cursor(None).await, None);
+    assert_eq!(cursor(Some(at(9))).await, Some(at(9)));
+    assert_eq!(cursor(Some(at(5))).await, Some(at(9)));
+    assert_eq!(cursor(None).await, Some(at(9)));
+}
+
+#[tokio::test]
+async fn an_action_that_does_not_end_is_given_up_in_time() {
+    let bench = Bench::with_machines(&[1, 2]).await;
+    bench.accepted("a1", 1).await;
+    let second = bench.accepted("a2", 3).await;
+    let works = scan("a2", machine(2), ActionStatus::InProgress, &second.attempt.mark("weekly"), 20);
+    bench.feed(&[works], 21).await;
+    let given_up = bench.store.give_up(bench.tenant, at(100), at(0), at(200)).await.unwrap();
+    assert_eq!(given_up, 1);
+    let job = bench.job_of(machine(1)).await;
+    assert_eq!((job.state.as_str(), job.reason.as_deref()), ("timed_out", Some("gave_up")));
+    assert_eq!(bench.job_of(machine(2)).await.state, "accepted", "what is in progress has its own patience");
+    bench.assert_whole().await;
+}

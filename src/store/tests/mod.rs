@@ -1,0 +1,309 @@
+//! The store on a real SQLite in a folder of its own, at fixed times.
+
+use std::cell::Cell;
+use std::num::NonZeroU32;
+use std::sync::Arc;
+use std::time::Duration;
+
+use uuid::Uuid;
+
+use super::Store;
+use super::claims::{Ask, Claim, Claimed};
+use super::incarnations::{Birth, Inheritance};
+use super::lists::{JobLine, Wanted};
+use super::settle::{Policy, Settlement};
+use super::slots::Stamp;
+use super::sweeps::{Chunk, Completion, Counts, NewJob, NewSweep, SweepRow};
+use super::tenants::{Operator, Sending, TenantRow};
+use crate::domain::action::{Action, ActionStatus, Origin, Seen};
+use crate::domain::eligibility::{PendingTypes, Rules};
+use crate::domain::id::{AttemptId, Epoch, MachineId, SweepId};
+use crate::domain::job::State;
+use crate::domain::ledger::Limits;
+use crate::domain::outcome::Outcome;
+use crate::domain::sweep::{OnPending, Priority, ScanType, Source};
+use crate::domain::time::{Boot, BootId, Wall};
+
+mod claiming;
+mod counting;
+mod feeding;
+mod looking;
+mod recording;
+mod settling;
+mod starting;
+mod sweeping;
+mod writing;
+
+const GRACE: Duration = Duration::from_mins(1);
+const HORIZON: Duration = Duration::from_mins(10);
+
+/// Seconds after the beginning of every test, on the wall clock.
+fn at(seconds: i64) -> Wall {
+    Wall(1_700_000_000_000 + seconds * 1000)
+}
+
+/// The same moment on the boot clock.
+fn boot(seconds: i64) -> Boot {
+    Boot(10_000_000 + seconds * 1000)
+}
+
+fn this_boot() -> BootId {
+    BootId("boot-1".to_owned())
+}
+
+fn machine(n: u8) -> MachineId {
+    MachineId::from_bytes([n; 20])
+}
+
+fn limits(per_minute: u32, per_hour: u32) -> Limits {
+    Limits::new(NonZeroU32::new(per_minute).unwrap(), NonZeroU32::new(per_hour).unwrap()).unwrap()
+}
+
+fn rules() -> Rules {
+    Rules {
+        pending_types: PendingTypes::These(vec!["RunAntiVirusScan".to_owned()]),
+        skip_if_scanned_within: Duration::ZERO,
+    }
+}
+
+fn policy() -> Policy {
+    Policy { rules: rules(), max_attempts: NonZeroU32::new(3).unwrap(), lookup_horizon: HORIZON, unknown_grace: GRACE }
+}
+
+fn birth(seconds: i64) -> Birth {
+    Birth {
+        at: at(seconds),
+        boot: boot(seconds),
+        boot_id: this_boot(),
+        unknown_grace: GRACE,
+        lookup_horizon: HORIZON,
+        version: "test",
+    }
+}
+
+fn operator() -> Operator {
+    Operator { uid: 0, login_uid: Some(1000), host: "console".to_owned() }
+}
+
+fn job(line: u64, machine: MachineId) -> NewJob {
+    NewJob {
+        line,
+        machine,
+        name: None,
+        scan: ScanType::Quick,
+        priority: Priority::Normal,
+        not_before: None,
+        on_pending: OnPending::Skip,
+        comment: Arc::from("weekly"),
+    }
+}
+
+/// A line for each machine, numbered from one.
+fn quick(machines: &[u8]) -> Vec<NewJob> {
+    (1..).zip(machines).map(|(line, n)| job(line, machine(*n))).collect()
+}
+
+/// A scan as Defender shows it.
+fn scan(id: &str, machine: MachineId, status: ActionStatus, comment: &str, updated: i64) -> Seen {
+    let raw = serde_json::json!({
+        "id": id, "status": status.as_str(), "requestorComment": comment, "lastUpdateDateTimeUtc": at(updated).rfc3339(),
+    });
+    Seen {
+        action: Action {
+            id: id.to_owned(),
+            action_type: "RunAntiVirusScan".to_owned(),
+            status,
+            machine: Some(machine),
+            origin: Origin::Foreign,
+            scope: Some(ScanType::Quick),
+            comment: Some(comment.to_owned()),
+            created_at: at(0),
+            updated_at: at(updated),
+        },
+        raw: raw.to_string(),
+    }
+}
+
+/// A store with one tenant and a living incarnation.
+struct Bench {
+    store: Store,
+    folder: tempfile::TempDir,
+    tenant: TenantRow,
+    epoch: Epoch,
+    ids: Cell<u128>,
+    limits: Limits,
+}
+
+impl Bench {
+    async fn new() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Store::open(folder.path()).await.unwrap();
+        let tenant = store.tenant(&"contoso".parse().unwrap()).await.unwrap();
+        let epoch = store.begin_incarnation(birth(0)).await.unwrap().epoch;
+        Self { store, folder, tenant, epoch, ids: Cell::new(0), limits: Limits::DOCUMENTED }
+    }
+
+    async fn with_machines(machines: &[u8]) -> Self {
+        let bench = Self::new().await;
+        bench.sweep(quick(machines)).await;
+        bench
+    }
+
+    async fn restart(&mut self, birth: Birth) -> Inheritance {
+        let inheritance = self.store.begin_incarnation(birth).await.unwrap();
+        self.epoch = inheritance.epoch;
+        inheritance
+    }
+
+    fn id(&self) -> Uuid {
+        self.ids.set(self.ids.get() + 1);
+        Uuid::from_u128(self.ids.get())
+    }
+
+    fn new_sweep(&self) -> NewSweep {
+        let id = self.id();
+        NewSweep {
+            id: SweepId(id),
+            tenant: self.tenant,
+            name: "weekly".to_owned(),
+            source: Source::File,
+            file: "weekly.txt".to_owned(),
+            sha256: format!("{:064x}", id.as_u128()),
+            file_uid: Some(0),
+            received_at: at(0),
+        }
+    }
+
+    async fn take(&self, chunk: Chunk, held: bool) -> SweepRow {
+        self.store.take_sweep(self.new_sweep(), chunk, at(0), move |_, _| completion(held)).await.unwrap()
+    }
+
+    async fn sweep(&self, jobs: Vec<NewJob>) -> SweepRow {
+        self.take(Chunk { jobs, ..Chunk::default() }, false).await
+    }
+
+    async fn counts(&self, sweep: SweepRow) -> Counts {
+        self.store.counts_of(sweep).await.unwrap()
+    }
+
+    fn stamp(&self, seconds: i64) -> Stamp {
+        Stamp { epoch: self.epoch, boot_id: this_boot(), boot: boot(seconds), at: at(seconds) }
+    }
+
+    fn ask(&self, seconds: i64) -> Ask {
+        Ask {
+            tenant: self.tenant,
+            stamp: self.stamp(seconds),
+            limits: self.limits,
+            rules: rules(),
+            attempt: AttemptId(self.id()),
+            probe: false,
+        }
+    }
+
+    async fn claim(&self, seconds: i64) -> Claimed {
+        self.store.claim(self.ask(seconds)).await.unwrap()
+    }
+
+    /// Claims what must be there to be claimed.
+    async fn call(&self, seconds: i64) -> Claim {
+        match self.claim(seconds).await {
+            Claimed::Call(claim) => *claim,
+            other => panic!("a call was expected: {other:?}"),
+        }
+    }
+
+    fn settlement(&self, claim: &Claim, outcome: Outcome, seconds: i64) -> Settlement {
+        Settlement {
+            tenant: self.tenant,
+            epoch: self.epoch,
+            attempt: claim.attempt,
+            slot: claim.slot,
+            job: claim.job.id,
+            probe: claim.probe,
+            outcome,
+            http_status: None,
+            answer: String::new(),
+            raw: Some("{}".to_owned()),
+            held: None,
+            at: at(seconds),
+            boot: boot(seconds),
+        }
+    }
+
+    async fn settle(&self, claim: &Claim, outcome: Outcome, seconds: i64) -> State {
+        self.store.settle(self.settlement(claim, outcome, seconds), policy()).await.unwrap()
+    }
+
+    /// A call that Defender accepts as the action `id`.
+    async fn accepted(&self, id: &str, seconds: i64) -> Claim {
+        let claim = self.call(seconds).await;
+        let ours = scan(id, claim.job.machine, ActionStatus::Pending, &claim.attempt.mark("weekly"), seconds);
+        assert_eq!(self.settle(&claim, Outcome::Created(ours.action), seconds + 1).await, State::Accepted);
+        claim
+    }
+
+    /// A page of the feed.
+    async fn feed(&self, seen: &[Seen], seconds: i64) {
+        self.store.see_actions(self.tenant, seen.to_vec(), None, at(seconds)).await.unwrap();
+    }
+
+    async fn jobs(&self) -> Vec<JobLine> {
+        let mut jobs = Vec::new();
+        let each = |line| {
+            jobs.push(line);
+            Ok(())
+        };
+        self.store.jobs(&Wanted::default(), each).await.unwrap().unwrap();
+        jobs
+    }
+
+    /// The only job of a machine, or its newest.
+    async fn job_of(&self, machine: MachineId) -> JobLine {
+        self.jobs().await.into_iter().rfind(|job| job.machine_id == machine.to_string()).unwrap()
+    }
+
+    async fn number(&self, statement: &'static str) -> i64 {
+        sqlx::query_scalar(statement).fetch_one(&mut *self.store.reader().await.unwrap()).await.unwrap()
+    }
+
+    async fn text(&self, statement: &'static str) -> String {
+        sqlx::query_scalar(statement).fetch_one(&mut *self.store.reader().await.unwrap()).await.unwrap()
+    }
+
+    /// The kinds of the last `n` events, oldest first.
+    async fn last_events(&self, n: i64) -> Vec<String> {
+        sqlx::query_scalar("SELECT kind FROM (SELECT seq, kind FROM events ORDER BY seq DESC LIMIT ?) ORDER BY seq")
+            .bind(n)
+            .fetch_all(&mut *self.store.reader().await.unwrap())
+            .await
+            .unwrap()
+    }
+
+    /// What is kept beside the jobs says the same as the jobs, and the chain is whole.
+    async fn assert_whole(&self) {
+        let wrong = "SELECT count(*) FROM (
+            SELECT tenant_id, state, n FROM job_counts WHERE n > 0
+            EXCEPT SELECT tenant_id, state, count(*) FROM jobs GROUP BY tenant_id, state)";
+        assert_eq!(self.number(wrong).await, 0, "job_counts says more than the jobs");
+        let missing = "SELECT count(*) FROM (
+            SELECT tenant_id, state, count(*) FROM jobs GROUP BY tenant_id, state
+            EXCEPT SELECT tenant_id, state, n FROM job_counts)";
+        assert_eq!(self.number(missing).await, 0, "the jobs say more than job_counts");
+        let open = "SELECT count(*) FROM sweeps WHERE open <> (
+            SELECT count(*) FROM jobs WHERE finished_at IS NULL AND (jobs.sweep_n = sweeps.n
+                OR jobs.id IN (SELECT job_id FROM joins WHERE joins.sweep_n = sweeps.n)))";
+        assert_eq!(self.number(open).await, 0, "a sweep counts its open jobs wrongly");
+        let keys = "SELECT (SELECT count(*) FROM open_jobs) - (SELECT count(*) FROM jobs WHERE finished_at IS NULL)";
+        assert_eq!(self.number(keys).await, 0, "open_jobs is not the list of open jobs");
+        assert_eq!(self.number("SELECT count(*) FROM sweeps WHERE state = 'open' AND open = 0").await, 0);
+        assert_eq!(self.number("SELECT count(*) FROM sweeps WHERE state = 'done' AND open <> 0").await, 0);
+        let lines = "SELECT count(*) FROM sweeps WHERE lines <> queued + joined + duplicates + not_eligible + refused";
+        assert_eq!(self.number(lines).await, 0, "the lines of a sweep do not add up");
+        assert!(self.store.verify_record().await.unwrap().is_ok(), "the chain is broken");
+    }
+}
+
+fn completion(held: bool) -> Completion {
+    Completion { receipt: serde_json::json!({}), held, filed_as: "processed/weekly.txt".to_owned(), submitted_by: None }
+}

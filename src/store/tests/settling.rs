@@ -1,0 +1,203 @@
+//! TX2: what each answer makes of its job.
+
+use super::*;
+use crate::domain::job::Reason;
+use crate::domain::lookup::Question;
+use crate::store::StoreError;
+
+/// The state, the reason and the attempts that count of machine 1's job.
+async fn told(bench: &Bench) -> (String, Option<String>, i64) {
+    let job = bench.job_of(machine(1)).await;
+    (job.state, job.reason, job.attempts)
+}
+
+fn expected(state: &str, reason: Option<&str>, attempts: i64) -> (String, Option<String>, i64) {
+    (state.to_owned(), reason.map(str::to_owned), attempts)
+}
+
+#[tokio::test]
+async fn an_action_with_our_mark_is_followed() {
+    let bench = Bench::with_machines(&[1]).await;
+    let claim = bench.accepted("a1", 1).await;
+    let job = bench.job_of(machine(1)).await;
+    assert_eq!((job.state.as_str(), job.action_id.as_deref()), ("accepted", Some("a1")));
+    assert_eq!(bench.text("SELECT attempt_id FROM actions WHERE origin = 'ours'").await, claim.attempt.to_string());
+    assert_eq!(bench.last_events(3).await, ["attempt_answered", "action_seen", "job_moved"]);
+    bench.assert_whole().await;
+}
+
+#[tokio::test]
+async fn an_answer_that_shows_the_end_ends_the_job_at_once() {
+    for (status, state) in [
+        (ActionStatus::Succeeded, State::Succeeded),
+        (ActionStatus::Failed, State::Failed),
+        (ActionStatus::TimeOut, State::TimedOut),
+        (ActionStatus::Cancelled, State::Cancelled),
+    ] {
+        let bench = Bench::with_machines(&[1]).await;
+        let claim = bench.call(1).await;
+        let action = scan("a1", machine(1), status, &claim.attempt.mark("weekly"), 2).action;
+        assert_eq!(bench.settle(&claim, Outcome::Created(action), 2).await, state);
+        bench.assert_whole().await;
+    }
+}
+
+#[tokio::test]
+async fn a_machine_that_somebody_else_keeps_busy_is_skipped_and_the_action_is_theirs() {
+    let bench = Bench::with_machines(&[1]).await;
+    let claim = bench.call(1).await;
+    let theirs = scan("theirs", machine(1), ActionStatus::Pending, "by hand", 1).action;
+    assert_eq!(bench.settle(&claim, Outcome::Busy(Some(theirs)), 2).await, State::Skipped);
+    assert_eq!(told(&bench).await, expected("skipped", Some("pending_action"), 0));
+    assert_eq!(bench.text("SELECT origin FROM actions").await, "foreign");
+    bench.assert_whole().await;
+}
+
+#[tokio::test]
+async fn a_busy_machine_is_waited_for_where_the_sweep_says_so() {
+    let bench = Bench::new().await;
+    bench.sweep(vec![NewJob { on_pending: OnPending::Wait, ..job(1, machine(1)) }]).await;
+    let claim = bench.call(1).await;
+    let theirs = scan("theirs", machine(1), ActionStatus::Pending, "by hand", 1).action;
+    assert_eq!(bench.settle(&claim, Outcome::Busy(Some(theirs)), 2).await, State::Queued);
+    assert_eq!(bench.job_of(machine(1)).await.blocked_by.unwrap().action_id, "theirs");
+    assert!(matches!(bench.claim(3).await, Claimed::Nothing));
+    bench.feed(&[scan("theirs", machine(1), ActionStatus::Failed, "by hand", 9)], 10).await;
+    bench.call(11).await;
+    bench.assert_whole().await;
+}
+
+#[tokio::test]
+async fn a_sweep_that_waits_does_so_though_the_blocking_action_has_just_ended() {
+    let bench = Bench::new().await;
+    bench.sweep(vec![NewJob { on_pending: OnPending::Wait, ..job(1, machine(1)) }]).await;
+    let claim = bench.call(1).await;
+    let ended = scan("theirs", machine(1), ActionStatus::Succeeded, "by hand", 1).action;
+    assert_eq!(bench.settle(&claim, Outcome::Busy(Some(ended)), 2).await, State::Queued);
+    assert!(bench.store.next_parked(bench.tenant).await.unwrap().is_some());
+    bench.assert_whole().await;
+}
+
+#[tokio::test]
+async fn an_action_of_an_earlier_attempt_of_the_same_job_is_its_own() {
+    let bench = Bench::with_machines(&[1]).await;
+    let first = bench.call(1).await;
+    // Said to have had no effect; but it had one, and the second call is told so.
+    bench.settle(&first, Outcome::Throttled(None), 2).await;
+    let second = bench.call(3).await;
+    let ours = scan("a1", machine(1), ActionStatus::Pending, &first.attempt.mark("weekly"), 3).action;
+    assert_eq!(bench.settle(&second, Outcome::Busy(Some(ours)), 4).await, State::Accepted);
+    assert_eq!(bench.job_of(machine(1)).await.action_id.as_deref(), Some("a1"));
+    assert_eq!(bench.text("SELECT attempt_id FROM actions").await, first.attempt.to_string());
+    bench.assert_whole().await;
+}
+
+#[tokio::test]
+async fn a_refusal_ends_the_job_with_its_reason() {
+    for reason in [Reason::UnknownMachine, Reason::UnsupportedPlatform, Reason::UnsupportedClient] {
+        let bench = Bench::with_machines(&[1]).await;
+        let claim = bench.call(1).await;
+        assert_eq!(bench.settle(&claim, Outcome::Refused(reason), 2).await, State::Rejected);
+        assert_eq!(told(&bench).await, expected("rejected", Some(reason.as_str()), 1));
+        bench.assert_whole().await;
+    }
+}
+
+#[tokio::test]
+async fn what_is_not_the_jobs_fault_does_not_count_against_it() {
+    let bench = Bench::with_machines(&[1]).await;
+    let outcomes = [Outcome::Unauthorized, Outcome::Forbidden, Outcome::Throttled(None), Outcome::NotSent];
+    for (n, outcome) in (0..).zip(outcomes.iter().cycle().take(12)) {
+        let claim = bench.call(n * 10).await;
+        assert_eq!(bench.settle(&claim, outcome.clone(), n * 10 + 1).await, State::Queued);
+        assert_eq!(told(&bench).await, expected("queued", None, 0));
+    }
+    bench.assert_whole().await;
+}
+
+#[tokio::test]
+async fn an_unknown_outcome_is_a_question_and_counts() {
+    let bench = Bench::with_machines(&[1]).await;
+    let claim = bench.call(1).await;
+    assert_eq!(bench.settle(&claim, Outcome::Unknown, 61).await, State::Sending);
+    assert_eq!(told(&bench).await, expected("sending", None, 1));
+    let (asked, due) = bench.store.next_question(bench.tenant).await.unwrap().unwrap();
+    assert_eq!((asked.question, asked.since, due), (Question::Effect, boot(61), boot(66)));
+    assert_eq!(bench.number("SELECT settles_boot FROM slots").await, (boot(61) + GRACE).0);
+    assert!(matches!(bench.claim(62).await, Claimed::Nothing));
+    bench.assert_whole().await;
+}
+
+#[tokio::test]
+async fn a_busy_answer_without_a_name_asks_which_action_it_is() {
+    let bench = Bench::with_machines(&[1]).await;
+    let claim = bench.call(1).await;
+    assert_eq!(bench.settle(&claim, Outcome::Busy(None), 2).await, State::Sending);
+    let (asked, due) = bench.store.next_question(bench.tenant).await.unwrap().unwrap();
+    assert_eq!((asked.question, due), (Question::Blocker, boot(2)));
+    assert_eq!(bench.number("SELECT settles_boot FROM slots").await, boot(2).0, "the answer was read");
+}
+
+#[tokio::test]
+async fn a_call_that_defender_cannot_read_counts_until_the_attempts_are_used_up() {
+    let bench = Bench::with_machines(&[1]).await;
+    for attempt in 1..=2 {
+        let claim = bench.call(attempt * 10).await;
+        assert_eq!(bench.settle(&claim, Outcome::Malformed, attempt * 10 + 1).await, State::Queued);
+        assert_eq!(told(&bench).await, expected("queued", None, attempt));
+    }
+    let claim = bench.call(30).await;
+    assert_eq!(bench.settle(&claim, Outcome::Malformed, 31).await, State::Failed);
+    assert_eq!(told(&bench).await, expected("failed", Some("attempts_exhausted"), 3));
+    bench.assert_whole().await;
+}
+
+#[tokio::test]
+async fn a_probe_that_finds_the_machine_busy_takes_no_attempt_back() {
+    let bench = Bench::new().await;
+    bench.sweep(vec![NewJob { on_pending: OnPending::Wait, ..job(1, machine(1)) }]).await;
+    let claim = bench.call(1).await;
+    bench.settle(&claim, Outcome::Malformed, 2).await;
+    let Claimed::Call(probe) = bench.store.claim(Ask { probe: true, ..bench.ask(3) }).await.unwrap() else {
+        panic!("a probe was expected");
+    };
+    let theirs = scan("theirs", machine(1), ActionStatus::Pending, "by hand", 3).action;
+    bench.settle(&probe, Outcome::Busy(Some(theirs)), 4).await;
+    assert_eq!(told(&bench).await, expected("queued", None, 1));
+}
+
+#[tokio::test]
+async fn an_answer_is_taken_once() {
+    let bench = Bench::with_machines(&[1]).await;
+    let claim = bench.call(1).await;
+    bench.settle(&claim, Outcome::Throttled(None), 2).await;
+    let before = bench.number("SELECT count(*) FROM events").await;
+    let again = bench.settlement(&claim, Outcome::Refused(Reason::UnknownMachine), 3);
+    assert!(matches!(bench.store.settle(again, policy()).await, Err(StoreError::Guard(_))));
+    assert_eq!(told(&bench).await, expected("queued", None, 0));
+    assert_eq!(bench.number("SELECT count(*) FROM events").await, before);
+    bench.assert_whole().await;
+}
+
+#[tokio::test]
+async fn an_answer_for_another_epoch_is_refused_whole() {
+    let bench = Bench::with_machines(&[1]).await;
+    let claim = bench.call(1).await;
+    let foreign = Settlement { epoch: Epoch(99), ..bench.settlement(&claim, Outcome::Throttled(None), 2) };
+    assert!(matches!(bench.store.settle(foreign, policy()).await, Err(StoreError::Guard(_))));
+    assert_eq!(bench.number("SELECT count(*) FROM slots WHERE settles_boot < 9223372036854775807").await, 0);
+    assert_eq!(told(&bench).await, expected("sending", None, 1));
+    assert_eq!(bench.settle(&claim, Outcome::Throttled(None), 3).await, State::Queued);
+}
+
+#[tokio::test]
+async fn the_feed_may_be_faster_than_the_answer() {
+    let bench = Bench::with_machines(&[1]).await;
+    let claim = bench.call(1).await;
+    bench.feed(&[scan("a1", machine(1), ActionStatus::Pending, &claim.attempt.mark("weekly"), 1)], 2).await;
+    assert_eq!(bench.job_of(machine(1)).await.state, "accepted");
+    // The answer itself is lost: there is nothing left to ask.
+    assert_eq!(bench.settle(&claim, Outcome::Unknown, 61).await, State::Accepted);
+    assert_eq!(bench.store.questions(bench.tenant).await.unwrap(), 0);
+    bench.assert_whole().await;
+}

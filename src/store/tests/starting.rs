@@ -1,0 +1,143 @@
+//! What a start finds, and what it makes of it.
+
+use super::*;
+use crate::domain::ledger::{Admission, CallKind, HOUR, MARGIN, MINUTE, Window};
+use crate::domain::lookup::Question;
+use crate::store::incarnations::StateLock;
+
+#[tokio::test]
+async fn a_call_that_a_crash_left_on_the_wire_is_looked_up_and_not_repeated() {
+    let mut bench = Bench::with_machines(&[1]).await;
+    let claim = bench.call(1).await;
+    let before = bench.epoch;
+
+    let inheritance = bench.restart(birth(100)).await;
+    assert_eq!(inheritance.epoch.0, before.0 + 1);
+    assert_eq!(inheritance.lost_calls, 1);
+
+    let (asked, due) = bench.store.next_question(bench.tenant).await.unwrap().unwrap();
+    assert_eq!(asked.attempt, claim.attempt);
+    assert_eq!(asked.question, Question::Effect);
+    assert_eq!(asked.since, boot(100));
+    assert_eq!(due, boot(105));
+    assert_eq!(bench.job_of(machine(1)).await.state, "sending");
+    assert!(matches!(bench.claim(101).await, Claimed::Nothing), "it must not be sent again");
+    let outcome = bench.text("SELECT outcome FROM attempts").await;
+    assert_eq!(outcome, "unknown");
+    bench.assert_whole().await;
+}
+
+#[tokio::test]
+async fn the_slot_of_a_lost_call_counts_until_it_can_no_longer_arrive() {
+    let mut bench = Bench::with_machines(&[1, 2]).await;
+    bench.limits = limits(1, 10);
+    bench.call(1).await;
+    bench.restart(birth(100)).await;
+    let free = boot(100) + GRACE + MINUTE + MARGIN;
+    let admission = bench.store.admission(bench.tenant, CallKind::Scan, bench.limits, boot(101)).await.unwrap();
+    assert_eq!(admission, Admission::NotBefore(free, Window::Minute));
+    let admission = bench.store.admission(bench.tenant, CallKind::Scan, bench.limits, free).await.unwrap();
+    assert_eq!(admission, Admission::Open);
+}
+
+#[tokio::test]
+async fn a_calls_answer_of_an_older_incarnation_is_not_taken() {
+    let mut bench = Bench::with_machines(&[1]).await;
+    let claim = bench.call(1).await;
+    let late = bench.settlement(&claim, Outcome::Throttled(None), 101);
+    bench.restart(birth(100)).await;
+    assert!(matches!(bench.store.settle(late, policy()).await, Err(crate::store::StoreError::Guard(_))));
+    assert_eq!(bench.job_of(machine(1)).await.state, "sending");
+    bench.assert_whole().await;
+}
+
+#[tokio::test]
+async fn slots_of_another_boot_count_from_the_start_of_this_one() {
+    let mut bench = Bench::with_machines(&[1, 2]).await;
+    bench.limits = limits(2, 2);
+    let claim = bench.call(1).await;
+    bench.settle(&claim, Outcome::Refused(crate::domain::job::Reason::UnknownMachine), 2).await;
+    bench.call(3).await;
+
+    // The new boot's clock starts at zero: far behind the old one.
+    let born = Boot(20_000);
+    bench.restart(Birth { boot: born, boot_id: BootId("boot-2".to_owned()), ..birth(60) }).await;
+    let settles: Vec<i64> = sqlx::query_scalar("SELECT settles_boot FROM slots ORDER BY id")
+        .fetch_all(&mut *bench.store.reader().await.unwrap())
+        .await
+        .unwrap();
+    // Settled calls: at the new boot's start, grace included. Lost ones: a grace from now.
+    assert_eq!(settles, [60_000, 80_000]);
+    assert_eq!(bench.number("SELECT count(*) FROM slots WHERE boot_id <> 'boot-2'").await, 0);
+    let admission = bench.store.admission(bench.tenant, CallKind::Scan, bench.limits, born).await.unwrap();
+    assert_eq!(admission, Admission::NotBefore(Boot(60_000) + HOUR + MARGIN, Window::Hour));
+}
+
+#[tokio::test]
+async fn a_clock_that_went_back_cannot_lock_the_budget_for_ever() {
+    let mut bench = Bench::with_machines(&[1, 2]).await;
+    let claim = bench.call(5000).await;
+    bench.settle(&claim, Outcome::Throttled(None), 5001).await;
+    bench.restart(birth(10)).await;
+    let latest = bench.number("SELECT max(settles_boot) FROM slots").await;
+    assert_eq!(latest, (boot(10) + GRACE).0);
+}
+
+#[tokio::test]
+async fn open_questions_begin_anew_with_each_incarnation() {
+    let mut bench = Bench::with_machines(&[1]).await;
+    let claim = bench.call(1).await;
+    bench.settle(&claim, Outcome::Unknown, 61).await;
+    bench.restart(Birth { boot: Boot(1000), boot_id: BootId("boot-2".to_owned()), ..birth(120) }).await;
+    let (asked, due) = bench.store.next_question(bench.tenant).await.unwrap().unwrap();
+    assert_eq!((asked.since, asked.looks, due), (Boot(1000), 0, Boot(6000)));
+    assert_eq!(bench.store.questions(bench.tenant).await.unwrap(), 1);
+}
+
+#[tokio::test]
+async fn a_pause_that_defender_asked_for_outlives_the_restart_and_the_boot() {
+    let mut bench = Bench::with_machines(&[1]).await;
+    let claim = bench.call(1).await;
+    let pause = crate::store::tenants::Held {
+        why: crate::domain::lane::Hold::Throttled,
+        until: boot(302),
+        boot_id: this_boot(),
+    };
+    let throttled = Settlement {
+        held: Some(pause),
+        ..bench.settlement(&claim, Outcome::Throttled(Some(Duration::from_mins(5))), 2)
+    };
+    bench.store.settle(throttled, policy()).await.unwrap();
+
+    bench.restart(birth(10)).await;
+    let hold = bench.store.lane_memory(bench.tenant).await.unwrap().hold;
+    assert_eq!(hold, Some((crate::domain::lane::Hold::Throttled, boot(302))));
+
+    bench.restart(Birth { boot: Boot(5000), boot_id: BootId("boot-2".to_owned()), ..birth(20) }).await;
+    let hold = bench.store.lane_memory(bench.tenant).await.unwrap().hold;
+    assert_eq!(hold, Some((crate::domain::lane::Hold::Throttled, Boot(300_000))), "its length after this boot's start");
+}
+
+#[tokio::test]
+async fn one_daemon_at_a_time_holds_a_state_folder() {
+    let folder = tempfile::tempdir().unwrap();
+    assert!(!StateLock::is_held(folder.path()));
+    let first = StateLock::take(folder.path()).unwrap();
+    assert!(first.is_some());
+    assert!(StateLock::take(folder.path()).unwrap().is_none());
+    assert!(StateLock::is_held(folder.path()));
+    drop(first);
+    assert!(StateLock::take(folder.path()).unwrap().is_some());
+}
+
+#[tokio::test]
+async fn the_database_is_its_owners_alone() {
+    use std::os::unix::fs::PermissionsExt;
+    let bench = Bench::with_machines(&[1]).await;
+    for file in std::fs::read_dir(bench.folder.path()).unwrap() {
+        let file = file.unwrap();
+        let mode = file.metadata().unwrap().permissions().mode() & 0o777;
+        assert_eq!(mode & 0o077, 0, "{} has mode {mode:o}", file.path().display());
+    }
+    assert!(Store::open_existing(tempfile::tempdir().unwrap().path()).await.unwrap().is_none());
+}

@@ -1,0 +1,93 @@
+//! The one writer, and a second one beside it.
+
+use futures_util::future::join_all;
+
+use super::*;
+use crate::store::events::{Kind, Subject};
+use crate::store::{Doing, StoreError};
+
+/// Appends an event, and then fails if asked to.
+async fn unit(store: &Store, n: i64, fails: bool) -> Result<(), StoreError> {
+    store
+        .write(move |connection| {
+            Box::pin(async move {
+                let body = serde_json::json!({ "n": n });
+                crate::store::events::append(connection, at(n), Kind::CallMade, Subject::default(), &body).await?;
+                if fails { Err(StoreError::Guard("on purpose".to_owned())) } else { Ok(()) }
+            })
+        })
+        .await
+}
+
+#[tokio::test]
+async fn a_unit_that_fails_takes_no_neighbour_with_it() {
+    let bench = Bench::new().await;
+    let before = bench.number("SELECT count(*) FROM events").await;
+    // All at once, so that they share commits.
+    let results = join_all((0..100).map(|n| unit(&bench.store, n, n % 3 == 0))).await;
+    for (n, result) in results.iter().enumerate() {
+        assert_eq!(result.is_err(), n % 3 == 0, "unit {n}: {result:?}");
+    }
+    assert_eq!(bench.number("SELECT count(*) FROM events").await, before + 66);
+    bench.assert_whole().await;
+}
+
+#[tokio::test]
+async fn a_statement_that_sqlite_refuses_takes_no_neighbour_with_it() {
+    let bench = Bench::new().await;
+    let refused = bench.store.write(|connection| {
+        Box::pin(async move {
+            sqlx::query("INSERT INTO tenants (name) VALUES ('contoso')")
+                .execute(connection)
+                .await
+                .doing("repeat")
+                .map(drop)
+        })
+    });
+    let (before, refused, after) = tokio::join!(unit(&bench.store, 1, false), refused, unit(&bench.store, 2, false));
+    assert!(before.is_ok() && after.is_ok());
+    assert!(matches!(refused, Err(StoreError::Database { doing: "repeat", .. })));
+    bench.assert_whole().await;
+}
+
+#[tokio::test]
+async fn whoever_gives_up_waiting_does_not_undo_the_work() {
+    let bench = Bench::new().await;
+    let before = bench.number("SELECT count(*) FROM events").await;
+    let pending = unit(&bench.store, 1, false);
+    let polled = {
+        tokio::pin!(pending);
+        futures_util::poll!(pending.as_mut()).is_pending()
+    };
+    assert!(polled, "the unit was ordered and then nobody waited for it");
+    unit(&bench.store, 2, false).await.unwrap();
+    assert_eq!(bench.number("SELECT count(*) FROM events").await, before + 2);
+}
+
+#[tokio::test]
+async fn a_second_process_writes_at_the_same_time_and_the_chain_stays_whole() {
+    let bench = Bench::new().await;
+    let second = Store::open_existing(bench.folder.path()).await.unwrap().unwrap();
+    let before = bench.number("SELECT count(*) FROM events").await;
+    let version = bench.store.data_version().await.unwrap();
+    let write = async |store: &Store| {
+        for n in 0..50 {
+            unit(store, n, false).await.unwrap();
+        }
+    };
+    tokio::join!(write(&bench.store), write(&second));
+    assert_eq!(bench.number("SELECT count(*) FROM events").await, before + 100);
+    assert_ne!(bench.store.data_version().await.unwrap(), version, "the other's writing is noticed");
+    bench.assert_whole().await;
+}
+
+#[tokio::test]
+async fn what_was_ordered_before_closing_is_written_and_nothing_after() {
+    let bench = Bench::new().await;
+    let (written, ()) = tokio::join!(unit(&bench.store, 1, false), bench.store.close());
+    assert!(written.is_ok());
+    assert!(matches!(unit(&bench.store, 2, false).await, Err(StoreError::Closed)));
+    let again = Store::open(bench.folder.path()).await.unwrap();
+    assert_eq!(again.record_head().await.unwrap().seq, 2);
+    assert!(again.verify_record().await.unwrap().is_ok());
+}

@@ -1,0 +1,175 @@
+//! Taking a sweep back: what is queued of it ends, unless another sweep asked for it too.
+//!
+//! A job belongs to the sweep that made it, and counts in those that joined. When its own sweep is
+//! withdrawn, one that joined inherits it: what somebody else asked for is not theirs to cancel.
+
+use sqlx::{Row, SqliteConnection};
+
+use super::events::{self, Kind, Subject};
+use super::jobs::{self, With};
+use super::sweeps::SweepRow;
+use super::tenants::TenantRow;
+use super::{Doing, Store, StoreError};
+use crate::domain::id::JobId;
+use crate::domain::job::{Event, Reason};
+use crate::domain::time::Wall;
+
+impl Store {
+    /// Withdraws what is still queued of a sweep and wanted by no other. Returns how many jobs.
+    pub async fn withdraw(&self, sweep: SweepRow, at: Wall) -> Result<u64, StoreError> {
+        self.write(move |connection| Box::pin(async move { wish_nothing(connection, sweep).await })).await?;
+        while self.write(move |connection| Box::pin(async move { hand_over_some(connection, sweep).await })).await? > 0
+        {
+        }
+        let mut withdrawn = 0;
+        loop {
+            let n = self
+                .write(move |connection| Box::pin(async move { withdraw_some(connection, sweep, at).await }))
+                .await?;
+            withdrawn += n;
+            if n == 0 {
+                break;
+            }
+        }
+        self.write(move |connection| Box::pin(async move { hold_no_more(connection, sweep, at).await })).await?;
+        Ok(withdrawn)
+    }
+
+    /// Gives a sweep up whose file cannot be read to its end: what was queued of it is withdrawn.
+    /// Returns how many jobs.
+    pub async fn abandon_sweep(&self, sweep: SweepRow, at: Wall) -> Result<u64, StoreError> {
+        let withdrawn = self.withdraw(sweep, at).await?;
+        self.write(move |connection| {
+            Box::pin(async move {
+                // Jobs of others that it joined go on without it.
+                sqlx::query("DELETE FROM joins WHERE sweep_n = ?")
+                    .bind(sweep)
+                    .execute(&mut *connection)
+                    .await
+                    .doing("leave joined jobs")?;
+                // Its own may have been sent, since another sweep had joined them.
+                sqlx::query(
+                    "UPDATE sweeps SET state = iif(own.open = 0, 'done', 'open'),
+                         finished_at = iif(own.open = 0, ?1, NULL), open = own.open, filed = 1, reported = 1, released = 1
+                     FROM (SELECT count(*) AS open FROM jobs WHERE sweep_n = ?2 AND finished_at IS NULL) AS own
+                     WHERE n = ?2 AND state = 'taking'",
+                )
+                .bind(at.0)
+                .bind(sweep)
+                .execute(connection)
+                .await
+                .doing("abandon a sweep")
+                .map(drop)
+            })
+        })
+        .await?;
+        Ok(withdrawn)
+    }
+}
+
+/// The rank of a wish that was withdrawn: the job still counts in the sweep, which cannot inherit it.
+const NO_WISH: i64 = -1;
+
+async fn wish_nothing(connection: &mut SqliteConnection, sweep: SweepRow) -> Result<(), StoreError> {
+    sqlx::query("UPDATE joins SET priority = ?, not_before = NULL WHERE sweep_n = ?")
+        .bind(NO_WISH)
+        .bind(sweep)
+        .execute(connection)
+        .await
+        .doing("withdraw wishes")
+        .map(drop)
+}
+
+/// Lets sweeps that joined inherit jobs, those first that are under way. Returns how many.
+async fn hand_over_some(connection: &mut SqliteConnection, sweep: SweepRow) -> Result<usize, StoreError> {
+    let heirs = sqlx::query(
+        "SELECT jobs.id, wish.sweep_n, wish.not_before, heir.released
+         FROM jobs JOIN joins AS wish ON wish.job_id = jobs.id AND wish.priority >= 0
+             JOIN sweeps AS heir ON heir.n = wish.sweep_n
+         WHERE jobs.sweep_n = ? AND jobs.state = 'queued' ORDER BY jobs.id, heir.released DESC, heir.n LIMIT 500",
+    )
+    .bind(sweep)
+    .fetch_all(&mut *connection)
+    .await
+    .doing("find who inherits")?;
+    let mut last = None;
+    for row in &heirs {
+        let read =
+            || Ok((row.try_get("id")?, row.try_get("sweep_n")?, row.try_get("not_before")?, row.try_get("released")?));
+        let (job, heir, not_before, released): (i64, SweepRow, Option<i64>, bool) =
+            read().doing("read who inherits")?;
+        if last.replace(job) != Some(job) {
+            hand_over(connection, sweep, job, heir, not_before, released).await?;
+        }
+    }
+    Ok(heirs.len())
+}
+
+async fn hand_over(
+    connection: &mut SqliteConnection,
+    sweep: SweepRow,
+    job: i64,
+    heir: SweepRow,
+    not_before: Option<i64>,
+    released: bool,
+) -> Result<(), StoreError> {
+    sqlx::query("DELETE FROM joins WHERE sweep_n = ? AND job_id = ?")
+        .bind(heir)
+        .bind(job)
+        .execute(&mut *connection)
+        .await
+        .doing("inherit a job")?;
+    sqlx::query("INSERT INTO joins (sweep_n, job_id, priority) VALUES (?, ?, ?)")
+        .bind(sweep)
+        .bind(job)
+        .bind(NO_WISH)
+        .execute(&mut *connection)
+        .await
+        .doing("inherit a job")?;
+    // Hidden again, when nobody but a held sweep wants it.
+    sqlx::query(
+        "UPDATE jobs SET sweep_n = ?1, not_before = ?2,
+             parked_until = iif(?3, parked_until, 9223372036854775807), blocked_by = iif(?3, blocked_by, NULL)
+         WHERE id = ?4",
+    )
+    .bind(heir)
+    .bind(not_before)
+    .bind(released)
+    .bind(job)
+    .execute(connection)
+    .await
+    .doing("inherit a job")
+    .map(drop)
+}
+
+async fn withdraw_some(connection: &mut SqliteConnection, sweep: SweepRow, at: Wall) -> Result<u64, StoreError> {
+    let ids: Vec<i64> = sqlx::query_scalar("SELECT id FROM jobs WHERE sweep_n = ? AND state = 'queued' LIMIT 500")
+        .bind(sweep)
+        .fetch_all(&mut *connection)
+        .await
+        .doing("find what to withdraw")?;
+    for id in &ids {
+        let job = jobs::find(connection, JobId(*id)).await?;
+        let with = With { reason: Some(Reason::Withdrawn), ..With::default() };
+        jobs::apply(connection, &job, Event::Withdrawn, with, at).await?;
+    }
+    Ok(ids.len() as u64)
+}
+
+/// A held sweep that is withdrawn waits for nobody's release.
+async fn hold_no_more(connection: &mut SqliteConnection, sweep: SweepRow, at: Wall) -> Result<(), StoreError> {
+    let done: Option<(bool, TenantRow)> = sqlx::query_as(
+        "UPDATE sweeps SET state = iif(open = 0, 'done', 'open'), finished_at = iif(open = 0, ?1, NULL), released = 1
+         WHERE n = ?2 AND state = 'held' RETURNING open = 0, tenant_id",
+    )
+    .bind(at.0)
+    .bind(sweep)
+    .fetch_optional(&mut *connection)
+    .await
+    .doing("end the holding of a sweep")?;
+    if let Some((true, tenant)) = done {
+        let body = serde_json::json!({ "sweep": sweep });
+        events::append(connection, at, Kind::SweepFinished, Subject::tenant(tenant), &body).await?;
+    }
+    Ok(())
+}
