@@ -2,6 +2,7 @@
 //! error.
 
 mod action;
+mod audit;
 mod check;
 mod demo;
 mod job;
@@ -63,6 +64,9 @@ enum Command {
     /// Look at Defender's actions, each as it was received
     #[command(subcommand)]
     Action(action::Command),
+    /// Verify the record of everything that happened
+    #[command(subcommand)]
+    Audit(audit::Command),
     /// Send nothing until `resume`; nothing is lost, following goes on, a restart changes nothing
     Pause(pause::Args),
     /// Go on after `pause`
@@ -155,6 +159,7 @@ async fn dispatch(command: Command, context: &Context) -> Result<(), Failure> {
         Command::Sweep(command) => sweep::run(context, &command).await,
         Command::Job(command) => job::run(context, &command).await,
         Command::Action(command) => action::run(context, &command).await,
+        Command::Audit(command) => audit::run(context, &command).await,
         Command::Pause(args) => pause::pause(context, &args).await,
         Command::Resume(args) => pause::resume(context, &args).await,
         Command::Completions { shell } => output::print(|out| {

@@ -174,6 +174,15 @@ impl Store {
         self.write(move |connection| Box::pin(async move { append(connection, at, kind, subject, &body).await })).await
     }
 
+    /// Whether an event of the record has this hash, written in hexadecimal digits.
+    pub async fn record_holds(&self, hash: &str) -> Result<bool, StoreError> {
+        sqlx::query_scalar("SELECT EXISTS (SELECT 1 FROM events WHERE hash = unhex(?))")
+            .bind(hash)
+            .fetch_one(&mut *self.reader().await?)
+            .await
+            .doing("look for a head")
+    }
+
     /// Recomputes the chain from its start. Returns the head, or the first event that does not fit.
     pub async fn verify_record(&self) -> Result<Result<Head, i64>, StoreError> {
         let mut reader = self.reader().await?;
