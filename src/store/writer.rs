@@ -186,12 +186,12 @@ async fn one(
     let (failed, finish) = work.run(&mut *connection).await;
     finishes.push(finish);
     if let Some(why) = failed
-        && let Err(error) = sqlx::query("ROLLBACK TO unit").execute(&mut *connection).await
+        && let Err(error) =
+            sqlx::query("ROLLBACK TO unit").execute(&mut *connection).await.doing("take back a savepoint")
     {
-        // SQLite has rolled back all of it by itself, as it does on a full disk: that is why the
-        // group fails, and not that the savepoint is gone.
-        tracing::debug!(%error, "no savepoint left to take back");
-        return Err(why);
+        // On a full disk SQLite rolls back all of it by itself: that is why the group fails, and
+        // not that the savepoint is gone. A guard of one unit is no word about its neighbours.
+        return Err(if matches!(why, StoreError::Database { .. }) { why } else { error });
     }
     sqlx::query("RELEASE unit").execute(&mut *connection).await.doing("release a savepoint").map(drop)
 }
