@@ -139,16 +139,18 @@ struct Running {
     stop: CancellationToken,
 }
 
+/// The taking of files under one configuration.
+#[derive(Default)]
 struct Intake {
     stop: CancellationToken,
-    taking: tokio::task::JoinHandle<()>,
+    taking: TaskTracker,
 }
 
 /// The loops of one incarnation.
 pub struct Engine {
     shared: Shared,
     lanes: Arc<Mutex<BTreeMap<TenantName, Running>>>,
-    intake: tokio::sync::Mutex<Option<Intake>>,
+    intake: Mutex<Intake>,
     /// Ends what sends and takes; calls on the wire end by themselves.
     stop: CancellationToken,
     loops: TaskTracker,
@@ -168,13 +170,13 @@ impl Engine {
         let engine = Self {
             shared,
             lanes: Arc::default(),
-            intake: tokio::sync::Mutex::default(),
+            intake: Mutex::default(),
             stop: CancellationToken::new(),
             loops: TaskTracker::new(),
             calls: TaskTracker::new(),
         };
         engine.start_lanes(&engine.shared, config).await?;
-        engine.start_intake(config).await?;
+        engine.start_intake(config)?;
         let stop = engine.stop.clone();
         engine.loops.spawn(control::notice(engine.shared.clone(), Arc::clone(&engine.lanes), stop.clone()));
         engine.loops.spawn(control::keep_house(engine.shared.clone(), stop));
@@ -197,14 +199,22 @@ impl Engine {
         Ok(())
     }
 
-    async fn start_intake(&self, config: &Config) -> anyhow::Result<()> {
+    fn start_intake(&self, config: &Config) -> anyhow::Result<()> {
         let stop = self.stop.child_token();
         let taking = taking::Taking::new(self.shared.clone(), config, Arc::clone(&self.lanes));
         taking.folder().create()?;
         let results = results::Results::new(self.shared.clone(), config);
         self.loops.spawn(results::run(results, stop.clone()));
-        let taking = self.loops.spawn(drop_folder::run(taking, stop.clone()));
-        *self.intake.lock().await = Some(Intake { stop, taking });
+        let turn = Intake { stop: stop.clone(), taking: TaskTracker::new() };
+        let tracked = turn.taking.clone();
+        let before = std::mem::replace(&mut *self.intake.lock().unwrap_or_else(PoisonError::into_inner), turn);
+        before.stop.cancel();
+        before.taking.close();
+        self.loops.spawn(tracked.track_future(async move {
+            // The file that is being taken is taken to its end: two must never take the same.
+            before.taking.wait().await;
+            drop_folder::run(taking, stop).await;
+        }));
         Ok(())
     }
 
@@ -215,15 +225,9 @@ impl Engine {
         for running in old.values() {
             running.stop.cancel();
         }
-        let intake = self.intake.lock().await.take();
         let shared = Shared { wire, ..self.shared.clone() };
         self.start_lanes(&shared, config).await?;
-        if let Some(intake) = intake {
-            // The file that is being taken is taken to its end: two must never take the same.
-            intake.stop.cancel();
-            intake.taking.await?;
-        }
-        self.start_intake(config).await
+        self.start_intake(config)
     }
 
     /// Stops sending and taking, and waits up to `grace` for what is on the wire. Returns how many

@@ -96,6 +96,10 @@ pub(crate) async fn see(
     let owner = owner(connection, tenant, &seen.action).await?;
     let mut action = seen.action.clone();
     action.origin = if owner.is_some() { Origin::Ours } else { Origin::Foreign };
+    // A fresh action comes without its scope (observed); of our own we know what was asked for.
+    if let (Some(owner), None) = (&owner, action.scope) {
+        action.scope = Some(jobs::find(connection, owner.job).await?.scan);
+    }
     if keep(connection, tenant, &action, &seen.raw, owner.as_ref(), at).await? {
         let body = serde_json::json!({
             "action": action.id, "status": action.status.as_str(), "origin": action.origin.as_str(),

@@ -23,8 +23,8 @@ type Finish = Box<dyn FnOnce(Result<(), StoreError>) + Send>;
 
 /// A unit, and whom to tell.
 trait Work: Send {
-    /// Runs the unit and says whether it held.
-    fn run(self: Box<Self>, connection: &mut SqliteConnection) -> BoxFuture<'_, (bool, Finish)>;
+    /// Runs the unit and says why it did not hold, if so.
+    fn run(self: Box<Self>, connection: &mut SqliteConnection) -> BoxFuture<'_, (Option<StoreError>, Finish)>;
     /// The unit cannot be run.
     fn refuse(self: Box<Self>, error: StoreError);
 }
@@ -39,16 +39,16 @@ where
     T: Send + 'static,
     F: for<'c> FnOnce(&'c mut SqliteConnection) -> Unit<'c, T> + Send + 'static,
 {
-    fn run(self: Box<Self>, connection: &mut SqliteConnection) -> BoxFuture<'_, (bool, Finish)> {
+    fn run(self: Box<Self>, connection: &mut SqliteConnection) -> BoxFuture<'_, (Option<StoreError>, Finish)> {
         Box::pin(async move {
             let Self { unit, reply } = *self;
             let result = unit(connection).await;
-            let held = result.is_ok();
+            let failed = result.as_ref().err().cloned();
             let finish: Finish = Box::new(move |committed| {
                 // Whoever asked may have gone (a cancelled task): the work stands all the same.
                 drop(reply.send(committed.and(result)));
             });
-            (held, finish)
+            (failed, finish)
         })
     }
 
@@ -183,10 +183,15 @@ async fn one(
         work.refuse(error.clone());
         return Err(error);
     }
-    let (held, finish) = work.run(&mut *connection).await;
+    let (failed, finish) = work.run(&mut *connection).await;
     finishes.push(finish);
-    if !held {
-        sqlx::query("ROLLBACK TO unit").execute(&mut *connection).await.doing("take back a savepoint")?;
+    if let Some(why) = failed
+        && let Err(error) =
+            sqlx::query("ROLLBACK TO unit").execute(&mut *connection).await.doing("take back a savepoint")
+    {
+        // On a full disk SQLite rolls back all of it by itself: that is why the group fails, and
+        // not that the savepoint is gone. A guard of one unit is no word about its neighbours.
+        return Err(if matches!(why, StoreError::Database { .. }) { why } else { error });
     }
     sqlx::query("RELEASE unit").execute(&mut *connection).await.doing("release a savepoint").map(drop)
 }

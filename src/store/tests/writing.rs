@@ -91,3 +91,35 @@ async fn what_was_ordered_before_closing_is_written_and_nothing_after() {
     assert_eq!(again.record_head().await.unwrap().seq, 2);
     assert!(again.verify_record().await.unwrap().is_ok());
 }
+
+/// Lets the database have so many pages at most; it never shrinks by that.
+async fn pages(store: &Store, limit: &'static str) {
+    let set = store.writer.outside(move |connection| {
+        Box::pin(async move { sqlx::query(limit).execute(connection).await.doing("limit the pages").map(drop) })
+    });
+    set.await.unwrap();
+}
+
+#[tokio::test]
+async fn a_full_disk_takes_no_half_of_anything_and_lets_nothing_out() {
+    let bench = Bench::with_machines(&[1]).await;
+    pages(&bench.store, "PRAGMA max_page_count = 1").await;
+    let mut n = 0;
+    let error = loop {
+        n += 1;
+        assert!(n < 1000, "the database should be full");
+        if let Err(error) = unit(&bench.store, n, false).await {
+            break error;
+        }
+    };
+    assert!(error.to_string().contains("full"), "{error}");
+    let refused = bench.store.claim(bench.ask(1)).await.unwrap_err();
+    assert!(refused.to_string().contains("full"), "{refused}");
+    assert_eq!(bench.job_of(machine(1)).await.state, "queued");
+    assert_eq!(bench.number("SELECT count(*) FROM slots").await, 0);
+    bench.assert_whole().await;
+
+    pages(&bench.store, "PRAGMA max_page_count = 1000000").await;
+    bench.call(2).await;
+    bench.assert_whole().await;
+}
