@@ -9,11 +9,12 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use sqlx::SqliteConnection;
+use sqlx::{Row, SqliteConnection};
 
 use super::events::{self, Kind, Subject};
+use super::jobs::machine_of;
 use super::{Doing, Store, StoreError};
-use crate::domain::id::Epoch;
+use crate::domain::id::{Epoch, JobId};
 use crate::domain::lookup::{Question, next_look};
 use crate::domain::time::{Boot, BootId, Wall, millis};
 
@@ -163,19 +164,33 @@ async fn carry_ledger_over(connection: &mut SqliteConnection, birth: &Birth) -> 
 }
 
 async fn adopt_lost_calls(connection: &mut SqliteConnection, birth: &Birth) -> Result<u64, StoreError> {
+    const WHY: &str = "sweepd ended while the call was on the wire";
     let look = |question| next_look(question, birth.boot, 0, birth.lookup_horizon, birth.boot);
     let lost = sqlx::query(
         "UPDATE attempts SET settled_at = ?1, outcome = 'unknown', question = 'effect', asked_boot = ?2,
-             looks = 0, next_look_boot = ?3, answer = 'sweepd ended while the call was on the wire'
-         WHERE settled_at IS NULL",
+             looks = 0, next_look_boot = ?3, answer = ?4
+         WHERE settled_at IS NULL RETURNING id, tenant_id, job_id, machine",
     )
     .bind(birth.at.0)
     .bind(birth.boot.0)
     .bind(look(Question::Effect).0)
-    .execute(&mut *connection)
+    .bind(WHY)
+    .fetch_all(&mut *connection)
     .await
-    .doing("adopt lost calls")?
-    .rows_affected();
+    .doing("adopt lost calls")?;
+    for row in &lost {
+        let read = || {
+            let subject = Subject {
+                tenant: row.try_get("tenant_id")?,
+                job: Some(JobId(row.try_get("job_id")?)),
+                machine: Some(machine_of(row.try_get("machine")?)?),
+            };
+            Ok((subject, row.try_get::<String, _>("id")?))
+        };
+        let (subject, attempt) = read().doing("read a lost call")?;
+        let body = serde_json::json!({ "attempt": attempt, "outcome": "unknown", "answer": WHY });
+        events::append(connection, birth.at, Kind::AttemptAnswered, subject, &body).await?;
+    }
     // Older questions start over: their times were on another incarnation's, maybe another boot's, clock.
     sqlx::query(
         "UPDATE attempts SET asked_boot = ?1, looks = 0, next_look_boot = ?2
@@ -186,5 +201,5 @@ async fn adopt_lost_calls(connection: &mut SqliteConnection, birth: &Birth) -> R
     .execute(&mut *connection)
     .await
     .doing("adopt open questions")?;
-    Ok(lost)
+    Ok(lost.len() as u64)
 }
