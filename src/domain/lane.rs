@@ -120,6 +120,15 @@ impl Lane {
         self.held = Some(Held { why, since: now, until, strikes: 0 });
     }
 
+    /// A reload: other limits, and an operator's word to try again, as at a start. What is on the wire
+    /// and what Defender asked for stay.
+    pub fn reload(&mut self, per_minute: NonZeroU32, now: Boot) {
+        self.per_minute = per_minute;
+        if let Some(held) = self.held.as_mut().filter(|held| held.why != Hold::Throttled) {
+            held.until = held.until.min(now);
+        }
+    }
+
     /// Calls on the wire.
     pub const fn in_flight(&self) -> u32 {
         self.in_flight
@@ -302,6 +311,18 @@ mod tests {
         let mut reloaded = Lane::new(lane.per_minute);
         reloaded.resume_hold(Hold::SignedOut, Boot(1), Boot(i64::MAX));
         assert_eq!(reloaded.gate(Boot(1)), Gate::Probe(Hold::SignedOut));
+    }
+
+    #[test]
+    fn a_reload_tries_again_but_keeps_a_pause_that_defender_asked_for() {
+        let mut forbidden = lane();
+        call(&mut forbidden, Boot(0), OutcomeWord::Forbidden);
+        forbidden.reload(NonZeroU32::MIN, Boot(1));
+        assert_eq!(forbidden.gate(Boot(1)), Gate::Probe(Hold::Forbidden));
+        let mut throttled = lane();
+        call(&mut throttled, Boot(0), OutcomeWord::Throttled);
+        throttled.reload(NonZeroU32::MIN, Boot(1));
+        assert_eq!(throttled.gate(Boot(1)), Gate::Held(Hold::Throttled, Boot(60_000)));
     }
 
     #[test]

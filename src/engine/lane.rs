@@ -46,7 +46,8 @@ pub struct Lane {
     pub feed_refused: AtomicBool,
     /// When the tenant's pending actions were last read, or were found not to be readable.
     feed_at: Mutex<Option<Boot>>,
-    breakers: Mutex<Breakers>,
+    /// Shared with the lane that a reload puts in this one's place: its calls may still be on the wire.
+    breakers: Arc<Mutex<Breakers>>,
     paces: BTreeMap<CallKind, Mutex<Pace>>,
     /// Reading calls that were throttled: not before.
     read_holds: Mutex<BTreeMap<CallKind, Boot>>,
@@ -68,6 +69,7 @@ impl Lane {
         tenant: &Tenant,
         config: &Config,
         memory: &LaneMemory,
+        before: Option<&Self>,
         calls: TaskTracker,
         stop: CancellationToken,
     ) -> Self {
@@ -82,10 +84,20 @@ impl Lane {
             &tenant.scope,
         );
         let client = Client::new(Arc::clone(&shared.wire), &tenant.api_url, Arc::new(sign_in));
-        let mut breakers = Breakers::new(tenant.limits.per_minute);
-        if let Some((why, until)) = memory.hold {
-            breakers.resume_hold(why, shared.clock.boot(), until);
-        }
+        let now = shared.clock.boot();
+        let breakers = before.map_or_else(
+            || {
+                let mut breakers = Breakers::new(tenant.limits.per_minute);
+                if let Some((why, until)) = memory.hold {
+                    breakers.resume_hold(why, now, until);
+                }
+                Arc::new(Mutex::new(breakers))
+            },
+            |before| {
+                before.breakers().reload(tenant.limits.per_minute, now);
+                Arc::clone(&before.breakers)
+            },
+        );
         let pace = |kind: CallKind| {
             let (limits, spread) = match kind {
                 CallKind::Scan => (tenant.limits, tenant.pace),
@@ -107,7 +119,7 @@ impl Lane {
             look_soon: Notify::new(),
             feed_at: Mutex::default(),
             feed_refused: AtomicBool::new(false),
-            breakers: Mutex::new(breakers),
+            breakers,
             paces: CallKind::ALL.iter().copied().map(pace).collect(),
             read_holds: Mutex::default(),
             told: Mutex::default(),

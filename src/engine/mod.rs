@@ -175,7 +175,7 @@ impl Engine {
             loops: TaskTracker::new(),
             calls: TaskTracker::new(),
         };
-        engine.start_lanes(&engine.shared, config).await?;
+        engine.start_lanes(&engine.shared, config, &BTreeMap::new()).await?;
         engine.start_intake(config)?;
         let stop = engine.stop.clone();
         engine.loops.spawn(control::notice(engine.shared.clone(), Arc::clone(&engine.lanes), stop.clone()));
@@ -183,12 +183,19 @@ impl Engine {
         Ok(engine)
     }
 
-    async fn start_lanes(&self, shared: &Shared, config: &Config) -> anyhow::Result<()> {
+    async fn start_lanes(
+        &self,
+        shared: &Shared,
+        config: &Config,
+        before: &BTreeMap<TenantName, Running>,
+    ) -> anyhow::Result<()> {
         for (name, tenant) in &config.tenants {
             let row = shared.store.tenant(name).await?;
             let stop = self.stop.child_token();
             let memory = shared.store.lane_memory(row).await?;
-            let lane = Lane::new(shared.clone(), name, row, tenant, config, &memory, self.calls.clone(), stop.clone());
+            let before = before.get(name).map(|running| &*running.lane);
+            let lane =
+                Lane::new(shared.clone(), name, row, tenant, config, &memory, before, self.calls.clone(), stop.clone());
             let lane = Arc::new(lane);
             self.loops.spawn(dispatch::run(Arc::clone(&lane)));
             self.loops.spawn(follow::run(Arc::clone(&lane)));
@@ -226,7 +233,7 @@ impl Engine {
             running.stop.cancel();
         }
         let shared = Shared { wire, ..self.shared.clone() };
-        self.start_lanes(&shared, config).await?;
+        self.start_lanes(&shared, config, &old).await?;
         self.start_intake(config)
     }
 

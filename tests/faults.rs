@@ -1,0 +1,291 @@
+//! Whatever answers a scan call: nothing is scanned twice, and nothing is given up that could be
+//! done.
+//!
+//! Owns *look before asking again* at the edge: lost answers, false answers, no answers.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    reason = "a scenario fails loudly, in its helpers too"
+)]
+
+mod support;
+
+use std::time::Duration;
+
+use serde_json::Value;
+use support::{
+    Configured, Daemon, Site, assert_scanned_once, assert_within_limits, eventually, limits, list, number,
+    quick_tenant, scan_arrivals, seen, simulate, text,
+};
+use sweepd::domain::ledger::CallKind;
+use sweepd::domain::time::Wall;
+use sweepd::simulator::{Fault, FaultKind, Simulator, Target, TenantOptions, TenantReport, fleet};
+
+const SCAN: Target = Target::Call(CallKind::Scan);
+const MACHINES: usize = 5;
+
+/// What a fault is expected to cost.
+struct Cost {
+    /// Calls beside one for each machine.
+    calls: usize,
+    /// Attempts that count, beside one for each machine.
+    attempts: u64,
+}
+
+const NOTHING: Cost = Cost { calls: 0, attempts: 0 };
+
+fn status(code: u16, body: &str, effect: bool, headers: &[(&str, &str)]) -> FaultKind {
+    let headers = headers.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
+    FaultKind::Status { code, body: body.to_owned(), effect, headers }
+}
+
+struct Scene {
+    simulator: Simulator,
+    daemon: Daemon,
+    tenant: TenantOptions,
+}
+
+async fn scene(fault: Fault, change: impl FnOnce(&mut TenantOptions)) -> Scene {
+    let mut tenant = quick_tenant(fleet(9, MACHINES, "faults"));
+    change(&mut tenant);
+    let simulator = simulate(9, vec![tenant.clone()]).await;
+    simulator.add_fault(0, fault);
+    let daemon = Daemon::started(Site::new(&simulator, &[Configured::of("contoso", &tenant)], "")).await;
+    daemon.site.put("devices.txt", list(&tenant.machines));
+    Scene { simulator, daemon, tenant }
+}
+
+/// An hour with room: after a 429 the calls are spread, by the limit of the hour.
+fn roomy(tenant: &mut TenantOptions) {
+    tenant.limits = limits(100, 36_000);
+}
+
+impl Scene {
+    /// Waits for the end, and holds it against what was expected.
+    async fn ends_well(&self, struck: u64, cost: Cost) -> TenantReport {
+        let jobs = self.daemon.all_final(MACHINES).await;
+        let report = seen(&self.simulator);
+        assert_eq!(report.faults_struck, struck, "the fault has struck: {report:?}");
+        for job in &jobs {
+            assert_eq!(job["state"], "succeeded", "{job}");
+        }
+        assert_scanned_once(&report, &self.tenant.machines);
+        assert_within_limits(&report);
+        let attempts: u64 = jobs.iter().map(|job| number(job, "attempts")).sum();
+        assert_eq!(attempts, MACHINES as u64 + cost.attempts, "{jobs:?}");
+        assert_eq!(report.calls["scan"].arrivals, MACHINES + cost.calls, "{report:?}");
+        let calls: u64 = report.calls.values().map(|calls| calls.arrivals as u64).sum();
+        assert_eq!(report.requests_on_wire, calls + report.sign_ins, "no request beside the calls");
+        let receipt = self.daemon.receipt("processed/devices.txt").await;
+        let results = self.daemon.results("", text(&receipt, "sweep_id")).await;
+        assert_eq!(number(&results["states"], "succeeded"), MACHINES as u64, "{results}");
+        report
+    }
+}
+
+/// Twice a call goes wrong without having had its effect: it is made once more, and that counts.
+async fn lost_without_effect(kind: FaultKind) {
+    let scene = scene(Fault::once(SCAN, kind).times(2), |_| ()).await;
+    scene.ends_well(2, Cost { calls: 2, attempts: 2 }).await;
+}
+
+/// Twice a call has its effect and an answer that does not tell: the action is found, and no call
+/// is made again. Lists lag behind as they do at Defender.
+async fn lost_with_effect(kind: FaultKind) {
+    let lagging = |tenant: &mut TenantOptions| tenant.list_lag = Duration::from_secs(2);
+    let scene = scene(Fault::once(SCAN, kind).times(2), lagging).await;
+    scene.ends_well(2, NOTHING).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_error_500_without_effect() {
+    lost_without_effect(status(500, "{\"error\":{\"code\":\"InternalServerError\"}}", false, &[])).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_error_500_with_effect() {
+    lost_with_effect(status(500, "{\"error\":{\"code\":\"InternalServerError\"}}", true, &[])).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_page_503_of_a_gateway() {
+    let page = "<html><body><h1>503 Service Unavailable</h1></body></html>";
+    lost_without_effect(status(503, page, false, &[("Content-Type", "text/html")])).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_page_404_of_a_gateway_says_nothing_of_the_machine() {
+    let page = "<html><body><h1>404 Not Found</h1></body></html>";
+    lost_with_effect(status(404, page, true, &[("Content-Type", "text/html")])).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_408_with_effect() {
+    lost_with_effect(status(408, "", true, &[])).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_reset_before_the_effect() {
+    lost_without_effect(FaultKind::ResetBeforeEffect).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_reset_after_the_effect() {
+    lost_with_effect(FaultKind::ResetAfterEffect).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn no_answer_ever_and_no_effect() {
+    lost_without_effect(FaultKind::Hang { effect: false }).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn no_answer_ever_and_an_effect() {
+    lost_with_effect(FaultKind::Hang { effect: true }).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_answer_that_breaks_off() {
+    lost_with_effect(FaultKind::Truncated).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_answer_that_is_no_json() {
+    lost_with_effect(FaultKind::Garbage).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_answer_without_a_body() {
+    lost_with_effect(FaultKind::Empty).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_redirect_is_not_followed() {
+    // It points at a call that exists: whoever follows it makes a request that is not in the ledger.
+    let elsewhere = "/api/machineactions";
+    lost_without_effect(status(302, "", false, &[("Location", elsewhere)])).await;
+    lost_without_effect(status(307, "", false, &[("Location", elsewhere)])).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_401_is_answered_with_a_fresh_token_and_does_not_count() {
+    let body = "{\"error\":{\"code\":\"Unauthorized\",\"message\":\"expired\"}}";
+    let scene = scene(Fault::once(SCAN, status(401, body, false, &[])), |_| ()).await;
+    let report = scene.ends_well(1, Cost { calls: 1, attempts: 0 }).await;
+    assert_eq!(report.sign_ins, 2, "{report:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_429_stops_the_lane_and_costs_no_attempt() {
+    let body = "{\"error\":{\"code\":\"429\",\"message\":\"API calls quota exceeded!\"}}";
+    let fault = Fault::once(SCAN, status(429, body, false, &[("Retry-After", "2")]));
+    let scene = scene(fault, roomy).await;
+    scene.ends_well(1, Cost { calls: 1, attempts: 0 }).await;
+    assert!(scene.daemon.has_logged("429"), "it is told");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_429_for_as_long_as_it_lasts() {
+    // The first call and the probes after it: one call a pause, not the whole queue against a wall.
+    let body = "{\"error\":{\"code\":\"TooManyRequests\",\"message\":\"quota exceeded\"}}";
+    let fault = Fault::once(SCAN, status(429, body, false, &[("Retry-After", "1")])).times(3);
+    let scene = scene(fault, roomy).await;
+    scene.ends_well(3, Cost { calls: 3, attempts: 0 }).await;
+}
+
+/// A 429 that asks for a long pause, then `blow`; returns when the pause should have ended, and when
+/// the next call was made.
+async fn throttled(blow: impl AsyncFnOnce(&mut Daemon)) -> (Wall, Wall) {
+    let tenant = quick_tenant(fleet(9, 1, "faults"));
+    let simulator = simulate(9, vec![tenant.clone()]).await;
+    simulator.add_fault(0, Fault::once(SCAN, status(429, "", false, &[("Retry-After", "6")])));
+    let mut daemon = Daemon::started(Site::new(&simulator, &[Configured::of("contoso", &tenant)], "")).await;
+    daemon.site.put("devices.txt", list(&tenant.machines));
+    let until = eventually("word of the pause", || {
+        let status = daemon.status();
+        let waiting = &status["tenants"]["contoso"];
+        text(waiting, "waiting_for").contains("429").then(|| Wall::parse(text(waiting, "waiting_until")).unwrap())
+    })
+    .await;
+    blow(&mut daemon).await;
+    let job = daemon.all_final(1).await.swap_remove(0);
+    assert_eq!((text(&job, "state"), number(&job, "attempts")), ("succeeded", 1), "{job}");
+    assert_eq!(scan_arrivals(&simulator, 0), 2);
+    let history = daemon.history(text(&job, "machine_id")).swap_remove(0);
+    (until, Wall::parse(text(&history["attempts"][1], "at")).unwrap())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_pause_of_a_429_outlives_a_kill_and_a_reload() {
+    // Times are told with a resolution of milliseconds, by two clocks that differ by as much.
+    let slack = Duration::from_millis(100);
+    let (until, next) = throttled(async |daemon| {
+        daemon.kill();
+        daemon.start().await;
+    })
+    .await;
+    assert!(next + slack >= until, "killed: the next call was at {next:?}, before {until:?}");
+    let (until, next) = throttled(async |daemon| daemon.hang_up()).await;
+    assert!(next + slack >= until, "reloaded: the next call was at {next:?}, before {until:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_403_is_tried_again_at_a_reload_and_costs_no_attempt() {
+    // One machine: the answer to another call on the wire would show that the permission is there.
+    let tenant = quick_tenant(fleet(9, 1, "faults"));
+    let simulator = simulate(9, vec![tenant.clone()]).await;
+    let body = "{\"error\":{\"code\":\"Forbidden\",\"message\":\"missing role\"}}";
+    simulator.add_fault(0, Fault::once(SCAN, status(403, body, false, &[])));
+    let daemon = Daemon::started(Site::new(&simulator, &[Configured::of("contoso", &tenant)], "")).await;
+    daemon.site.put("devices.txt", list(&tenant.machines));
+    let until = eventually("word of the missing permission", || {
+        let status = daemon.status();
+        let waiting = &status["tenants"]["contoso"];
+        text(waiting, "waiting_for").contains("Machine.Scan").then(|| text(waiting, "waiting_until").to_owned())
+    })
+    .await;
+    assert_eq!(scan_arrivals(&simulator, 0), 1);
+    daemon.hang_up();
+    let job = daemon.all_final(1).await.swap_remove(0);
+    assert_eq!((text(&job, "state"), number(&job, "attempts")), ("succeeded", 1), "{job}");
+    assert_scanned_once(&seen(&simulator), &tenant.machines);
+    assert_eq!(scan_arrivals(&simulator, 0), 2);
+    // The log says: "next try in 60 s or on SIGHUP".
+    let ended = text(&job, "finished_at");
+    assert!(ended < until.as_str(), "SIGHUP did not try again: the lane waited until {until} and ended at {ended}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_sign_in_that_fails_once_is_made_again() {
+    let page = status(503, "<html></html>", false, &[]);
+    let scene = scene(Fault::once(Target::SignIn, page), |_| ()).await;
+    let jobs = scene.daemon.all_final(MACHINES).await;
+    assert!(jobs.iter().all(|job| job["state"] == "succeeded" && job["attempts"] == 1), "{jobs:?}");
+    let report = seen(&scene.simulator);
+    assert_scanned_once(&report, &scene.tenant.machines);
+    assert_eq!((report.sign_ins, report.faults_struck), (1, 1), "{report:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_list_that_fails_is_read_again() {
+    let lists = Target::Call(CallKind::ListActions);
+    let scene = scene(Fault::once(lists, FaultKind::Garbage).times(3), |_| ()).await;
+    scene.ends_well(3, NOTHING).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn attempts_end_after_max_attempts_and_say_so() {
+    let tenant = quick_tenant(fleet(9, 1, "faults"));
+    let simulator = simulate(9, vec![tenant.clone()]).await;
+    simulator.add_fault(0, Fault::always(SCAN, FaultKind::ResetBeforeEffect));
+    let mut configured = Configured::of("contoso", &tenant);
+    "max_attempts = 2".clone_into(&mut configured.keys);
+    let daemon = Daemon::started(Site::new(&simulator, &[configured], "")).await;
+    daemon.site.put("devices.txt", list(&tenant.machines));
+    let job: Value = daemon.all_final(1).await.swap_remove(0);
+    assert_eq!((text(&job, "state"), text(&job, "reason")), ("failed", "attempts_exhausted"), "{job}");
+    assert_eq!(number(&job, "attempts"), 2, "{job}");
+    assert_eq!(seen(&simulator).calls["scan"].arrivals, 2);
+}

@@ -1,0 +1,74 @@
+//! Large sweeps are held until an operator lets them go.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    reason = "a scenario fails loudly, in its helpers too"
+)]
+
+mod support;
+
+use serde_json::json;
+use support::{
+    Configured, Daemon, Site, assert_adds_up, assert_scanned_once, list, number, quick_tenant, seen, simulate, text,
+};
+use sweepd::simulator::{SimulatedMachine, Simulator, fleet};
+
+const MACHINES: usize = 8;
+
+async fn scene(intake: &str) -> (Simulator, Daemon, Vec<SimulatedMachine>) {
+    let machines = fleet(23, MACHINES, "held");
+    let tenant = quick_tenant(machines.clone());
+    let simulator = simulate(23, vec![tenant.clone()]).await;
+    let daemon = Daemon::started(Site::new(&simulator, &[Configured::of("contoso", &tenant)], intake)).await;
+    (simulator, daemon, machines)
+}
+
+/// Machines that nobody holds, dropped afterwards: once they are done, the held ones had their
+/// chance.
+async fn others_go_on(daemon: &Daemon, machines: &[SimulatedMachine]) {
+    daemon.site.put("others.txt", list(machines));
+    let receipt = daemon.receipt("processed/others.txt").await;
+    assert_eq!(receipt["status"], "taken", "{receipt}");
+    daemon.results("", text(&receipt, "sweep_id")).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_large_sweep_is_held_over_restarts_until_it_is_released() {
+    let (simulator, mut daemon, machines) = scene("hold_above = 4").await;
+    let (held, others) = machines.split_at(5);
+    daemon.site.put("large.txt", list(held));
+    let receipt = daemon.receipt("processed/large.txt").await;
+    assert_adds_up(&receipt);
+    assert_eq!((text(&receipt, "status"), number(&receipt, "queued")), ("held", 5), "{receipt}");
+    others_go_on(&daemon, others).await;
+    daemon.kill();
+    daemon.start().await;
+    let status = daemon.status();
+    assert_eq!(number(&status["tenants"]["contoso"]["jobs"], "queued"), 5, "{status}");
+    assert_eq!(status["sweeps"][0]["state"], "held", "{status}");
+    assert_scanned_once(&seen(&simulator), others);
+
+    let id = text(&receipt, "sweep_id");
+    daemon.told(&["sweep", "release", id]);
+    let results = daemon.results("", id).await;
+    assert_eq!(number(&results["states"], "succeeded"), 5, "{results}");
+    assert_scanned_once(&seen(&simulator), &machines);
+    assert_eq!(daemon.command(&["sweep", "release", id]).code, 1, "it is not held any more");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn full_scans_are_held_at_a_lower_number() {
+    let (simulator, daemon, machines) = scene("hold_above = 100\nhold_full_above = 4").await;
+    let (held, others) = machines.split_at(5);
+    let ids: Vec<_> = held.iter().map(|machine| machine.id.to_string()).collect();
+    daemon.site.put("full.json", json!({ "scan_type": "Full", "machines": ids }).to_string());
+    let receipt = daemon.receipt("processed/full.json").await;
+    assert_eq!((text(&receipt, "status"), number(&receipt, "queued")), ("held", 5), "{receipt}");
+    others_go_on(&daemon, others).await;
+    assert_scanned_once(&seen(&simulator), others);
+    daemon.told(&["sweep", "release", text(&receipt, "sweep_id")]);
+    daemon.all_final(MACHINES).await;
+    assert_scanned_once(&seen(&simulator), &machines);
+}

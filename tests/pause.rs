@@ -1,0 +1,85 @@
+//! `pause` and `resume`: nothing is sent, nothing is lost, following goes on, a restart changes
+//! nothing.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    reason = "a scenario fails loudly, in its helpers too"
+)]
+
+mod support;
+
+use std::time::Duration;
+
+use support::{
+    Configured, Daemon, Site, assert_scanned_once, eventually, list, number, quick_tenant, scan_arrivals, seen,
+    simulate, text,
+};
+use sweepd::simulator::{Simulator, TenantOptions, fleet};
+
+const REASON: &str = "change freeze 42";
+const BEFORE: usize = 3;
+const AFTER: usize = 9;
+
+/// Waits until the tenant's actions were listed a few times more: the lane had its chances.
+async fn looked_again(simulator: &Simulator) {
+    let listed = || seen(simulator).calls["list_actions"].arrivals;
+    let target = listed() + 4;
+    eventually("looks at the tenant's actions", || (listed() >= target).then_some(())).await;
+}
+
+fn assert_paused(daemon: &Daemon) {
+    let status = daemon.status();
+    let tenant = &status["tenants"]["contoso"];
+    assert_eq!(tenant["paused"], true, "{status}");
+    assert_eq!(tenant["paused_reason"], REASON, "{status}");
+    assert_eq!(tenant["eta"], serde_json::Value::Null, "a paused tenant has no end in sight: {status}");
+    assert_eq!(number(&tenant["jobs"], "queued"), AFTER as u64, "{status}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_paused_tenant_sends_nothing_until_it_is_resumed() {
+    let machines = fleet(5, BEFORE + AFTER, "paused");
+    let tenant = TenantOptions {
+        action_duration: (Duration::from_secs(3), Duration::from_secs(2)),
+        ..quick_tenant(machines.clone())
+    };
+    let simulator = simulate(5, vec![tenant.clone()]).await;
+    let mut daemon = Daemon::started(Site::new(&simulator, &[Configured::of("contoso", &tenant)], "")).await;
+    let (before, after) = machines.split_at(BEFORE);
+    daemon.site.put("before.txt", list(before));
+    eventually("first calls", || (scan_arrivals(&simulator, 0) == BEFORE).then_some(())).await;
+
+    let told = daemon.lines(&["pause", "--reason", REASON]);
+    assert_eq!((&told[0]["paused"], &told[0]["changed"]), (&true.into(), &true.into()), "{told:?}");
+    daemon.site.put("after.txt", list(after));
+    let receipt = daemon.receipt("processed/after.txt").await;
+    assert_eq!(number(&receipt, "queued"), AFTER as u64, "files are taken all the same");
+    let first = daemon.receipt("processed/before.txt").await;
+    let results = daemon.results("", text(&first, "sweep_id")).await;
+    assert_eq!(number(&results["states"], "succeeded"), BEFORE as u64, "following goes on: {results}");
+    assert_paused(&daemon);
+    eventually("word of the pause", || {
+        text(&daemon.status()["tenants"]["contoso"], "waiting_for").contains(REASON).then_some(())
+    })
+    .await;
+
+    assert!(daemon.terminate().await.success());
+    assert_paused(&daemon);
+    daemon.start().await;
+    looked_again(&simulator).await;
+    assert_paused(&daemon);
+    daemon.kill();
+    daemon.start().await;
+    looked_again(&simulator).await;
+    assert_paused(&daemon);
+    assert!(text(&daemon.status()["tenants"]["contoso"], "waiting_for").contains(REASON));
+    assert_eq!(scan_arrivals(&simulator, 0), BEFORE, "nothing is sent");
+
+    let told = daemon.lines(&["resume"]);
+    assert_eq!((&told[0]["paused"], &told[0]["changed"]), (&false.into(), &true.into()), "{told:?}");
+    daemon.all_final(machines.len()).await;
+    assert_eq!(daemon.status()["tenants"]["contoso"]["paused"], false);
+    assert_scanned_once(&seen(&simulator), &machines);
+}
