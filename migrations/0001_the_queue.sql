@@ -61,7 +61,8 @@ CREATE TABLE sweeps (
 CREATE INDEX sweeps_unfinished ON sweeps (tenant_id, sha256) WHERE state <> 'done';
 CREATE INDEX sweeps_held ON sweeps (tenant_id) WHERE state = 'held';
 CREATE INDEX sweeps_to_report ON sweeps (n) WHERE state = 'done' AND reported = 0;
-CREATE INDEX sweeps_to_file ON sweeps (n) WHERE filed = 0;
+CREATE INDEX sweeps_to_file ON sweeps (tenant_id, sha256) WHERE filed = 0;
+CREATE INDEX sweeps_to_release ON sweeps (n) WHERE released = 0 AND state = 'open';
 
 CREATE TABLE jobs (
     id           INTEGER PRIMARY KEY,

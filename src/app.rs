@@ -214,8 +214,9 @@ impl App {
 
     /// Goes on with another configuration. What cannot change while it runs is told.
     pub async fn reload(&self, config: &Config) -> Result<(), Failure> {
+        self.engine.reload(wire(config)?, config).await?;
         *self.limits.write().unwrap_or_else(PoisonError::into_inner) = limits_of(config);
-        Ok(self.engine.reload(wire(config)?, config).await?)
+        Ok(())
     }
 
     /// Stops sending and taking, waits for what is on the wire, and closes the database.
@@ -277,14 +278,7 @@ pub async fn run(
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut hangup = signal(SignalKind::hangup())?;
-    for warning in &config.warnings {
-        tracing::warn!("{warning}");
-    }
-    for (tenant, problems) in &config.disabled {
-        for problem in problems {
-            tracing::error!(%tenant, "the tenant is disabled: {problem}");
-        }
-    }
+    tell_troubles(&config);
     let app = App::start(&config, Arc::clone(&clock)).await?;
     let watchdog = tokio::spawn(feed_watchdog(app.health.clone(), Arc::clone(&clock)));
     tracing::info!(version = env!("CARGO_PKG_VERSION"), tenants = config.tenants.len(), state_dir = %config.daemon.state_dir.display(),
@@ -315,6 +309,18 @@ pub async fn run(
     Ok(())
 }
 
+/// What works and should not stay so, and what does not work.
+fn tell_troubles(config: &Config) {
+    for warning in &config.warnings {
+        tracing::warn!("{warning}");
+    }
+    for (tenant, problems) in &config.disabled {
+        for problem in problems {
+            tracing::error!(%tenant, "the tenant is disabled: {problem}");
+        }
+    }
+}
+
 /// Reads the configuration again. A wrong one changes nothing.
 async fn reload(app: &App, old: Config, read: &impl Fn() -> Result<Config, Failure>) -> Config {
     if let Ok(now) = sd_notify::NotifyState::monotonic_usec_now() {
@@ -326,17 +332,25 @@ async fn reload(app: &App, old: Config, read: &impl Fn() -> Result<Config, Failu
             old
         }
         Ok(new) => {
+            tell_troubles(&new);
             if new.daemon.state_dir != old.daemon.state_dir || new.http.listen != old.http.listen {
                 tracing::warn!("SIGHUP: state_dir and http.listen change at the next start only");
             }
             match app.reload(&new).await {
-                Ok(()) => tracing::info!(
-                    tenants = new.tenants.len(),
-                    "SIGHUP: the configuration and its secrets were read again"
-                ),
-                Err(error) => tracing::error!("SIGHUP: the new configuration could not be put into force: {error}"),
+                Ok(()) => {
+                    tracing::info!(
+                        tenants = new.tenants.len(),
+                        "SIGHUP: the configuration and its secrets were read again"
+                    );
+                    new
+                }
+                Err(error) => {
+                    tracing::error!(
+                        "SIGHUP: the new configuration could not be put into force, the old one stays: {error}"
+                    );
+                    old
+                }
             }
-            new
         }
     };
     notify(&[sd_notify::NotifyState::Ready]);

@@ -71,6 +71,11 @@ impl Health {
         self.with(|inner| drop(inner.tokens.insert(tenant.to_owned(), outcome)));
     }
 
+    /// Forgets who is signed in: the tenants may be others after a reload.
+    pub fn forget_tokens(&self) {
+        self.with(|inner| inner.tokens.clear());
+    }
+
     /// Loops that are stuck. None is while the database takes no writes: they wait for the disk,
     /// with answers in memory that a restart would lose.
     pub fn stuck(&self) -> Vec<String> {

@@ -18,6 +18,10 @@ pub async fn run(context: &Context, command: &Command) -> Result<(), Failure> {
     let Command::Verify { head } = command;
     let config = context.plain_config()?;
     let store = context.store(&config).await?;
+    if let Some(wanted) = head.as_ref().filter(|head| head.len() != 64 || !head.bytes().all(|b| b.is_ascii_hexdigit()))
+    {
+        return Err(Failure::new(Exit::Usage, format!("{wanted}: a head has 64 hexadecimal digits")));
+    }
     if let Some(wanted) = head
         && !store.record_holds(wanted).await?
     {

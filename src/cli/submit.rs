@@ -222,7 +222,6 @@ fn drop_file(
     header: &Map<String, Value>,
     mut machines: File,
 ) -> Result<(), Failure> {
-    use std::io::Seek;
     let incoming = folder.incoming_file(tenant.map_or("", TenantName::as_str));
     let (target, unfinished) = (incoming.join(name), incoming.join(format!(".{name}.tmp")));
     let failed = |error: &io::Error| Failure::file(&incoming, error);
@@ -231,6 +230,19 @@ fn drop_file(
     }
     let file =
         std::fs::OpenOptions::new().write(true).create_new(true).open(&unfinished).map_err(|error| failed(&error))?;
+    let written = write_document(file, header, &mut machines)
+        .and_then(|()| hand_over(&incoming, &unfinished))
+        .and_then(|()| std::fs::rename(&unfinished, &target).map_err(|error| failed(&error)));
+    if written.is_err()
+        && let Err(error) = std::fs::remove_file(&unfinished)
+    {
+        eprintln!("{} stays behind: {error}", unfinished.display());
+    }
+    written
+}
+
+fn write_document(file: File, header: &Map<String, Value>, machines: &mut File) -> Result<(), Failure> {
+    use std::io::Seek;
     // Whatever the umask: the service has to read it.
     file.set_permissions(Permissions::from_mode(0o640))?;
     let mut out = BufWriter::new(file);
@@ -238,11 +250,10 @@ fn drop_file(
     head.pop();
     writeln!(out, "{head},\"machines\":[")?;
     machines.rewind()?;
-    io::copy(&mut machines, &mut out)?;
+    io::copy(machines, &mut out)?;
     out.write_all(b"\n]}\n")?;
     out.into_inner().map_err(io::IntoInnerError::into_error)?.sync_all()?;
-    hand_over(&incoming, &unfinished)?;
-    std::fs::rename(&unfinished, &target).map_err(|error| failed(&error))
+    Ok(())
 }
 
 /// Before the daemon's first start there is no drop folder yet.

@@ -64,6 +64,9 @@ pub async fn run(context: &Context, command: &Command) -> Result<(), Failure> {
         Command::Release { id } => {
             let sweep = row_of(&store, id).await?;
             let tenant = store.tenant(&sweep.tenant).await?;
+            if sweep.state != "held" {
+                return Err(Failure::new(Exit::Failed, format!("{} is not held: it is {}", sweep.id, sweep.state)));
+            }
             let machines = store.machines_of(sweep.n).await?;
             eprintln!("releasing {}: {} Quick and {} Full scans", sweep.name, machines.quick, machines.full);
             let at = context.clock.wall();

@@ -154,6 +154,7 @@ fn read(layers: Layers, environment: &Environment) -> (Result<Config, ConfigErro
             (Err(error), _) => problems.push(misnamed(name, value, &place, &error.to_string())),
         }
     }
+    warnings.extend(shared_registrations(&tenants));
     if sections.len() <= layers.separate.len() && tenants.is_empty() {
         problems.push(no_tenant(place, &disabled));
     }
@@ -173,6 +174,21 @@ fn read_tenant(name: &str, value: &Value, place: &str, around: &Around<'_>) -> (
     let path = format!("tenants.{name}");
     let tenant = notes.read(&path, Some(value), |section| Tenant::read(section, around));
     (tenant, notes.finish())
+}
+
+/// Two tenants with one app registration: Defender counts their calls as one's, and each would spend
+/// the whole budget.
+fn shared_registrations(tenants: &BTreeMap<TenantName, Tenant>) -> Vec<String> {
+    let mut owners = BTreeMap::new();
+    let shared = tenants.iter().filter_map(|(name, tenant)| {
+        let Auth::ClientSecret { client_id, .. } = &tenant.auth;
+        let first = owners.insert((tenant.tenant_id, client_id.to_ascii_lowercase()), name)?;
+        Some(format!(
+            "tenants.{first} and tenants.{name} are the same app registration in the same tenant: Defender gives both one \
+             budget, and each will spend all of it; keep one of them"
+        ))
+    });
+    shared.collect()
 }
 
 fn misnamed(name: &str, value: &Value, place: &str, what: &str) -> Problem {

@@ -117,7 +117,7 @@ impl Network {
         let ca_file = section.key("ca_file", "", values::optional(certificates));
         let connect_timeout = section.key("connect_timeout", "10s", values::positive_duration);
         let call_timeout = section.key("call_timeout", "60s", values::positive_duration);
-        let unknown_grace = section.key("unknown_grace", "60s", values::duration);
+        let unknown_grace = section.key("unknown_grace", "60s", values::positive_duration);
         Some(Self {
             proxy: proxy?,
             ca_file: ca_file?,

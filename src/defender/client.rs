@@ -268,9 +268,11 @@ impl Client {
             Err(Failure::Lost(why)) => return Err(Read::Failed(why)),
             Ok(reply) => reply,
         };
-        let (answer, _) = wire::answer(&Reply { text: start(&reply), ..reply.clone() });
+        if (200..300).contains(&reply.status) {
+            return Ok(reply);
+        }
+        let (answer, _) = wire::answer(&reply);
         Err(match reply.status {
-            200..=299 => return Ok(reply),
             401 => Read::Unauthorized,
             403 => Read::Forbidden(said(&answer)),
             404 => Read::Absent,

@@ -76,6 +76,8 @@ pub enum Change {
     None,
     /// The lane stops until the time given.
     Stopped(Hold, Boot),
+    /// It stood already, and another call that was on the wire makes it stand until then.
+    Prolonged(Hold, Boot),
     /// The lane goes on after having stood this long.
     Resumed(Hold, Duration),
 }
@@ -217,7 +219,7 @@ impl Lane {
                 let until = held.until.max(now + wait.map_or(Duration::ZERO, |wait| wait.min(HOLD_MAX)));
                 let longer = until > held.until;
                 held.until = until;
-                if longer { Change::Stopped(held.why, until) } else { Change::None }
+                if longer { Change::Prolonged(held.why, until) } else { Change::None }
             }
             Some(held) => {
                 held.strikes = if held.why == why { held.strikes.saturating_add(1) } else { 0 };
@@ -287,6 +289,18 @@ mod tests {
         lane.sent();
         let absurd = lane.settled(Boot(20_000), OutcomeWord::Throttled, Some(Duration::MAX), SECOND, true);
         assert_eq!(absurd, Change::Stopped(Hold::Throttled, Boot(20_000) + HOLD_MAX));
+    }
+
+    #[test]
+    fn others_that_meet_the_same_429_prolong_the_pause_and_do_not_slow_it_again() {
+        let mut lane = lane();
+        let mut throttled = |now| {
+            lane.sent();
+            lane.settled(now, OutcomeWord::Throttled, Some(SECOND * 20), SECOND, true)
+        };
+        assert_eq!(throttled(Boot(0)), Change::Stopped(Hold::Throttled, Boot(20_000)));
+        assert_eq!(throttled(Boot(7)), Change::Prolonged(Hold::Throttled, Boot(20_007)));
+        assert_eq!(throttled(Boot(7)), Change::None);
     }
 
     #[test]

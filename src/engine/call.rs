@@ -38,10 +38,6 @@ pub async fn make(lane: Arc<Lane>, claim: Claim, token: Token) {
         .shared
         .until_it_holds("the answer to a call", || lane.shared.store.settle(settlement.clone(), lane.policy()))
         .await;
-    if let Change::Resumed(_, stood) = change {
-        let at = lane.shared.clock.wall();
-        lane.shared.until_it_holds("the end of a pause", || lane.shared.store.clear_hold(lane.row, stood, at)).await;
-    }
     match state {
         Some(State::Sending) => lane.look_soon.notify_one(),
         Some(state) if state.is_final() => lane.shared.signals.finished.notify_one(),
@@ -52,7 +48,9 @@ pub async fn make(lane: Arc<Lane>, claim: Claim, token: Token) {
 
 fn settlement(lane: &Lane, claim: &Claim, scanned: Scanned, change: Change) -> Settlement {
     let held = match change {
-        Change::Stopped(why, until) => Some(Held { why, until, boot_id: lane.shared.boot_id.clone() }),
+        Change::Stopped(why, until) | Change::Prolonged(why, until) => {
+            Some(Held { why, until, boot_id: lane.shared.boot_id.clone() })
+        }
         _ => None,
     };
     Settlement {
@@ -67,6 +65,10 @@ fn settlement(lane: &Lane, claim: &Claim, scanned: Scanned, change: Change) -> S
         answer: scanned.text,
         raw: scanned.raw,
         held,
+        resumed: match change {
+            Change::Resumed(_, stood) => Some(stood),
+            _ => None,
+        },
         at: lane.shared.clock.wall(),
         boot: lane.now(),
     }
@@ -77,7 +79,7 @@ fn tell(lane: &Lane, change: Change, scanned: &Scanned) {
     let tenant = lane.name.as_str();
     let answer: String = scanned.text.chars().take(300).collect();
     match change {
-        Change::None => {}
+        Change::None | Change::Prolonged(..) => {}
         Change::Stopped(hold, until) => {
             let seconds = until.since(lane.now()).as_secs();
             if hold == Hold::Throttled

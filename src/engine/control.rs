@@ -27,12 +27,26 @@ pub async fn notice(shared: Shared, lanes: Arc<Mutex<BTreeMap<TenantName, Runnin
                         running.lane.wake.notify_one();
                     }
                     shared.signals.finished.notify_one();
+                    finish_releases(&shared).await;
                 }
             }
             Err(error) => tracing::error!(%error, "the database cannot be asked for changes"),
         }
     }
     shared.health.ended("notice");
+}
+
+/// Finishes releases: a command that lets a long sweep go may be interrupted half-way.
+async fn finish_releases(shared: &Shared) {
+    let finished = async {
+        for sweep in shared.store.unreleased_sweeps().await? {
+            shared.store.release_sweep(sweep, shared.clock.wall()).await?;
+        }
+        Ok::<_, crate::store::StoreError>(())
+    };
+    if let Err(error) = finished.await {
+        tracing::error!(%error, "a sweep could not be released to its end; it is at the next change or start");
+    }
 }
 
 /// Forgets what cannot count any more, and tells the record's head to the journal: whoever owns

@@ -1,6 +1,7 @@
 //! The dispatcher of a lane: one loop owns the decision, and hands calls out.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use super::call;
@@ -36,6 +37,11 @@ pub async fn run(lane: Arc<Lane>) {
                 lane.tell(what, until).await;
                 let look_again = lane.now() + Duration::from_secs(30);
                 lane.wait(&lane.wake, Some(until.map_or(look_again, |until| until.min(look_again)))).await;
+            }
+            // The beat stays and grows old: the watchdog ends a process that has lost its database.
+            Err(StoreError::Closed) if !lane.stop.is_cancelled() => {
+                tracing::error!(tenant = %lane.name, "the database is closed though nobody stopped it; this process has to be restarted");
+                return;
             }
             Err(error) => {
                 tracing::error!(tenant = %lane.name, %error, "the queue cannot be read or written; trying again");
@@ -90,9 +96,11 @@ async fn round(lane: &Arc<Lane>) -> Result<Round, StoreError> {
         rules: lane.rules(),
         attempt: lane.shared.ids.attempt(),
         probe: probe == Some(Hold::Down),
+        blind: lane.feed_is_blind.load(Ordering::SeqCst),
     };
     match store.claim(ask).await? {
         Claimed::Call(claim) => {
+            lane.tell("nothing".to_owned(), None).await;
             lane.breakers().sent();
             lane.calls.spawn(call::make(Arc::clone(lane), *claim, token));
             Ok(Round::Moved)
@@ -125,7 +133,9 @@ async fn nothing_ready(lane: &Lane, parked: Option<Boot>) -> Result<Round, Store
     let store = &lane.shared.store;
     let asked = store.questions(lane.row).await?;
     let held = store.held_sweeps(lane.row).await?;
+    let blind = lane.feed_is_blind.load(Ordering::SeqCst) && store.to_follow(lane.row).await? > 0;
     let what = match (asked, parked) {
+        (0, None) if blind => "the list of actions, which cannot be read: what was sent is not followed".to_owned(),
         (0, None) if held > 0 => format!("`sweepd sweep release`: {held} sweeps are held"),
         (0, None) => "nothing".to_owned(),
         (0, Some(_)) => "the time of what is queued, or the end of what blocks it".to_owned(),

@@ -65,9 +65,11 @@ pub async fn run(mut taking: Taking, stop: CancellationToken) {
         let pause = if found.unsettled { settle.max(Duration::from_millis(50)) } else { rescan };
         tokio::select! {
             () = stop.cancelled() => {}
-            () = watch.changed() => {}
+            () = watch.changed() => continue,
             () = clock.sleep_until(clock.boot() + pause.min(Duration::from_mins(1))) => {}
         }
+        // A folder that was made anew is another one to the kernel.
+        watch.folders(&taking.folder().incoming());
     }
     taking.shared.health.ended("intake");
 }

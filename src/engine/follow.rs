@@ -26,11 +26,25 @@ const FIRST_LOOKS: u32 = 3;
 struct Follow {
     whole_at: Option<Boot>,
     failures: u32,
+    /// Where the single reads go on: not always with the same.
+    rotation: usize,
+}
+
+/// What a look came to.
+enum Looked {
+    /// The list was read.
+    Read,
+    /// Nobody needs it now.
+    Idle,
+    /// The app may not read it.
+    Forbidden,
+    /// It could not be read.
+    Failed,
 }
 
 pub async fn run(lane: Arc<Lane>) {
     let beat = beat(&lane);
-    let mut follow = Follow { whole_at: None, failures: 0 };
+    let mut follow = Follow { whole_at: None, failures: 0, rotation: 0 };
     while !lane.stop.is_cancelled() {
         lane.shared.health.beat(&beat);
         let pause = follow.round(&lane).await;
@@ -58,17 +72,27 @@ impl Follow {
     async fn round(&mut self, lane: &Lane) -> Duration {
         let interval = lane.follow_up.interval;
         match self.look(lane).await {
-            Ok(true) => {
+            Ok(Looked::Idle) => {
+                lane.feed_idle();
+                interval
+            }
+            Ok(Looked::Forbidden) => {
+                self.failures = 0;
+                lane.feed_unreadable();
+                lane.wake.notify_one();
+                interval
+            }
+            Ok(Looked::Read) => {
                 self.failures = 0;
                 lane.feed_read();
                 lane.wake.notify_one();
                 lane.shared.signals.finished.notify_one();
                 interval
             }
-            Ok(false) => {
+            Ok(Looked::Failed) => {
                 self.failures += 1;
                 if self.failures >= FIRST_LOOKS {
-                    lane.feed_read();
+                    lane.feed_unreadable();
                 }
                 if self.failures == FIRST_LOOKS {
                     tracing::warn!(tenant = %lane.name, "pending actions cannot be read; sending begins without, and a busy machine costs a call");
@@ -85,13 +109,13 @@ impl Follow {
         }
     }
 
-    /// Looks once. False when the list could not be read.
-    async fn look(&mut self, lane: &Lane) -> Result<bool, NotRead> {
+    /// Looks once, if there is anything to look for.
+    async fn look(&mut self, lane: &Lane) -> Result<Looked, NotRead> {
         let store = &lane.shared.store;
         let first = !lane.feed_was_read();
         let following = store.to_follow(lane.row).await? > 0;
         if !first && !following && !store.has_ready(lane.row).await? {
-            return Ok(true);
+            return Ok(Looked::Idle);
         }
         let now = lane.now();
         let refused = lane.feed_refused.load(Ordering::SeqCst);
@@ -103,7 +127,7 @@ impl Follow {
         if let Some(since) = since.filter(|_| !refused) {
             match changes(lane, since).await? {
                 Pages::Whole => {}
-                Pages::Failed => return Ok(false),
+                Pages::Failed => return Ok(Looked::Failed),
                 Pages::Forbidden => return Ok(forbidden(lane)),
                 Pages::Refused => {
                     tracing::warn!(tenant = %lane.name, "Defender does not list actions by their last update here; they are listed by status instead");
@@ -113,14 +137,15 @@ impl Follow {
             }
         }
         if whole {
-            match everything_pending(lane).await? {
+            self.rotation = self.rotation.wrapping_add(1);
+            match everything_pending(lane, self.rotation).await? {
                 Pages::Whole => self.whole_at = Some(now),
                 Pages::Forbidden => return Ok(forbidden(lane)),
-                Pages::Failed | Pages::Refused => return Ok(false),
+                Pages::Failed | Pages::Refused => return Ok(Looked::Failed),
             }
         }
         give_up(lane).await?;
-        Ok(true)
+        Ok(Looked::Read)
     }
 }
 
@@ -134,11 +159,11 @@ enum Pages {
 
 /// Without the permission to list, sending goes on: a busy machine costs a call, and a lost call
 /// ends in `needs_review`.
-fn forbidden(lane: &Lane) -> bool {
+fn forbidden(lane: &Lane) -> Looked {
     if !lane.feed_was_read() {
         tracing::error!(tenant = %lane.name, "the app may not list machine actions (403): grant Machine.Read.All or Machine.ReadWrite.All, with admin consent; until then scans are sent but not followed");
     }
-    true
+    Looked::Forbidden
 }
 
 async fn page(lane: &Lane, wanted: &ActionQuery, skip: usize) -> Result<Result<Listed, Pages>, NotRead> {
@@ -180,7 +205,7 @@ async fn changes(lane: &Lane, since: Wall) -> Result<Pages, NotRead> {
 
 /// Takes in everything that is pending, and asks singly for what we believe open and it does not
 /// show.
-async fn everything_pending(lane: &Lane) -> Result<Pages, NotRead> {
+async fn everything_pending(lane: &Lane, rotation: usize) -> Result<Pages, NotRead> {
     let mut open = HashSet::new();
     let mut newest = None;
     for status in ["Pending", "InProgress"] {
@@ -205,7 +230,9 @@ async fn everything_pending(lane: &Lane) -> Result<Pages, NotRead> {
         keep(lane, Vec::new(), newest).await?;
     }
     let believed = store.open_actions(lane.row, 1_000_000).await?;
-    for id in believed.iter().filter(|id| !open.contains(*id)).take(SINGLES) {
+    let hidden: Vec<_> = believed.iter().filter(|id| !open.contains(*id)).collect();
+    let from = rotation.wrapping_mul(SINGLES).checked_rem(hidden.len()).unwrap_or(0);
+    for id in hidden.iter().cycle().skip(from).take(SINGLES.min(hidden.len())).copied() {
         let answer =
             read(
                 lane,
@@ -217,6 +244,7 @@ async fn everything_pending(lane: &Lane) -> Result<Pages, NotRead> {
         match answer {
             Read::Got(seen) => keep(lane, vec![seen], None).await?,
             Read::Forbidden(_) => break,
+            Read::Absent => store.action_gone(lane.row, id.clone(), lane.shared.clock.wall()).await?,
             // Lists lag, and a single read may too: the next whole look asks again.
             _ => {}
         }

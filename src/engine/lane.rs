@@ -1,7 +1,7 @@
 //! A tenant's lane: what its dispatcher, follow-up and look-up share.
 
 use std::collections::BTreeMap;
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -42,15 +42,17 @@ pub struct Lane {
     pub follow_soon: Notify,
     /// Wakes the look-up.
     pub look_soon: Notify,
+    /// Whether sending goes on without knowing what is pending.
+    pub feed_is_blind: AtomicBool,
     /// Whether the tenant refuses to list by last update.
     pub feed_refused: AtomicBool,
     /// When the tenant's pending actions were last read, or were found not to be readable.
     feed_at: Mutex<Option<Boot>>,
     /// Shared with the lane that a reload puts in this one's place: its calls may still be on the wire.
     breakers: Arc<Mutex<Breakers>>,
-    paces: BTreeMap<CallKind, Mutex<Pace>>,
+    paces: Arc<BTreeMap<CallKind, Mutex<Pace>>>,
     /// Reading calls that were throttled: not before.
-    read_holds: Mutex<BTreeMap<CallKind, Boot>>,
+    read_holds: Arc<Mutex<BTreeMap<CallKind, Boot>>>,
     told: Mutex<Option<Waiting>>,
     /// Why there is no token, and when it is tried again.
     signed_out: Mutex<Option<(String, Boot)>>,
@@ -105,6 +107,12 @@ impl Lane {
             };
             (kind, Mutex::new(Pace::new(Arc::clone(&shared.clock), limits, spread)))
         };
+        // Under the same limits a reload changes nothing about the pace.
+        let same = before.filter(|before| before.tenant.limits == tenant.limits && before.tenant.pace == tenant.pace);
+        let paces = same.map_or_else(
+            || Arc::new(CallKind::ALL.iter().copied().map(pace).collect()),
+            |before| Arc::clone(&before.paces),
+        );
         Self {
             name: name.clone(),
             row,
@@ -119,9 +127,10 @@ impl Lane {
             look_soon: Notify::new(),
             feed_at: Mutex::default(),
             feed_refused: AtomicBool::new(false),
+            feed_is_blind: AtomicBool::new(false),
             breakers,
-            paces: CallKind::ALL.iter().copied().map(pace).collect(),
-            read_holds: Mutex::default(),
+            paces,
+            read_holds: before.map_or_else(Arc::default, |before| Arc::clone(&before.read_holds)),
             told: Mutex::default(),
             signed_out: Mutex::default(),
             shared,
@@ -146,6 +155,19 @@ impl Lane {
 
     pub fn feed_read(&self) {
         *lock(&self.feed_at) = Some(self.now());
+        self.feed_is_blind.store(false, Ordering::SeqCst);
+    }
+
+    /// Nobody reads the list while there is nothing to send and nothing to follow: whoever comes next
+    /// has it read first.
+    pub fn feed_idle(&self) {
+        *lock(&self.feed_at) = Some(Boot(i64::MIN));
+    }
+
+    /// The list cannot be read: what was known to be pending is not trusted any more.
+    pub fn feed_unreadable(&self) {
+        *lock(&self.feed_at) = Some(self.now());
+        self.feed_is_blind.store(true, Ordering::SeqCst);
     }
 
     pub fn stamp(&self) -> Stamp {

@@ -54,8 +54,8 @@ async fn look(lane: &Lane, asked: &Asked) -> Result<(), NotRead> {
     };
     let began = lane.now();
     let mut seen = Vec::new();
+    let mut skip = 0;
     let look = loop {
-        let skip = seen.len();
         let wanted = &wanted;
         let answer = read(lane, &beat(lane), CallKind::ListActions, |token| async move {
             lane.client.list_actions(&token, wanted, skip).await
@@ -64,12 +64,17 @@ async fn look(lane: &Lane, asked: &Asked) -> Result<(), NotRead> {
         match answer {
             Read::Got(listed) => {
                 let more = listed.more;
+                skip += listed.entries;
                 seen.extend(listed.seen);
                 if !more {
                     break Look::Read(seen);
                 }
             }
             Read::Forbidden(_) => break Look::NotPermitted,
+            // A list that does not take the question will not answer it later either.
+            Read::Absent | Read::Refused(_) if began >= asked.since + lane.follow_up.lookup_horizon => {
+                break Look::NotPermitted;
+            }
             Read::Absent
             | Read::Unauthorized
             | Read::Throttled(_)
@@ -83,7 +88,14 @@ async fn look(lane: &Lane, asked: &Asked) -> Result<(), NotRead> {
     };
     let looked =
         Looked { tenant: lane.row, asked: asked.clone(), began, at: lane.shared.clock.wall(), boot: lane.now(), look };
-    let state = lane.shared.store.take_look(looked, lane.policy()).await?;
+    let state = match lane.shared.store.take_look(looked, lane.policy()).await {
+        Ok(state) => state,
+        Err(error) => {
+            // One question that cannot be taken must not stand before all others.
+            lane.shared.store.postpone_look(asked, lane.now() + AGAIN).await?;
+            return Err(error.into());
+        }
+    };
     tracing::debug!(tenant = %lane.name, job = %asked.job, machine = %asked.machine, attempt = %asked.attempt, %state, "looked up a lost call");
     lane.wake.notify_one();
     lane.shared.signals.finished.notify_one();

@@ -33,6 +33,7 @@ use crate::domain::id::{AttemptId, Epoch, SweepId, TenantName};
 use crate::domain::time::BootId;
 use crate::health::Health;
 use crate::metrics::Metrics;
+use crate::store::tenants::{LaneMemory, TenantRow};
 use crate::store::{Store, StoreError};
 
 use lane::Lane;
@@ -108,8 +109,8 @@ impl Shared {
                     self.health.database(None);
                     break Some(value);
                 }
-                Err(error @ (StoreError::Guard(_) | StoreError::Closed)) => {
-                    tracing::error!(%error, "{what} was not taken by the database: please report this");
+                Err(error) if !error.may_pass() => {
+                    tracing::error!(%error, "{what} was not taken by the database: please report this; the next start looks the call up");
                     break None;
                 }
                 Err(error) => {
@@ -133,6 +134,9 @@ impl Shared {
         self.signals.unwritten.load(Ordering::SeqCst) > 0
     }
 }
+
+/// What each tenant's lane has to know, by name.
+type Memories = BTreeMap<TenantName, (TenantRow, LaneMemory)>;
 
 struct Running {
     lane: Arc<Lane>,
@@ -175,7 +179,8 @@ impl Engine {
             loops: TaskTracker::new(),
             calls: TaskTracker::new(),
         };
-        engine.start_lanes(&engine.shared, config, &BTreeMap::new()).await?;
+        let memories = engine.memories(config).await?;
+        engine.start_lanes(&engine.shared, config, &memories, &BTreeMap::new());
         engine.start_intake(config)?;
         let stop = engine.stop.clone();
         engine.loops.spawn(control::notice(engine.shared.clone(), Arc::clone(&engine.lanes), stop.clone()));
@@ -183,19 +188,28 @@ impl Engine {
         Ok(engine)
     }
 
-    async fn start_lanes(
+    async fn memories(&self, config: &Config) -> Result<Memories, StoreError> {
+        let mut memories = BTreeMap::new();
+        for name in config.tenants.keys() {
+            let row = self.shared.store.tenant(name).await?;
+            memories.insert(name.clone(), (row, self.shared.store.lane_memory(row).await?));
+        }
+        Ok(memories)
+    }
+
+    fn start_lanes(
         &self,
         shared: &Shared,
         config: &Config,
+        memories: &Memories,
         before: &BTreeMap<TenantName, Running>,
-    ) -> anyhow::Result<()> {
+    ) {
         for (name, tenant) in &config.tenants {
-            let row = shared.store.tenant(name).await?;
+            let Some((row, memory)) = memories.get(name) else { continue };
             let stop = self.stop.child_token();
-            let memory = shared.store.lane_memory(row).await?;
             let before = before.get(name).map(|running| &*running.lane);
-            let lane =
-                Lane::new(shared.clone(), name, row, tenant, config, &memory, before, self.calls.clone(), stop.clone());
+            let calls = self.calls.clone();
+            let lane = Lane::new(shared.clone(), name, *row, tenant, config, memory, before, calls, stop.clone());
             let lane = Arc::new(lane);
             self.loops.spawn(dispatch::run(Arc::clone(&lane)));
             self.loops.spawn(follow::run(Arc::clone(&lane)));
@@ -203,7 +217,6 @@ impl Engine {
             let running = Running { lane, stop };
             self.lanes.lock().unwrap_or_else(PoisonError::into_inner).insert(name.clone(), running);
         }
-        Ok(())
     }
 
     fn start_intake(&self, config: &Config) -> anyhow::Result<()> {
@@ -211,7 +224,6 @@ impl Engine {
         let taking = taking::Taking::new(self.shared.clone(), config, Arc::clone(&self.lanes));
         taking.folder().create()?;
         let results = results::Results::new(self.shared.clone(), config);
-        self.loops.spawn(results::run(results, stop.clone()));
         let turn = Intake { stop: stop.clone(), taking: TaskTracker::new() };
         let tracked = turn.taking.clone();
         let before = std::mem::replace(&mut *self.intake.lock().unwrap_or_else(PoisonError::into_inner), turn);
@@ -220,20 +232,25 @@ impl Engine {
         self.loops.spawn(tracked.track_future(async move {
             // The file that is being taken is taken to its end: two must never take the same.
             before.taking.wait().await;
-            drop_folder::run(taking, stop).await;
+            tokio::join!(drop_folder::run(taking, stop.clone()), results::run(results, stop));
         }));
         Ok(())
     }
 
     /// Goes on with another configuration: what is on the wire ends under the old one, everything
-    /// else starts anew under the new one. What failed is tried again at once.
+    /// else starts anew under the new one. What failed is tried again at once. An error changes
+    /// nothing.
     pub async fn reload(&self, wire: Arc<dyn Wire>, config: &Config) -> anyhow::Result<()> {
+        // What can fail comes first: the old lanes stop when the new ones are sure to start.
+        let memories = self.memories(config).await?;
+        taking::Taking::new(self.shared.clone(), config, Arc::clone(&self.lanes)).folder().create()?;
         let old = std::mem::take(&mut *self.lanes.lock().unwrap_or_else(PoisonError::into_inner));
         for running in old.values() {
             running.stop.cancel();
         }
         let shared = Shared { wire, ..self.shared.clone() };
-        self.start_lanes(&shared, config, &old).await?;
+        self.shared.health.forget_tokens();
+        self.start_lanes(&shared, config, &memories, &old);
         self.start_intake(config)
     }
 
@@ -243,9 +260,10 @@ impl Engine {
         self.stop.cancel();
         self.loops.close();
         self.calls.close();
+        // The loops first: a dispatcher in its last round may still hand out a call.
         let clock = &self.shared.clock;
         tokio::select! {
-            () = async { self.calls.wait().await; self.loops.wait().await } => {}
+            () = async { self.loops.wait().await; self.calls.wait().await } => {}
             () = clock.sleep_until(clock.boot() + grace) => {}
         }
         self.calls.len()

@@ -56,31 +56,32 @@ impl Work<'_> {
             let id = new.id;
             (store.begin_sweep(new).await?, id, 0)
         };
-        let mut counts = Counts::default();
+        let mut more = more;
         loop {
             let lines = chunk.lines();
-            if lines == 0 {
-                break;
-            }
             if skip >= lines {
                 // An earlier incarnation has taken these: chunks are cut the same way each time.
                 skip -= lines;
             } else {
-                add(&mut counts, store.add_chunk(self.row, sweep, chunk, self.received_at).await?);
+                store.add_chunk(self.row, sweep, chunk, self.received_at).await?;
             }
             self.taking.shared.health.beat("intake");
+            if !more {
+                break;
+            }
             let lines = match self.next(&mut parts).await {
                 Ok(lines) => lines,
                 Err(refuse) => {
-                    store.abandon_sweep(sweep, self.taking.shared.clock.wall()).await?;
+                    self.taking.abandon(sweep, &self.ready.relative(), refuse.why()).await?;
                     return Err(refuse);
                 }
             };
+            more = lines.len() == CHUNK;
             chunk = self.chunk(lines, &mut refusals);
         }
         let counts = store.counts_of(sweep).await?;
         if counts.refused == counts.lines {
-            store.abandon_sweep(sweep, self.taking.shared.clock.wall()).await?;
+            self.taking.abandon(sweep, &self.ready.relative(), "none of its lines can be used").await?;
             return Err(Refuse::Reject(nothing_usable(&refusals), refusals, counts));
         }
         let kept = self.filed_as();
@@ -126,7 +127,7 @@ impl Work<'_> {
     }
 
     fn filed_as(&self) -> String {
-        let folder = self.taking.folder.of(self.name);
+        let folder = self.ready.folder.as_ref();
         let name = self.taking.folder.free_name(Place::Processed, folder, &self.ready.name);
         let name = name.to_string_lossy();
         folder.map_or_else(|| name.clone().into_owned(), |tenant| format!("{tenant}/{name}"))
@@ -198,7 +199,9 @@ impl Work<'_> {
     /// The next lines; fewer than a chunk at the end, which also proves that the file is the one
     /// that was hashed.
     async fn next(&self, parts: &mut mpsc::Receiver<Part>) -> Result<Vec<Line>, Refuse> {
-        let Some(Part::Lines(lines)) = parts.recv().await else { return Ok(Vec::new()) };
+        let Some(Part::Lines(lines)) = parts.recv().await else {
+            return Err(Refuse::Later("its reading broke off".to_owned()));
+        };
         if lines.len() == CHUNK {
             return Ok(lines);
         }
@@ -237,15 +240,6 @@ impl Work<'_> {
         }
         chunk
     }
-}
-
-fn add(sum: &mut Counts, more: Counts) {
-    sum.lines += more.lines;
-    sum.queued += more.queued;
-    sum.joined += more.joined;
-    sum.duplicates += more.duplicates;
-    sum.not_eligible += more.not_eligible;
-    sum.refused += more.refused;
 }
 
 /// A file's name as a sweep's: names are shown in tables.

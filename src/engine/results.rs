@@ -17,18 +17,26 @@ const LOOK: Duration = Duration::from_secs(30);
 
 pub struct Results {
     shared: Shared,
+    told: BTreeMap<i64, String>,
     folder: Folder,
 }
 
 impl Results {
     pub fn new(shared: Shared, config: &Config) -> Self {
         let tenants: Vec<_> = config.tenants.keys().chain(config.disabled.keys()).cloned().collect();
-        Self { shared, folder: Folder::new(&config.daemon.spool_dir, &tenants) }
+        Self { shared, told: BTreeMap::new(), folder: Folder::new(&config.daemon.spool_dir, &tenants) }
     }
 
-    async fn write_all(&self) -> anyhow::Result<()> {
+    async fn write_all(&mut self) -> anyhow::Result<()> {
         for sweep in self.shared.store.sweeps_to_report().await? {
-            self.write(&sweep).await?;
+            self.shared.health.beat("results");
+            let Err(error) = self.write(&sweep).await else { continue };
+            // Told once for each sweep and reason; the others' results are written meanwhile.
+            let why = format!("{error:#}");
+            if self.told.insert(sweep.n, why.clone()).as_ref() != Some(&why) {
+                let folder = self.folder.results(&sweep.tenant);
+                tracing::error!(tenant = %sweep.tenant, sweep = %sweep.id, folder = %folder.display(), why, "results cannot be written; tried again");
+            }
         }
         Ok(())
     }
@@ -92,12 +100,12 @@ impl Results {
     }
 }
 
-pub async fn run(results: Results, stop: CancellationToken) {
+pub async fn run(mut results: Results, stop: CancellationToken) {
     let shared = results.shared.clone();
     while !stop.is_cancelled() {
         shared.health.beat("results");
         if let Err(error) = results.write_all().await {
-            tracing::error!("results cannot be written: {error:#}; tried again");
+            tracing::error!("finished sweeps cannot be read: {error:#}; tried again");
         }
         tokio::select! {
             () = stop.cancelled() => {}

@@ -17,7 +17,7 @@ use crate::domain::id::TenantName;
 use crate::domain::time::{Boot, Wall};
 use crate::intake::folder::{Folder, Found, Place, Ready, receipt_name};
 use crate::intake::formats::{self, Header, Options, Unusable};
-use crate::intake::receipt::{Receipt, Refusals, Status, sync_folder, write_whole};
+use crate::intake::receipt::{Receipt, Refusals, Status, write_aside};
 use crate::store::StoreError;
 use crate::store::events::{Kind, Subject};
 use crate::store::sweeps::{Counts, KnownSweep};
@@ -52,6 +52,14 @@ impl From<io::Error> for Refuse {
     }
 }
 
+impl Refuse {
+    pub fn why(&self) -> &str {
+        match self {
+            Self::Reject(why, ..) | Self::Later(why) => why,
+        }
+    }
+}
+
 pub fn reject(reason: impl Into<String>) -> Refuse {
     Refuse::Reject(reason.into(), Refusals::default(), Counts::default())
 }
@@ -70,6 +78,8 @@ pub struct Taking {
     pub intake: Intake,
     pub folder: Folder,
     tenants: BTreeMap<TenantName, Tenant>,
+    /// Configured, but broken: their files wait.
+    disabled: Vec<TenantName>,
     lanes: Arc<Mutex<BTreeMap<TenantName, Running>>>,
 }
 
@@ -81,6 +91,7 @@ impl Taking {
             intake: config.intake.clone(),
             folder: Folder::new(&config.daemon.spool_dir, &names),
             tenants: config.tenants.clone(),
+            disabled: config.disabled.keys().cloned().collect(),
             lanes,
         }
     }
@@ -161,12 +172,17 @@ impl Taking {
             (Some(place), _) => place.clone(),
             (None, Some(named)) => named,
             (None, None) => self.intake.default_tenant.clone().ok_or_else(|| {
+                if let Some(broken) = self.disabled.first() {
+                    return Refuse::Later(format!(
+                        "whose it is cannot be told while the configuration of tenant `{broken}` is broken"
+                    ));
+                }
                 reject("the file names no tenant, and there is no default_tenant; put it into incoming/<tenant>/")
             })?,
         };
         if self.tenants.contains_key(&tenant) {
             Ok(tenant)
-        } else if ready.folder.is_some() || only.is_some() {
+        } else if ready.folder.is_some() || only.is_some() || self.disabled.contains(&tenant) {
             Err(Refuse::Later(format!("the configuration of tenant `{tenant}` is broken; see the log at the start")))
         } else {
             Err(reject(format!("there is no tenant `{tenant}` in the configuration")))
@@ -183,6 +199,9 @@ impl Taking {
         let Some(tenant) = self.tenants.get(name) else { return Err(Refuse::Later("no such tenant".to_owned())) };
         let store = &self.shared.store;
         let row = store.tenant(name).await?;
+        for sweep in store.overwritten_sweeps(row, &ready.relative(), &opened.sha256).await? {
+            self.abandon(sweep, &ready.relative(), "it was replaced while it was being taken").await?;
+        }
         let known = store.known_sweep(row, &opened.sha256).await?;
         let resume = match known {
             Some(known) if known.state == "taking" => Some(known),
@@ -218,7 +237,7 @@ impl Taking {
         let mut receipt = blank(ready, sha256, Some(tenant), received_at, Status::AlreadyTaken);
         receipt.sweep_id = Some(known.id.to_string());
         receipt.reason = Some(format!("the same content is being worked on as sweep {}", known.id));
-        let folder = self.folder.of(tenant);
+        let folder = ready.folder.as_ref();
         let kept = self.folder.free_name(Place::Processed, folder, &ready.name);
         let target = self.folder.place(Place::Processed, folder).join(kept);
         self.put_away(&ready.path, &target, &receipt).await?;
@@ -247,7 +266,7 @@ impl Taking {
         if let Err(error) = self.shared.store.record(at, Kind::FileRejected, Subject::default(), body).await {
             return Took::Later(error.to_string());
         }
-        let folder = tenant.as_ref().and_then(|tenant| self.folder.of(tenant)).or(ready.folder.as_ref());
+        let folder = ready.folder.as_ref();
         let kept = self.folder.free_name(Place::Rejected, folder, &ready.name);
         let target = self.folder.place(Place::Rejected, folder).join(kept);
         if let Err(error) = self.put_away(&ready.path, &target, &receipt).await {
@@ -263,7 +282,9 @@ impl Taking {
     async fn put_away(&self, from: &Path, target: &Path, receipt: &Receipt) -> io::Result<()> {
         let text = serde_json::to_vec_pretty(receipt)?;
         let (from, target) = (from.to_owned(), target.to_owned());
-        tokio::task::spawn_blocking(move || move_and_receipt(&from, &target, &text)).await.map_err(io::Error::other)?
+        tokio::task::spawn_blocking(move || move_and_receipt(Some(&from), &target, &text))
+            .await
+            .map_err(io::Error::other)?
     }
 
     /// Finishes the putting away of a sweep's file, however far it got.
@@ -272,10 +293,13 @@ impl Taking {
             return Err(Refuse::Later(format!("sweep {} has no receipt yet", known.id)));
         };
         let (from, target) = (from.to_owned(), self.spool_path(filed_as));
-        let text = receipt.clone().into_bytes();
-        tokio::task::spawn_blocking(move || move_and_receipt(&from, &target, &text))
-            .await
-            .map_err(io::Error::other)??;
+        let (text, sha256) = (receipt.clone().into_bytes(), known.sha256.clone());
+        let put_away = move || {
+            // A new file of the same name may lie there by now: that one is still to be taken.
+            let same = !target.exists() && sha256_of(&from).is_ok_and(|found| found == sha256);
+            move_and_receipt(same.then_some(&*from), &target, &text)
+        };
+        tokio::task::spawn_blocking(put_away).await.map_err(io::Error::other)??;
         self.shared.store.sweep_filed(known.n).await?;
         self.shared.signals.finished.notify_one();
         Ok(())
@@ -283,6 +307,25 @@ impl Taking {
 
     fn spool_path(&self, relative: &str) -> PathBuf {
         self.folder.place(Place::Processed, None).join(relative)
+    }
+
+    /// Gives a half-taken sweep up, which may take a while: its jobs are withdrawn one by one, since
+    /// others may have joined them.
+    pub async fn abandon(&self, sweep: i64, file: &str, why: &str) -> Result<(), StoreError> {
+        tracing::warn!(file, why, "giving the file up: what was queued of it is withdrawn");
+        let clock = &self.shared.clock;
+        let beating = async {
+            loop {
+                self.shared.health.beat("intake");
+                clock.sleep_until(clock.boot() + Duration::from_secs(10)).await;
+            }
+        };
+        let withdrawn = tokio::select! {
+            withdrawn = self.shared.store.abandon_sweep(sweep, clock.wall()) => withdrawn?,
+            () = beating => 0,
+        };
+        tracing::warn!(file, jobs = withdrawn, "the file was given up");
+        Ok(())
     }
 
     /// Finishes what an earlier incarnation left between two steps.
@@ -299,8 +342,7 @@ impl Taking {
             if known.state == "taking" {
                 // Present, it is taken up again where it was left; gone, somebody took it back.
                 if !from.exists() {
-                    let n = store.abandon_sweep(known.n, self.shared.clock.wall()).await?;
-                    tracing::warn!(sweep = %known.id, file = known.file, jobs = n, "a file vanished while it was being taken: what was queued of it is withdrawn");
+                    self.abandon(known.n, &known.file, "it vanished while it was being taken").await?;
                 }
                 continue;
             }
@@ -354,28 +396,53 @@ pub fn count(receipt: &mut Receipt, counts: Counts, refusals: Refusals) {
     (receipt.refusals, receipt.refusals_not_listed) = refusals.into_listed();
 }
 
-/// Each step may have been done before a kill: none does harm a second time.
-fn move_and_receipt(from: &Path, target: &Path, receipt: &[u8]) -> io::Result<()> {
+/// Puts a file away, and its receipt beside it. Each step may have been done before a kill: none does
+/// harm a second time. The receipt is on disk, under a name that nobody looks for, before the file
+/// moves: with no room for it the file stays where it is.
+fn move_and_receipt(from: Option<&Path>, target: &Path, receipt: &[u8]) -> io::Result<()> {
     let folder = target.parent().unwrap_or(Path::new("."));
     std::fs::create_dir_all(folder)?;
-    match std::fs::rename(from, target) {
-        Ok(()) => sync_folder(folder)?,
-        // Moved before a kill; or taken back by somebody after it was read: its receipt stands.
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-        Err(error) => return Err(error),
-    }
     let name = receipt_name(target.file_name().unwrap_or_default());
-    write_whole(&folder.join(name), |out| {
+    let written = write_aside(&folder.join(name), |out| {
         out.write_all(receipt)?;
         out.write_all(b"\n")
-    })
+    })?;
+    match from.map(|from| std::fs::rename(from, target)) {
+        None | Some(Ok(())) => {}
+        // Moved before a kill; or taken back by somebody after it was read: its receipt stands.
+        Some(Err(error)) if error.kind() == io::ErrorKind::NotFound => {}
+        Some(Err(error)) => return Err(error),
+    }
+    written.reveal()
+}
+
+/// The SHA-256 of a file's content, in hexadecimal digits.
+fn sha256_of(path: &Path) -> io::Result<String> {
+    hash(&mut open_plainly(path)?)
+}
+
+/// Not followed, and not waited for: what was a file a moment ago may be a link or a pipe now.
+fn open_plainly(path: &Path) -> io::Result<File> {
+    use std::os::unix::fs::OpenOptionsExt;
+    let flags = nix::fcntl::OFlag::O_NOFOLLOW | nix::fcntl::OFlag::O_NONBLOCK | nix::fcntl::OFlag::O_CLOEXEC;
+    std::fs::OpenOptions::new().read(true).custom_flags(flags.bits()).open(path)
+}
+
+fn hash(file: &mut File) -> io::Result<String> {
+    let mut hash = Sha256::new();
+    let mut buffer = vec![0; 64 * 1024];
+    loop {
+        let n = file.read(&mut buffer)?;
+        if n == 0 {
+            return Ok(format!("{:x}", hash.finalize()));
+        }
+        hash.update(buffer.get(..n).unwrap_or_default());
+    }
 }
 
 fn open(path: &Path, name: &str, at_most: u64, options: Options) -> Result<Opened, Refuse> {
-    use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
-    // Not followed, and not waited for: what was a file a moment ago may be a link or a pipe now.
-    let flags = nix::fcntl::OFlag::O_NOFOLLOW | nix::fcntl::OFlag::O_NONBLOCK | nix::fcntl::OFlag::O_CLOEXEC;
-    let mut file = std::fs::OpenOptions::new().read(true).custom_flags(flags.bits()).open(path)?;
+    use std::os::unix::fs::MetadataExt;
+    let mut file = open_plainly(path)?;
     let metadata = file.metadata()?;
     if !metadata.is_file() {
         return Err(Refuse::Later("it is no regular file any more".to_owned()));
@@ -386,16 +453,7 @@ fn open(path: &Path, name: &str, at_most: u64, options: Options) -> Result<Opene
             metadata.len()
         )));
     }
-    let mut hash = Sha256::new();
-    let mut buffer = vec![0; 64 * 1024];
-    loop {
-        let n = file.read(&mut buffer)?;
-        if n == 0 {
-            break;
-        }
-        hash.update(buffer.get(..n).unwrap_or_default());
-    }
-    let sha256 = format!("{:x}", hash.finalize());
+    let sha256 = hash(&mut file)?;
     file.rewind()?;
     let header = match formats::header(name, &file, &options) {
         Ok(header) => header,

@@ -101,6 +101,26 @@ impl Refusals {
 /// Writes a file whole or not at all: under a name that nobody looks for, then renamed, on disk
 /// before this returns.
 pub fn write_whole(path: &Path, write: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> io::Result<()> {
+    write_aside(path, write)?.reveal()
+}
+
+/// A file that is on disk under a name that nobody looks for.
+#[derive(Debug)]
+pub struct Aside {
+    unfinished: std::path::PathBuf,
+    path: std::path::PathBuf,
+}
+
+impl Aside {
+    /// Gives it its name. On disk, with whatever else was renamed in its folder, when this returns.
+    pub fn reveal(self) -> io::Result<()> {
+        std::fs::rename(&self.unfinished, &self.path)?;
+        sync_folder(self.path.parent().unwrap_or(Path::new(".")))
+    }
+}
+
+/// The first half of [`write_whole`].
+pub fn write_aside(path: &Path, write: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> io::Result<Aside> {
     let folder = path.parent().unwrap_or(Path::new("."));
     let name = path.file_name().unwrap_or_default();
     let mut unfinished = std::ffi::OsString::from(".");
@@ -110,12 +130,11 @@ pub fn write_whole(path: &Path, write: impl FnOnce(&mut dyn Write) -> io::Result
     let mut file = io::BufWriter::new(std::fs::File::create(&unfinished)?);
     write(&mut file)?;
     file.into_inner().map_err(io::IntoInnerError::into_error)?.sync_all()?;
-    std::fs::rename(&unfinished, path)?;
-    sync_folder(folder)
+    Ok(Aside { unfinished, path: path.to_owned() })
 }
 
 /// Makes a rename in this folder last.
-pub fn sync_folder(folder: &Path) -> io::Result<()> {
+fn sync_folder(folder: &Path) -> io::Result<()> {
     std::fs::File::open(folder)?.sync_all()
 }
 

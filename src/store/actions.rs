@@ -1,5 +1,7 @@
 //! Actions of Defender: kept verbatim, and what each change of one means for the jobs.
 
+use std::time::Duration;
+
 use sqlx::{Row, SqliteConnection};
 
 use super::events::{self, Kind, Subject};
@@ -10,7 +12,14 @@ use crate::domain::action::{Action, ActionStatus, Origin, Seen};
 use crate::domain::id::{AttemptId, JobId, MachineId};
 use crate::domain::job::{End, Event, Reason, State};
 use crate::domain::outcome::mark;
+use crate::domain::sweep::ScanType;
 use crate::domain::time::Wall;
+
+/// So far Defender's clock may be ahead of ours and still move the feed's cursor.
+const AHEAD: Duration = Duration::from_mins(5);
+
+/// So long after it was first seen a single read that finds nothing may still be a lagging index.
+const LAG: Duration = Duration::from_mins(15);
 
 /// The attempt and job that an action's mark belongs to.
 struct Owner {
@@ -110,6 +119,7 @@ pub(crate) async fn see(
         events::append(connection, at, Kind::ActionSeen, subject, &body).await?;
     }
     if let Some(owner) = &owner {
+        action.status = own(connection, tenant, &action, owner).await?;
         follow(connection, owner, &action, at).await?;
     }
     if !action.status.is_open() {
@@ -153,7 +163,7 @@ async fn keep(
     .bind(&action.id)
     .bind(action.machine.map(|machine| machine.bytes().to_vec()))
     .bind(&action.action_type)
-    .bind(action.scope.map(crate::domain::sweep::ScanType::as_str))
+    .bind(action.scope.map(ScanType::as_str))
     .bind(action.status.as_str())
     .bind(action.origin.as_str())
     .bind(owner.map(|owner| owner.attempt.to_string()))
@@ -166,6 +176,29 @@ async fn keep(
     .await
     .doing("keep an action")?;
     Ok(true)
+}
+
+/// An action of ours that was kept as somebody else's, before its mark was seen, becomes ours.
+/// Returns the status that is kept: an answer may come after a list has told more.
+async fn own(
+    connection: &mut SqliteConnection,
+    tenant: TenantRow,
+    action: &Action,
+    owner: &Owner,
+) -> Result<ActionStatus, StoreError> {
+    let status: String = sqlx::query_scalar(
+        "UPDATE actions SET origin = 'ours', attempt_id = ?1, job_id = ?2, scope = coalesce(scope, ?3)
+         WHERE tenant_id = ?4 AND id = ?5 RETURNING status",
+    )
+    .bind(owner.attempt.to_string())
+    .bind(owner.job.0)
+    .bind(action.scope.map(ScanType::as_str))
+    .bind(tenant)
+    .bind(&action.id)
+    .fetch_one(connection)
+    .await
+    .doing("own an action")?;
+    Ok(ActionStatus::parse(&status))
 }
 
 /// Moves the job that an action of ours belongs to.
@@ -235,6 +268,8 @@ impl Store {
                 for seen in &seen {
                     see(connection, tenant, seen, at).await?;
                 }
+                // One action dated in the far future must not blind the feed.
+                let cursor = cursor.map(|cursor| cursor.min(at + AHEAD));
                 sqlx::query(
                     "UPDATE tenants SET feed_cursor = max(coalesce(feed_cursor, ?1), ?1) WHERE id = ?2 AND ?1 IS NOT NULL",
                 )
@@ -276,10 +311,41 @@ impl Store {
         Ok(at.map(Wall))
     }
 
+    /// Defender does not know an action any more that we believed open (purged, or its device
+    /// removed): it keeps no machine busy. One that a job follows stays until it is given up, and a
+    /// young one may only be missing from an index that lags.
+    pub async fn action_gone(&self, tenant: TenantRow, id: String, at: Wall) -> Result<(), StoreError> {
+        self.write(move |connection| {
+            Box::pin(async move {
+                let gone = sqlx::query(
+                    "UPDATE actions SET status = 'Gone' WHERE tenant_id = ?1 AND id = ?2 AND first_seen_at < ?3
+                         AND status IN ('Pending', 'InProgress')
+                         AND NOT EXISTS (SELECT 1 FROM jobs WHERE jobs.id = actions.job_id AND jobs.state = 'accepted')",
+                )
+                .bind(tenant)
+                .bind(&id)
+                .bind((at - LAG).0)
+                .execute(&mut *connection)
+                .await
+                .doing("close an action that is gone")?
+                .rows_affected();
+                if gone == 1 {
+                    let body = serde_json::json!({ "action": id, "status": "Gone", "raw": null });
+                    events::append(connection, at, Kind::ActionSeen, Subject::tenant(tenant), &body).await?;
+                    unblock(connection, tenant, &id, at).await?;
+                }
+                Ok(())
+            })
+        })
+        .await
+    }
+
     /// How many accepted jobs and open actions a tenant has: whether there is anything to follow.
     pub async fn to_follow(&self, tenant: TenantRow) -> Result<u64, StoreError> {
         let n: i64 = sqlx::query_scalar(
-            "SELECT (SELECT count(*) FROM jobs WHERE tenant_id = ?1 AND state = 'accepted')
+            "SELECT (SELECT count(*) FROM jobs WHERE tenant_id = ?1 AND state = 'accepted'
+                                                     -- Said twice, so that the partial index serves.
+                                                     AND state IN ('sending', 'accepted'))
                   + (SELECT count(*) FROM jobs WHERE tenant_id = ?1 AND state = 'queued' AND blocked_by IS NOT NULL)",
         )
         .bind(tenant)
@@ -302,7 +368,7 @@ impl Store {
                 let rows: Vec<i64> = sqlx::query_scalar(
                     "SELECT jobs.id FROM jobs JOIN actions
                          ON actions.tenant_id = jobs.tenant_id AND actions.id = jobs.action_id
-                     WHERE jobs.tenant_id = ?1 AND jobs.state = 'accepted'
+                     WHERE jobs.tenant_id = ?1 AND jobs.state = 'accepted' AND jobs.state IN ('sending', 'accepted')
                        AND actions.first_seen_at < iif(actions.status = 'InProgress', ?3, ?2) LIMIT 1000",
                 )
                 .bind(tenant)

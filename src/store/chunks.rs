@@ -107,8 +107,9 @@ async fn join(connection: &mut SqliteConnection, tenant: TenantRow, sweep: Sweep
     sqlx::query(
         "INSERT OR IGNORE INTO joins (sweep_n, job_id, priority, not_before)
          SELECT ?2, jobs.id, max(new.priority), nullif(min(coalesce(new.not_before, 0)), 0) FROM temp.chunk AS new
-             JOIN open_jobs AS o ON o.tenant_id = ?1 AND o.machine = new.machine AND o.scan_type = new.scan_type
-             JOIN jobs ON jobs.id = o.job_id
+             -- Cross: from the chunk to the open jobs by their key, never the other way round.
+             CROSS JOIN open_jobs AS o ON o.tenant_id = ?1 AND o.machine = new.machine AND o.scan_type = new.scan_type
+             CROSS JOIN jobs ON jobs.id = o.job_id
          WHERE jobs.sweep_n <> ?2 GROUP BY jobs.id",
     )
     .bind(tenant)

@@ -30,6 +30,9 @@ pub struct Ask {
     pub attempt: AttemptId,
     /// Whether this call probes a lane that stands: it does not count against its job.
     pub probe: bool,
+    /// Whether the tenant's list cannot be read now: what is kept as pending may have ended long ago,
+    /// and Defender's answer decides.
+    pub blind: bool,
 }
 
 /// The right to make one call.
@@ -122,7 +125,8 @@ async fn in_the_way(
         let with = With { parked_until: Some(ask.stamp.at + SIBLING), ..With::default() };
         return Ok(Some((Event::Parked, with)));
     }
-    let known = actions::known(connection, ask.tenant, job.machine).await?;
+    let mut known = actions::known(connection, ask.tenant, job.machine).await?;
+    known.retain(|action| !ask.blind || !action.status.is_open());
     Ok(verdict(&ask.rules, job, &known, ask.stamp.at))
 }
 

@@ -165,18 +165,57 @@ const JOBS: &str = "SELECT jobs.id, jobs.machine, jobs.name, tenants.name AS ten
               OR sweeps.n IN (SELECT sweep_n FROM joins WHERE job_id = jobs.id)) AS sweep_ids
      FROM jobs JOIN tenants ON tenants.id = jobs.tenant_id
          LEFT JOIN actions AS blocking ON blocking.tenant_id = jobs.tenant_id AND blocking.id = jobs.blocked_by
-     WHERE (?1 IS NULL OR tenants.name = ?1) AND (?2 IS NULL OR jobs.machine = ?2) AND (?3 IS NULL OR jobs.state = ?3)
-       AND (?4 IS NULL OR jobs.sweep_n = ?4 OR jobs.id IN (SELECT job_id FROM joins WHERE sweep_n = ?4))
-       AND (?5 IS NULL OR jobs.id = ?5)
-     ORDER BY jobs.id";
+     WHERE";
 
 const ACTIONS: &str = "SELECT actions.id, tenants.name AS tenant, machine, type, scope, status, origin, job_id,
          created_at, updated_at, raw
      FROM actions JOIN tenants ON tenants.id = actions.tenant_id
-     WHERE (?1 IS NULL OR tenants.name = ?1) AND (?2 IS NULL OR machine = ?2) AND (?3 IS NULL OR status = ?3)
-       AND (?4 IS NULL OR job_id IN (SELECT id FROM jobs WHERE sweep_n = ?4))
-       AND (?5 IS NULL OR actions.id = ?5)
-     ORDER BY created_at, actions.id";
+     WHERE";
+
+/// The conditions of a list: only those that are wanted, so that each finds its index.
+struct Terms {
+    tenant: &'static str,
+    machine: &'static str,
+    state: &'static str,
+    sweep: &'static str,
+    id: &'static str,
+    order: &'static str,
+}
+
+const JOB_TERMS: Terms = Terms {
+    tenant: "tenants.name = ?1",
+    machine: "jobs.id IN (SELECT job_id FROM open_jobs WHERE tenant_id IN (SELECT id FROM tenants) AND machine = ?2
+                          UNION ALL SELECT id FROM jobs WHERE tenant_id IN (SELECT id FROM tenants) AND machine = ?2
+                                                          AND finished_at IS NOT NULL)",
+    state: "jobs.state = ?3",
+    sweep: "jobs.id IN (SELECT id FROM jobs WHERE sweep_n = ?4 UNION ALL SELECT job_id FROM joins WHERE sweep_n = ?4)",
+    id: "jobs.id = ?5",
+    order: "jobs.id",
+};
+
+const ACTION_TERMS: Terms = Terms {
+    tenant: "tenants.name = ?1",
+    machine: "actions.tenant_id IN (SELECT id FROM tenants) AND machine = ?2",
+    state: "status = ?3",
+    sweep: "job_id IN (SELECT id FROM jobs WHERE sweep_n = ?4)",
+    id: "actions.tenant_id IN (SELECT id FROM tenants) AND actions.id = ?5",
+    order: "created_at, actions.id",
+};
+
+impl Terms {
+    fn of(&self, wanted: &Wanted) -> String {
+        let terms = [
+            (wanted.tenant.is_some(), self.tenant),
+            (wanted.machine.is_some(), self.machine),
+            (wanted.state.is_some(), self.state),
+            (wanted.sweep.is_some(), self.sweep),
+            (wanted.id.is_some(), self.id),
+        ];
+        let terms = terms.into_iter().filter(|(wanted, _)| *wanted).map(|(_, term)| term);
+        let terms: Vec<_> = terms.chain(["1"]).collect();
+        format!("{} ORDER BY {}", terms.join(" AND "), self.order)
+    }
+}
 
 impl Store {
     /// Hands every wanted job to `each`, by age.
@@ -185,7 +224,7 @@ impl Store {
         wanted: &Wanted,
         mut each: impl FnMut(JobLine) -> std::io::Result<()>,
     ) -> Result<std::io::Result<()>, StoreError> {
-        self.rows(JOBS, wanted, "list jobs", |row| Ok(each(job_line(row)?))).await
+        self.rows(JOBS, &JOB_TERMS, wanted, "list jobs", |row| Ok(each(job_line(row)?))).await
     }
 
     /// Hands every wanted action to `each`, by the time of its creation.
@@ -194,18 +233,20 @@ impl Store {
         wanted: &Wanted,
         mut each: impl FnMut(ActionLine) -> std::io::Result<()>,
     ) -> Result<std::io::Result<()>, StoreError> {
-        self.rows(ACTIONS, wanted, "list actions", |row| Ok(each(action_line(row)?))).await
+        self.rows(ACTIONS, &ACTION_TERMS, wanted, "list actions", |row| Ok(each(action_line(row)?))).await
     }
 
     async fn rows(
         &self,
-        statement: &'static str,
+        select: &'static str,
+        terms: &Terms,
         wanted: &Wanted,
         doing: &'static str,
         mut each: impl FnMut(&sqlx::sqlite::SqliteRow) -> Result<std::io::Result<()>, sqlx::Error>,
     ) -> Result<std::io::Result<()>, StoreError> {
         let mut reader = self.reader().await?;
-        let mut rows = sqlx::query(statement)
+        let statement = format!("{select} {}", terms.of(wanted));
+        let mut rows = sqlx::query(sqlx::AssertSqlSafe(statement))
             .bind(wanted.tenant.as_ref().map(TenantName::as_str))
             .bind(wanted.machine.map(|machine| machine.bytes().to_vec()))
             .bind(wanted.state.as_deref())

@@ -72,6 +72,26 @@ pub enum StoreError {
     },
 }
 
+impl StoreError {
+    /// Whether the same write may hold later: the disk is full or broken, or another writer is at it.
+    /// Anything else is an error of ours, which no repetition mends.
+    pub fn may_pass(&self) -> bool {
+        /// `SQLITE_BUSY`, `LOCKED`, `READONLY`, `IOERR`, `FULL`, `CANTOPEN`.
+        const PASSING: [u32; 6] = [5, 6, 8, 10, 13, 14];
+        match self {
+            Self::Database { source, .. } => {
+                match source.as_database_error().and_then(sqlx::error::DatabaseError::code) {
+                    // The low byte of an extended code is the code.
+                    Some(code) => code.parse::<u32>().is_ok_and(|code| PASSING.contains(&(code & 0xff))),
+                    None => matches!(**source, sqlx::Error::Io(_) | sqlx::Error::PoolTimedOut),
+                }
+            }
+            Self::File { .. } => true,
+            Self::Version(_) | Self::Guard(_) | Self::Closed => false,
+        }
+    }
+}
+
 /// Says what was being done when SQLite failed.
 pub(crate) trait Doing<T> {
     /// Wraps the error with `what`, an infinitive without "to".

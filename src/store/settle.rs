@@ -62,6 +62,8 @@ pub struct Settlement {
     pub raw: Option<String>,
     /// The lane's pause that this answer caused.
     pub held: Option<Held>,
+    /// How long the lane had stood that this answer lets go on.
+    pub resumed: Option<Duration>,
     /// When, by both clocks.
     pub at: Wall,
     /// See `at`.
@@ -126,6 +128,9 @@ async fn settle(connection: &mut SqliteConnection, s: &Settlement, policy: &Poli
     if let Some(held) = &s.held {
         tenants::hold(connection, s.tenant, held, s.at, s.boot).await?;
     }
+    if let Some(stood) = s.resumed {
+        tenants::resume(connection, s.tenant, stood, s.at).await?;
+    }
     let job = jobs::find(connection, s.job).await?;
     let body = serde_json::json!({
         "attempt": s.attempt.to_string(), "outcome": s.outcome.word().as_str(), "status": s.http_status, "answer": s.answer,
@@ -179,7 +184,9 @@ async fn found_already(connection: &mut SqliteConnection, s: &Settlement, outcom
     }
     sqlx::query(
         "UPDATE attempts SET resolved = 'found', resolved_at = ?1
-         WHERE id = ?2 AND EXISTS (SELECT 1 FROM actions WHERE attempt_id = ?2)",
+         WHERE id = ?2 AND EXISTS (SELECT 1 FROM actions JOIN attempts AS own ON own.id = ?2
+                                   WHERE actions.tenant_id = own.tenant_id AND actions.machine = own.machine
+                                     AND actions.attempt_id = ?2)",
     )
     .bind(s.at.0)
     .bind(s.attempt.to_string())

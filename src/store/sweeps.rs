@@ -142,6 +142,8 @@ pub struct KnownSweep {
     pub file: String,
     /// `taking`, `held` or `open`.
     pub state: String,
+    /// Its content's SHA-256.
+    pub sha256: String,
     /// Where its file is put away to, as it was decided.
     pub filed_as: Option<String>,
     /// Whether its file has been put away.
@@ -226,6 +228,7 @@ fn known_of(row: &sqlx::sqlite::SqliteRow) -> Result<KnownSweep, sqlx::Error> {
         id: jobs::word(row, "id")?,
         file: row.try_get("file")?,
         state: row.try_get("state")?,
+        sha256: row.try_get("sha256")?,
         filed_as: row.try_get("filed_as")?,
         filed: row.try_get("filed")?,
         counts: counts_of(row)?,
@@ -234,7 +237,7 @@ fn known_of(row: &sqlx::sqlite::SqliteRow) -> Result<KnownSweep, sqlx::Error> {
 }
 
 const KNOWN: &str =
-    "n, id, file, state, filed_as, filed, receipt, lines, queued, joined, duplicates, not_eligible, refused";
+    "n, id, file, sha256, state, filed_as, filed, receipt, lines, queued, joined, duplicates, not_eligible, refused";
 
 impl Store {
     /// Takes in a file that fits one chunk, whole: sweep, jobs, counts and receipt in one
@@ -352,6 +355,32 @@ impl Store {
         machines(&mut *self.reader().await?, sweep).await
     }
 
+    /// Sweeps that were let go, and whose jobs are not all ready yet.
+    pub async fn unreleased_sweeps(&self) -> Result<Vec<SweepRow>, StoreError> {
+        sqlx::query_scalar("SELECT n FROM sweeps WHERE released = 0 AND state = 'open'")
+            .fetch_all(&mut *self.reader().await?)
+            .await
+            .doing("find unreleased sweeps")
+    }
+
+    /// Half-taken sweeps of this file with another content: its lines are not in the file any more.
+    pub async fn overwritten_sweeps(
+        &self,
+        tenant: TenantRow,
+        file: &str,
+        sha256: &str,
+    ) -> Result<Vec<SweepRow>, StoreError> {
+        sqlx::query_scalar(
+            "SELECT n FROM sweeps WHERE filed = 0 AND state = 'taking' AND tenant_id = ? AND file = ? AND sha256 <> ?",
+        )
+        .bind(tenant)
+        .bind(file)
+        .bind(sha256)
+        .fetch_all(&mut *self.reader().await?)
+        .await
+        .doing("find overwritten sweeps")
+    }
+
     /// How many sweeps of a tenant wait for an operator's release.
     pub async fn held_sweeps(&self, tenant: TenantRow) -> Result<u64, StoreError> {
         let n: i64 = sqlx::query_scalar("SELECT count(*) FROM sweeps WHERE tenant_id = ? AND state = 'held'")
@@ -375,8 +404,11 @@ impl Store {
     /// The unfinished sweep of this tenant with the same content, if there is one.
     pub async fn known_sweep(&self, tenant: TenantRow, sha256: &str) -> Result<Option<KnownSweep>, StoreError> {
         let row = sqlx::query(sqlx::AssertSqlSafe(format!(
-            "SELECT {KNOWN} FROM sweeps WHERE tenant_id = ? AND sha256 = ? AND (state <> 'done' OR filed = 0)
-             ORDER BY n LIMIT 1"
+            // Two conditions, each with its index.
+            "SELECT {KNOWN} FROM sweeps WHERE n = (
+                 SELECT min(n) FROM (SELECT n FROM sweeps WHERE tenant_id = ?1 AND sha256 = ?2 AND state <> 'done'
+                                     UNION ALL
+                                     SELECT n FROM sweeps WHERE tenant_id = ?1 AND sha256 = ?2 AND filed = 0))"
         )))
         .bind(tenant)
         .bind(sha256)
@@ -390,7 +422,9 @@ impl Store {
     /// not released.
     pub async fn half_done_sweeps(&self) -> Result<Vec<(KnownSweep, TenantRow)>, StoreError> {
         let rows = sqlx::query(sqlx::AssertSqlSafe(format!(
-            "SELECT tenant_id, {KNOWN} FROM sweeps WHERE filed = 0 OR (released = 0 AND state = 'open') ORDER BY n"
+            "SELECT tenant_id, {KNOWN} FROM sweeps WHERE n IN (
+                 SELECT n FROM sweeps WHERE filed = 0 UNION ALL SELECT n FROM sweeps WHERE released = 0 AND state = 'open')
+             ORDER BY n"
         )))
         .fetch_all(&mut *self.reader().await?)
         .await

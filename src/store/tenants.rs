@@ -114,6 +114,23 @@ pub(crate) async fn hold(
     events::append(connection, at, Kind::LaneStopped, Subject::tenant(tenant), &body).await
 }
 
+pub(crate) async fn resume(
+    connection: &mut SqliteConnection,
+    tenant: TenantRow,
+    stood: std::time::Duration,
+    at: Wall,
+) -> Result<(), StoreError> {
+    sqlx::query(
+        "UPDATE tenants SET hold = NULL, hold_until_boot = NULL, hold_ms = NULL, hold_boot_id = NULL WHERE id = ?",
+    )
+    .bind(tenant)
+    .execute(&mut *connection)
+    .await
+    .doing("end a hold")?;
+    let body = serde_json::json!({ "stood_seconds": stood.as_secs() });
+    events::append(connection, at, Kind::LaneResumed, Subject::tenant(tenant), &body).await
+}
+
 impl Store {
     /// The row of a tenant, made if it is new.
     pub async fn tenant(&self, name: &TenantName) -> Result<TenantRow, StoreError> {
@@ -160,25 +177,6 @@ impl Store {
                     .await
                     .doing("note what a tenant waits for")
                     .map(drop)
-            })
-        })
-        .await
-    }
-
-    /// Writes down that a lane goes on.
-    pub async fn clear_hold(&self, tenant: TenantRow, stood: std::time::Duration, at: Wall) -> Result<(), StoreError> {
-        self.write(move |connection| {
-            Box::pin(async move {
-                sqlx::query(
-                    "UPDATE tenants SET hold = NULL, hold_until_boot = NULL, hold_ms = NULL, hold_boot_id = NULL
-                     WHERE id = ?",
-                )
-                .bind(tenant)
-                .execute(&mut *connection)
-                .await
-                .doing("end a hold")?;
-                let body = serde_json::json!({ "stood_seconds": stood.as_secs() });
-                events::append(connection, at, Kind::LaneResumed, Subject::tenant(tenant), &body).await
             })
         })
         .await

@@ -83,10 +83,10 @@ async fn wish_nothing(connection: &mut SqliteConnection, sweep: SweepRow) -> Res
 /// Lets sweeps that joined inherit jobs, those first that are under way. Returns how many.
 async fn hand_over_some(connection: &mut SqliteConnection, sweep: SweepRow) -> Result<usize, StoreError> {
     let heirs = sqlx::query(
-        "SELECT jobs.id, wish.sweep_n, wish.not_before, heir.released
+        "SELECT jobs.id, wish.sweep_n, wish.not_before, heir.state IN ('open', 'done') AS released
          FROM jobs JOIN joins AS wish ON wish.job_id = jobs.id AND wish.priority >= 0
              JOIN sweeps AS heir ON heir.n = wish.sweep_n
-         WHERE jobs.sweep_n = ? AND jobs.state = 'queued' ORDER BY jobs.id, heir.released DESC, heir.n LIMIT 500",
+         WHERE jobs.sweep_n = ? AND jobs.state = 'queued' ORDER BY jobs.id, released DESC, heir.n LIMIT 500",
     )
     .bind(sweep)
     .fetch_all(&mut *connection)
@@ -129,7 +129,8 @@ async fn hand_over(
     // Hidden again, when nobody but a held sweep wants it.
     sqlx::query(
         "UPDATE jobs SET sweep_n = ?1, not_before = ?2,
-             parked_until = iif(?3, parked_until, 9223372036854775807), blocked_by = iif(?3, blocked_by, NULL)
+             parked_until = iif(?3, iif(parked_until = 9223372036854775807, ?2, parked_until), 9223372036854775807),
+             blocked_by = iif(?3, blocked_by, NULL)
          WHERE id = ?4",
     )
     .bind(heir)

@@ -126,8 +126,9 @@ pub async fn read(
         let mut told = one(store, &tenant, limits, hidden, now).await?;
         if !running {
             "the daemon, which is not running".clone_into(&mut told.waiting_for);
-            told.waiting_until = None;
+            (told.waiting_until, told.eta) = (None, None);
         } else if own.is_none() {
+            (told.waiting_until, told.eta) = (None, None);
             "a configuration: this tenant is not configured any more".clone_into(&mut told.waiting_for);
         }
         finish.insert(tenant.name.clone(), told.eta.clone());

@@ -130,3 +130,15 @@ fn the_reserve_is_taken_off_the_limits() {
     assert_eq!((tenant.limits.per_minute.get(), tenant.limits.per_hour.get()), (90, 1350));
     assert_eq!(tenant.configured_limits.per_minute.get(), 100);
 }
+
+#[test]
+fn one_app_registration_for_two_tenants_is_warned_of() {
+    let twice = House::new(&format!("{}{}", tenant("a", ""), tenant("b", ""))).good();
+    assert!(
+        twice.warnings.iter().any(|warning| warning.starts_with("tenants.a and tenants.b")),
+        "{:?}",
+        twice.warnings
+    );
+    let once = House::contoso("").good();
+    assert!(once.warnings.is_empty(), "{:?}", once.warnings);
+}

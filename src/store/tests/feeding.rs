@@ -166,3 +166,40 @@ async fn an_action_that_does_not_end_is_given_up_in_time() {
     assert_eq!(bench.job_of(machine(2)).await.state, "accepted", "what is in progress has its own patience");
     bench.assert_whole().await;
 }
+
+#[tokio::test]
+async fn what_defender_does_not_know_any_more_keeps_no_machine_busy() {
+    let bench = Bench::with_machines(&[1]).await;
+    bench.feed(&[scan("purged", machine(1), ActionStatus::Pending, "somebody's", 1)], 2).await;
+    let gone = async |seconds| bench.store.action_gone(bench.tenant, "purged".to_owned(), at(seconds)).await.unwrap();
+    gone(60).await;
+    assert_eq!(bench.store.open_actions(bench.tenant, 9).await.unwrap(), ["purged"], "an index may lag");
+    gone(3600).await;
+    assert!(bench.store.open_actions(bench.tenant, 9).await.unwrap().is_empty());
+    bench.call(3601).await;
+    bench.assert_whole().await;
+}
+
+#[tokio::test]
+async fn while_the_list_cannot_be_read_nothing_is_skipped_for_what_it_once_showed() {
+    let bench = Bench::with_machines(&[1]).await;
+    bench.feed(&[scan("old", machine(1), ActionStatus::Pending, "somebody's", 1)], 2).await;
+    let Claimed::Call(claim) = bench.store.claim(Ask { blind: true, ..bench.ask(9) }).await.unwrap() else {
+        panic!("Defender's answer decides");
+    };
+    assert_eq!(claim.job.machine, machine(1));
+    bench.assert_whole().await;
+}
+
+#[tokio::test]
+async fn an_answer_that_comes_after_the_list_has_told_the_end_ends_the_job() {
+    let bench = Bench::with_machines(&[1]).await;
+    let claim = bench.call(1).await;
+    // The list shows it first, without its comment and already ended.
+    let mut ended = scan("a", machine(1), ActionStatus::Succeeded, "", 9);
+    ended.action.comment = None;
+    bench.feed(&[ended], 10).await;
+    let answer = scan("a", machine(1), ActionStatus::Pending, &claim.attempt.mark("weekly"), 2);
+    assert_eq!(bench.settle(&claim, Outcome::Created(answer.action), 11).await, State::Succeeded);
+    bench.assert_whole().await;
+}

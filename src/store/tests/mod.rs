@@ -198,6 +198,7 @@ impl Bench {
             rules: rules(),
             attempt: AttemptId(self.id()),
             probe: false,
+            blind: false,
         }
     }
 
@@ -226,6 +227,7 @@ impl Bench {
             answer: String::new(),
             raw: Some("{}".to_owned()),
             held: None,
+            resumed: None,
             at: at(seconds),
             boot: boot(seconds),
         }
