@@ -239,3 +239,28 @@ async fn somebody_elses_scan_is_waited_for_if_the_sweep_says_so() {
     assert_scanned_once(&report, &machines[..1]);
     assert_eq!(report.calls["scan"].arrivals, 1, "no call is spent while it is known to be busy");
 }
+
+/// What is pending is read again before it decides: a scan of somebody else's that ended while there
+/// was nothing to do is in nobody's way.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_foreign_scan_that_ended_while_the_daemon_was_idle_is_not_in_the_way() {
+    let mut machines = fleet(31, 2, "idle");
+    machines[0].kind = MachineKind::ForeignScanPending;
+    let tenant = TenantOptions { foreign_scan_duration: Duration::from_secs(10), ..quick_tenant(machines.clone()) };
+    let simulator = simulate(31, vec![tenant.clone()]).await;
+    let daemon = Daemon::started(Site::new(&simulator, &[Configured::of("contoso", &tenant)], "")).await;
+    daemon.site.put("both.txt", list(&machines));
+    let jobs = daemon.all_final(2).await;
+    assert_eq!(job(&jobs, &machines[0])["reason"], "pending_action");
+    eventually("end of the foreign scan", || {
+        let open: usize =
+            ["Pending", "InProgress"].iter().filter_map(|status| seen(&simulator).actions.get(*status).copied()).sum();
+        (open == 0).then_some(())
+    })
+    .await;
+    let known = daemon.lines(&["action", "list", "--machine", &machines[0].id.to_string()]);
+    assert_eq!(known[0]["status"], "Pending", "nobody has looked meanwhile: {known:?}");
+    daemon.site.put("again.txt", list(&machines[..1]));
+    let jobs = daemon.all_final(3).await;
+    assert_eq!(jobs.iter().filter(|job| job["state"] == "succeeded").count(), 2, "{jobs:?}");
+}
