@@ -15,6 +15,8 @@ pub struct ResultRow {
     pub name: Option<String>,
     pub state: String,
     pub reason: Option<String>,
+    /// The reason in words, where there is more to say.
+    pub detail: Option<String>,
     pub scan_type: Option<String>,
     pub action_id: Option<String>,
     pub blocking_action_id: Option<String>,
@@ -47,11 +49,12 @@ fn inert(cell: &str) -> String {
     if cell.starts_with(['=', '+', '-', '@', '\t', '\r']) { format!("'{cell}") } else { cell.to_owned() }
 }
 
-const HEADER: [&str; 11] = [
+const HEADER: [&str; 12] = [
     "machine_id",
     "name",
     "state",
     "reason",
+    "detail",
     "scan_type",
     "action_id",
     "blocking_action_id",
@@ -82,6 +85,7 @@ pub fn csv(out: &mut dyn Write, rows: &[ResultRow]) -> io::Result<()> {
             text(&row.name),
             inert(&row.state),
             text(&row.reason),
+            text(&row.detail),
             text(&row.scan_type),
             text(&row.action_id),
             text(&row.blocking_action_id),
