@@ -120,7 +120,7 @@ async fn join(connection: &mut SqliteConnection, tenant: TenantRow, sweep: Sweep
     .map(|done| done.rows_affected())
 }
 
-/// Makes ready the next [`CHUNK`] of a sweep's own jobs after `after`, and of the jobs it joined
+/// Makes ready the next [`CHUNK`](super::sweeps::CHUNK) of a sweep's own jobs after `after`, and of the jobs it joined
 /// lets the stronger wish win. Returns where to go on, `None` at the end.
 pub(crate) async fn release_some(
     connection: &mut SqliteConnection,
