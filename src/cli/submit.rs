@@ -1,9 +1,9 @@
 //! `sweepd submit`: a file for the drop folder, so that it works while the daemon is down, and
 //! takes the same way as every other file.
 
-use std::fs::{File, Permissions};
+use std::fs::{DirBuilder, File, Permissions};
 use std::io::{self, BufReader, BufWriter, Read, Write};
-use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -263,8 +263,11 @@ fn make_folders(folder: &Folder) -> Result<(), Failure> {
     // The upper ones first: each gets the owner of what it lies in.
     missing.sort();
     missing.dedup();
-    folder.create()?;
-    missing.iter().try_for_each(|path| path.parent().map_or(Ok(()), |parent| hand_over(parent, path)))
+    missing.iter().try_for_each(|path| {
+        // As the daemon makes its state folder, which may be among them.
+        DirBuilder::new().mode(0o750).create(path).map_err(|error| Failure::file(path, &error))?;
+        path.parent().map_or(Ok(()), |parent| hand_over(parent, path))
+    })
 }
 
 /// What root makes belongs to whoever owns the folder: the service user, who has to use it.
