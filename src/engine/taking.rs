@@ -464,3 +464,28 @@ fn open(path: &Path, name: &str, at_most: u64, options: Options) -> Result<Opene
     file.rewind()?;
     Ok(Opened { file, sha256, uid: metadata.uid(), header })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn without_room_for_its_receipt_a_file_stays_where_it_is() {
+        let dir = tempfile::tempdir().unwrap();
+        let (from, target) = (dir.path().join("list.txt"), dir.path().join("processed/list.txt"));
+        std::fs::write(&from, "one").unwrap();
+        // In the way of the receipt, as a full disk would be.
+        let in_the_way = dir.path().join("processed/.list.txt.receipt.json.tmp");
+        std::fs::create_dir_all(&in_the_way).unwrap();
+        assert!(move_and_receipt(Some(&from), &target, b"{}").is_err());
+        assert!(from.exists() && !target.exists());
+        std::fs::remove_dir(in_the_way).unwrap();
+        move_and_receipt(Some(&from), &target, b"{}").unwrap();
+        assert!(!from.exists() && target.exists());
+        let receipt = dir.path().join("processed/list.txt.receipt.json");
+        assert_eq!(std::fs::read(&receipt).unwrap(), b"{}\n");
+        // A second time, after a kill: the same.
+        move_and_receipt(Some(&from), &target, b"{}").unwrap();
+        assert!(target.exists() && receipt.exists());
+    }
+}
