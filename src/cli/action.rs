@@ -2,7 +2,7 @@
 
 use super::Context;
 use super::job::parse;
-use super::output::{json_line, local, print, quiet, table};
+use super::output::{Lines, json_line, local, print, quiet, table};
 use crate::app::{Exit, Failure};
 use crate::domain::id::{MachineId, TenantName};
 use crate::store::Store;
@@ -49,9 +49,10 @@ pub async fn run(context: &Context, command: &Command) -> Result<(), Failure> {
 }
 
 async fn list(context: &Context, store: &Store, wanted: &Wanted) -> Result<(), Failure> {
-    let mut out = std::io::BufWriter::new(std::io::stdout());
     if context.json {
-        return quiet(store.actions(wanted, |action| json_line(&mut out, &action)).await?);
+        let mut out = Lines::new();
+        let listed = store.actions(wanted, |action| out.add(&action)).await?;
+        return out.end(listed);
     }
     let mut table = table(&["ACTION", "MACHINE", "TENANT", "TYPE", "SCOPE", "STATUS", "ORIGIN", "UPDATED"]);
     let listed = store

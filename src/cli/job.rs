@@ -3,7 +3,7 @@
 use serde_json::json;
 
 use super::Context;
-use super::output::{json_line, local, local_or_dash, print, quiet, table};
+use super::output::{Lines, json_line, local, local_or_dash, print, quiet, table};
 use super::sweep::row_of;
 use crate::app::{Exit, Failure};
 use crate::domain::id::{MachineId, TenantName};
@@ -65,9 +65,10 @@ async fn list(context: &Context, store: &Store, args: &ListArgs) -> Result<(), F
         },
         id: None,
     };
-    let mut out = std::io::BufWriter::new(std::io::stdout());
     if context.json {
-        return quiet(store.jobs(&wanted, |job| json_line(&mut out, &job)).await?);
+        let mut out = Lines::new();
+        let listed = store.jobs(&wanted, |job| out.add(&job)).await?;
+        return out.end(listed);
     }
     let mut table = table(&["JOB", "MACHINE", "TENANT", "STATE", "REASON", "SCAN", "TRIES", "UPDATED"]);
     let listed = store

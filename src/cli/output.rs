@@ -28,6 +28,26 @@ pub fn json_line(out: &mut dyn Write, value: &impl Serialize) -> io::Result<()> 
     out.write_all(b"\n")
 }
 
+/// Lines of JSON on standard output, as a list hands them out.
+pub struct Lines(BufWriter<io::Stdout>);
+
+impl Lines {
+    /// None yet.
+    pub fn new() -> Self {
+        Self(BufWriter::new(io::stdout()))
+    }
+
+    /// One more.
+    pub fn add(&mut self, value: &impl Serialize) -> io::Result<()> {
+        json_line(&mut self.0, value)
+    }
+
+    /// Sees the last of them out: what a full disk does not take is an error, not a short list.
+    pub fn end(mut self, listed: io::Result<()>) -> Result<(), Failure> {
+        quiet(listed.and_then(|()| self.0.flush()))
+    }
+}
+
 /// A table that fits the terminal.
 pub fn table(header: &[&str]) -> Table {
     let mut table = Table::new();
