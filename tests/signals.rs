@@ -12,7 +12,7 @@ mod support;
 use std::collections::BTreeSet;
 
 use support::{
-    Configured, Daemon, Site, assert_adds_up, assert_scanned_once, eventually, first_state_of, list, number,
+    Configured, Daemon, Site, assert_adds_up, assert_scanned_once, eventually, first_state_of, limits, list, number,
     quick_tenant, scan_arrivals, seen, simulate, text,
 };
 use sweepd::domain::ledger::CallKind;
@@ -148,4 +148,33 @@ async fn health_readiness_and_metrics_answer() {
     let (status, page) = daemon.get("/");
     assert!(status == 200 && page.contains("<html"), "{status} {page}");
     assert_eq!(daemon.get("/nothing").0, 404);
+}
+
+/// Under the same limits a reload changes nothing about the pace: no call comes early for it.
+#[tokio::test(flavor = "multi_thread")]
+async fn sighup_does_not_make_an_even_pace_faster() {
+    let machines = fleet(47, MACHINES, "even");
+    let tenant = quick_tenant(machines.clone());
+    let simulator = simulate(47, vec![tenant.clone()]).await;
+    let mut configured = Configured::of("contoso", &tenant);
+    configured.limits = limits(30, 60);
+    let site = Site::new(&simulator, &[configured], "");
+    // The tenant's limits stand last: one call a minute.
+    let text = std::fs::read_to_string(site.config()).unwrap();
+    site.write_config(&format!("{text}pace = \"even\"\n"));
+    let daemon = Daemon::started(site).await;
+    let began = simulator.now();
+    daemon.site.put("devices.txt", list(&machines));
+    eventually("first call", || (scan_arrivals(&simulator, 0) >= 1).then_some(())).await;
+    for reload in 1..=3 {
+        let told = |daemon: &Daemon| daemon.log_text().matches("were read again").count();
+        let read = seen(&simulator).calls["list_actions"].arrivals;
+        daemon.hang_up();
+        eventually("reload", || (told(&daemon) >= reload).then_some(())).await;
+        // The new lane has read what is pending twice: it has had its chance to send.
+        eventually("new lane", || (seen(&simulator).calls["list_actions"].arrivals >= read + 3).then_some(())).await;
+    }
+    let minutes = usize::try_from(simulator.now().since(began).as_secs() / 60).unwrap();
+    let calls = scan_arrivals(&simulator, 0);
+    assert!(calls <= 1 + minutes, "{calls} calls within {minutes} whole minutes and a part");
 }
