@@ -104,12 +104,53 @@ const LINES: usize = 12_000;
 /// Puts a file into the drop folder and kills the daemon as soon as a part of it is in the database.
 /// Returns whether that came out.
 async fn kill_while_taking(daemon: &mut Daemon, name: &str, content: &str) -> bool {
+    let hit = kill_and_stay_down(daemon, name, content).await;
+    daemon.start().await;
+    hit
+}
+
+async fn kill_and_stay_down(daemon: &mut Daemon, name: &str, content: &str) -> bool {
     daemon.site.put(name, content);
     let state = first_state_of(&daemon.site, name).await;
     daemon.kill();
-    let hit = state == "taking" && daemon.site.spool("incoming").join(name).exists();
+    state == "taking" && daemon.site.spool("incoming").join(name).exists()
+}
+
+/// Another file under the same name is another file: it is taken as itself, and what was queued of the
+/// one that is gone is withdrawn.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_file_that_replaced_a_half_taken_one_is_taken_as_itself() {
+    let tenant = quick_tenant(fleet(2, 1, "nobody"));
+    let simulator = simulate(2, vec![tenant.clone()]).await;
+    let site = Site::new(&simulator, &[Configured::of("contoso", &tenant)], "hold_above = 0");
+    let mut daemon = Daemon::started(site).await;
+    daemon.told(&["pause"]);
+    let new = fleet(61, 7, "new");
+    let mut round = 0;
+    // As often as it takes to meet a file half taken, each time another.
+    while !kill_and_stay_down(&mut daemon, &format!("fleet-{round}.txt"), &list(&fleet(70 + round, LINES, "old"))).await
+    {
+        daemon.start().await;
+        daemon.receipt(&format!("processed/fleet-{round}.txt")).await;
+        round += 1;
+        assert!(round < 10, "not one kill met a file half taken: this scenario shows nothing");
+    }
+    let name = format!("fleet-{round}.txt");
+    daemon.site.put(&name, list(&new));
     daemon.start().await;
-    hit
+    let receipt = daemon.receipt(&format!("processed/{name}")).await;
+    assert_adds_up(&receipt);
+    assert_eq!((number(&receipt, "lines"), number(&receipt, "queued")), (7, 7), "{receipt}");
+    let mine: BTreeSet<_> = new.iter().map(|machine| machine.id.to_string()).collect();
+    let queued: BTreeSet<_> = daemon
+        .jobs()
+        .iter()
+        .filter(|job| job["state"] == "queued" && job["sweep_ids"][0] == receipt["sweep_id"])
+        .map(|job| text(job, "machine_id").to_owned())
+        .collect();
+    assert_eq!(queued, mine);
+    let half_taken = daemon.lines(&["sweep", "list"]).iter().filter(|sweep| sweep["state"] == "taking").count();
+    assert_eq!(half_taken, 0, "nothing stays half taken");
 }
 
 #[tokio::test(flavor = "multi_thread")]
