@@ -293,8 +293,8 @@ impl CompletionParts {
             ));
         }
         Completion {
-            // Its fields are plain: it always has a JSON form.
-            receipt: serde_json::to_value(&receipt).unwrap_or_default(),
+            // Its fields are plain and always have a JSON form; the store refuses what is none.
+            receipt: serde_json::to_string_pretty(&receipt).unwrap_or_default(),
             held,
             filed_as: self.filed_as,
             submitted_by: self.submitted_by,

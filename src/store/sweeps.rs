@@ -176,8 +176,8 @@ async fn begin(connection: &mut SqliteConnection, new: &NewSweep) -> Result<Swee
 /// What ends the taking of a file.
 #[derive(Clone, Debug)]
 pub struct Completion {
-    /// The receipt, as it will be written beside the file.
-    pub receipt: serde_json::Value,
+    /// The receipt, as it will be written beside the file: JSON, its fields in their order.
+    pub receipt: String,
     /// Whether an operator has to release the sweep first.
     pub held: bool,
     /// Where the file is put away to.
@@ -198,7 +198,7 @@ async fn complete(
              finished_at = iif(NOT ?2 AND open = 0, ?3, NULL)
          WHERE n = ?4 AND state = 'taking'",
     )
-    .bind(completion.receipt.to_string())
+    .bind(&completion.receipt)
     .bind(completion.held)
     .bind(at.0)
     .bind(sweep)
@@ -206,7 +206,9 @@ async fn complete(
     .execute(&mut *connection)
     .await
     .doing("complete a sweep")?;
-    let body = json!({ "sweep": sweep, "receipt": completion.receipt, "submitted_by": completion.submitted_by });
+    let receipt: serde_json::Value = serde_json::from_str(&completion.receipt)
+        .map_err(|error| StoreError::Guard(format!("the receipt of sweep {sweep} is no JSON: {error}")))?;
+    let body = json!({ "sweep": sweep, "receipt": receipt, "submitted_by": completion.submitted_by });
     events::append(connection, at, Kind::FileTaken, Subject::tenant(tenant), &body).await
 }
 
