@@ -11,10 +11,35 @@ CREATE TABLE incarnations (
     stopped_at   INTEGER
 ) STRICT;
 
+-- One boot of this machine: at `boot` on its clock the sign-in server's clock had `server_at` at the
+-- latest. So the age of a slot is known over a reboot, whatever this machine's wall clock says.
+CREATE TABLE boots (
+    boot_id   TEXT    PRIMARY KEY,
+    boot      INTEGER NOT NULL,
+    server_at INTEGER NOT NULL
+) STRICT, WITHOUT ROWID;
+
+-- What an app registration may spend. Defender counts by registration: a tenant that is renamed keeps
+-- its ledger, and two sections with one registration share one.
+CREATE TABLE budgets (
+    id           INTEGER PRIMARY KEY,
+    registration TEXT    NOT NULL UNIQUE
+) STRICT;
+
+-- What others with the same registration are believed to spend of each window, in calls.
+CREATE TABLE foreign_calls (
+    budget_id INTEGER NOT NULL REFERENCES budgets (id),
+    kind      TEXT    NOT NULL,
+    minute    INTEGER NOT NULL CHECK (minute >= 0),
+    hour      INTEGER NOT NULL CHECK (hour >= 0),
+    PRIMARY KEY (budget_id, kind)
+) STRICT, WITHOUT ROWID;
+
 -- What operators decide about a tenant, and what its lane has to remember over a restart.
 CREATE TABLE tenants (
     id            INTEGER PRIMARY KEY,
     name          TEXT    NOT NULL UNIQUE,
+    budget_id     INTEGER REFERENCES budgets (id),
     paused_at     INTEGER,
     paused_reason TEXT,
     paused_by     TEXT,
@@ -142,15 +167,18 @@ CREATE TABLE job_counts (
 -- settles_boot is the largest integer until the call has settled.
 CREATE TABLE slots (
     id           INTEGER PRIMARY KEY,
-    tenant_id    INTEGER NOT NULL REFERENCES tenants (id),
+    budget_id    INTEGER NOT NULL REFERENCES budgets (id),
     kind         TEXT    NOT NULL,
     epoch        INTEGER NOT NULL REFERENCES incarnations (epoch),
     boot_id      TEXT    NOT NULL,
     taken_boot   INTEGER NOT NULL,
     taken_at     INTEGER NOT NULL,
-    settles_boot INTEGER NOT NULL DEFAULT 9223372036854775807
+    settles_boot INTEGER NOT NULL DEFAULT 9223372036854775807,
+    -- For one of an earlier boot: when it settled by the sign-in server's clock, at the latest.
+    settled_server INTEGER
 ) STRICT;
-CREATE INDEX slots_newest ON slots (tenant_id, kind, settles_boot DESC);
+CREATE INDEX slots_newest ON slots (budget_id, kind, settles_boot DESC);
+CREATE INDEX slots_of_earlier_boots ON slots (settled_server) WHERE settled_server IS NOT NULL;
 
 CREATE TABLE attempts (
     id          TEXT    PRIMARY KEY,

@@ -122,7 +122,7 @@ const LOCK_TRIES: u32 = 20;
 const LOCK_PAUSE: Duration = Duration::from_millis(100);
 
 fn limits_of(config: &Config) -> BTreeMap<TenantName, Limits> {
-    config.tenants.iter().map(|(name, tenant)| (name.clone(), tenant.limits)).collect()
+    config.tenants.iter().map(|(name, tenant)| (name.clone(), tenant.budgets.most)).collect()
 }
 
 fn wire(config: &Config) -> anyhow::Result<Arc<HttpWire>> {

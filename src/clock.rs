@@ -55,6 +55,17 @@ impl Clock for SystemClock {
     }
 }
 
+/// A time as people here read it: of today without its date.
+pub fn local(at: Wall, now: Wall) -> String {
+    let zone = jiff::tz::TimeZone::system();
+    let zoned = |at: Wall| jiff::Timestamp::from_millisecond(at.0).map(|at| at.to_zoned(zone.clone()));
+    match (zoned(at), zoned(now)) {
+        (Ok(at), Ok(now)) if at.date() == now.date() => at.strftime("%H:%M:%S").to_string(),
+        (Ok(at), _) => at.strftime("%Y-%m-%d %H:%M:%S").to_string(),
+        (Err(_), _) => at.rfc3339(),
+    }
+}
+
 /// Which boot of this machine's kernel this is.
 pub fn boot_id() -> std::io::Result<BootId> {
     Ok(BootId(std::fs::read_to_string("/proc/sys/kernel/random/boot_id")?.trim().to_owned()))

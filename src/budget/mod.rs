@@ -19,7 +19,9 @@ use governor::state::{InMemoryState, NotKeyed};
 use governor::{Quota, RateLimiter};
 
 use crate::clock::Clock;
-use crate::domain::ledger::{HOUR, Limits, Pace as Spread};
+use crate::domain::ledger::{HOUR, Limits, MINUTE, Pace as Spread, Used, Window};
+use crate::domain::share::{Foreign, Shares};
+use crate::domain::throttle::Told;
 use crate::domain::time::Boot;
 
 /// governor's view of our clock.
@@ -36,53 +38,60 @@ impl GovernorClock for PaceClock {
 
 type Limiter = RateLimiter<NotKeyed, InMemoryState, PaceClock, NoOpMiddleware<Nanos>>;
 
-/// So much slower than the even pace of the hour the lane goes on after a 429, at first.
-const SLOWED: u32 = 2;
-/// Calls in a row that must be admitted before the lane goes a step faster again.
-const STEP: u32 = 10;
+/// Calls that come late may catch up with an even spread by so much: a waiter wakes milliseconds
+/// after its time, and an hour of lost milliseconds would be calls.
+const CATCH_UP: Duration = Duration::from_secs(12);
+/// The same after a 429, where a few calls at once may all meet the next.
+const CAREFUL: Duration = Duration::from_secs(2);
 
-struct Slowed {
-    spacing: Duration,
-    limiter: Limiter,
-    admitted: u32,
-}
-
-/// The pace of one kind of call of one tenant.
-pub struct Pace {
+/// What one kind of call of one tenant may spend, and when.
+pub struct Budget {
     clock: PaceClock,
-    limits: Limits,
+    spread: Spread,
+    shares: Shares,
     minute: Limiter,
     hour: Limiter,
-    even: Option<Limiter>,
-    slowed: Option<Slowed>,
+    spaced: Option<(Duration, Limiter)>,
     /// Permits already had while a later limiter refused: held, never dropped and asked for again.
-    held: [bool; 4],
+    held: [bool; 3],
+    noted: Foreign,
 }
 
-impl Pace {
-    /// A pace within `limits`, spread as `spread` says.
-    pub fn new(clock: Arc<dyn Clock>, limits: Limits, spread: Spread) -> Self {
+impl Budget {
+    /// A budget of `most` of the `whole` that Defender grants, spent as `spread` says; `foreign` is
+    /// what others were believed to spend before a restart.
+    pub fn new(clock: Arc<dyn Clock>, whole: Limits, most: Limits, spread: Spread, foreign: Foreign) -> Self {
         let clock = PaceClock(clock);
         let limiter = |quota| RateLimiter::direct_with_clock(quota, clock.clone());
-        let even = match spread {
-            Spread::Burst => None,
-            Spread::Even => Some(spaced(&clock, HOUR / limits.per_hour.get())),
-        };
-        Self {
-            minute: limiter(Quota::per_minute(limits.per_minute)),
-            hour: limiter(Quota::per_hour(limits.per_hour)),
-            even,
-            slowed: None,
-            limits,
-            clock,
-            held: [false; 4],
+        let mut shares = Shares::new(whole, most);
+        if foreign != Foreign::default() {
+            shares.remember(foreign, clock.0.boot());
         }
+        let mut budget = Self {
+            minute: limiter(Quota::per_minute(most.per_minute)),
+            hour: limiter(Quota::per_hour(most.per_hour)),
+            spaced: None,
+            held: [false; 3],
+            noted: foreign,
+            shares,
+            spread,
+            clock,
+        };
+        budget.space();
+        budget
+    }
+
+    /// What the ledger may admit now.
+    pub fn limits(&mut self) -> Limits {
+        let limits = self.shares.ours(self.clock.0.boot());
+        self.space();
+        limits
     }
 
     /// Whether a call may go now; else when to ask again. An admission is spent.
     pub fn check(&mut self) -> Result<(), Boot> {
-        let slowed = self.slowed.as_ref().map(|slowed| &slowed.limiter);
-        let limiters = [Some(&self.hour), Some(&self.minute), self.even.as_ref(), slowed];
+        let spaced = self.spaced.as_ref().map(|(_, limiter)| limiter);
+        let limiters = [Some(&self.hour), Some(&self.minute), spaced];
         for (limiter, held) in limiters.into_iter().zip(&mut self.held) {
             let Some(limiter) = limiter.filter(|_| !*held) else { continue };
             if let Err(not_yet) = limiter.check() {
@@ -91,118 +100,60 @@ impl Pace {
             }
             *held = true;
         }
-        self.held = [false; 4];
-        self.faster();
+        self.held = [false; 3];
         Ok(())
     }
 
-    /// A 429: somebody else spends the same budget. Slower, and slower again if it comes again.
-    pub fn slow_down(&mut self) {
-        let even = HOUR / self.limits.per_hour.get();
-        let spacing = self.slowed.as_ref().map_or(even, |slowed| slowed.spacing) * SLOWED;
-        self.set_spacing(spacing.min(Duration::from_mins(1)));
+    /// A 429 came when `used` calls of ours had been answered within each window. Returns the window
+    /// that was full.
+    pub fn throttled(&mut self, used: Used, told: Told) -> Window {
+        let blamed = self.shares.throttled(self.clock.0.boot(), used, told.window, told.wait);
+        self.space();
+        blamed
     }
 
-    /// How far calls are spread since the last 429, if they still are.
-    pub fn slowed_to(&self) -> Option<Duration> {
-        self.slowed.as_ref().map(|slowed| slowed.spacing)
-    }
-
-    fn faster(&mut self) {
-        let Some(slowed) = &mut self.slowed else { return };
-        slowed.admitted += 1;
-        if slowed.admitted < STEP {
-            return;
-        }
-        let spacing = slowed.spacing * 3 / 4;
-        if spacing < Duration::from_mins(1) / self.limits.per_minute.get() {
-            self.slowed = None;
-        } else {
-            self.set_spacing(spacing);
+    /// The ledger refused a call because of this window: when that lasts, more is tried.
+    pub fn bound(&mut self, window: Window) {
+        if self.shares.are_lowered() {
+            self.shares.bound(window, self.clock.0.boot());
+            self.space();
         }
     }
 
-    fn set_spacing(&mut self, spacing: Duration) {
-        let limiter = spaced(&self.clock, spacing);
-        self.slowed = Some(Slowed { spacing, limiter, admitted: 0 });
+    /// How far calls are spread, if they are.
+    pub fn spacing(&self) -> Option<Duration> {
+        self.spaced.as_ref().map(|(spacing, _)| *spacing)
+    }
+
+    /// What others are believed to spend, when that is not what was noted last: to be written down.
+    pub fn to_note(&mut self) -> Option<Foreign> {
+        let foreign = self.shares.foreign();
+        (std::mem::replace(&mut self.noted, foreign) != foreign).then_some(foreign)
+    }
+
+    /// With a stranger about, calls go evenly within the minute: few are on the wire when the window
+    /// turns out to be full.
+    fn space(&mut self) {
+        let ours = self.shares.limits();
+        let wanted = match self.spread {
+            Spread::Even => Some((HOUR / ours.per_hour.get(), CATCH_UP)),
+            Spread::Burst if self.shares.are_lowered() => Some((MINUTE / ours.per_minute.get(), CAREFUL)),
+            Spread::Burst => None,
+        };
+        if wanted.map(|(spacing, _)| spacing) != self.spacing() {
+            self.held = [false; 3];
+            self.spaced = wanted.map(|(spacing, ahead)| (spacing, spaced(&self.clock, spacing, ahead)));
+        }
     }
 }
 
-fn spaced(clock: &PaceClock, spacing: Duration) -> Limiter {
+/// Evenly, but what is late may catch up by `ahead`.
+fn spaced(clock: &PaceClock, spacing: Duration, ahead: Duration) -> Limiter {
+    let burst = u32::try_from(ahead.as_nanos() / spacing.as_nanos().max(1)).unwrap_or(u32::MAX);
+    let burst = NonZeroU32::new(burst).unwrap_or(NonZeroU32::MIN);
     let quota = Quota::with_period(spacing).unwrap_or_else(|| Quota::per_second(NonZeroU32::MIN));
-    RateLimiter::direct_with_clock(quota.allow_burst(NonZeroU32::MIN), clock.clone())
+    RateLimiter::direct_with_clock(quota.allow_burst(burst), clock.clone())
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::domain::time::Wall;
-    use futures_util::future::BoxFuture;
-    use std::sync::atomic::{AtomicI64, Ordering};
-
-    /// A clock that is moved by hand.
-    #[derive(Default)]
-    struct ByHand(AtomicI64);
-
-    impl Clock for ByHand {
-        fn wall(&self) -> Wall {
-            Wall(self.boot().0)
-        }
-        fn boot(&self) -> Boot {
-            Boot(self.0.load(Ordering::SeqCst))
-        }
-        fn sleep_until(&self, at: Boot) -> BoxFuture<'_, ()> {
-            self.0.fetch_max(at.0, Ordering::SeqCst);
-            Box::pin(async {})
-        }
-    }
-
-    fn admitted_within(pace: &mut Pace, clock: &ByHand, time: Duration) -> u32 {
-        let end = clock.boot() + time;
-        let mut admitted = 0;
-        loop {
-            match pace.check() {
-                Ok(()) => admitted += 1,
-                Err(at) if at >= end => return admitted,
-                Err(at) => clock.0.store(at.0, Ordering::SeqCst),
-            }
-        }
-    }
-
-    #[test]
-    fn the_even_pace_spreads_the_hour() {
-        let clock = Arc::new(ByHand::default());
-        let mut pace = Pace::new(clock.clone(), Limits::DOCUMENTED, Spread::Even);
-        assert_eq!(admitted_within(&mut pace, &clock, HOUR), 1500);
-        // To the millisecond of our clock, which governor's nanoseconds are rounded up to.
-        assert!((24..=25).contains(&admitted_within(&mut pace, &clock, Duration::from_mins(1))));
-    }
-
-    #[test]
-    fn the_burst_never_holds_back_what_the_ledger_would_admit() {
-        let clock = Arc::new(ByHand::default());
-        let mut pace = Pace::new(clock.clone(), Limits::DOCUMENTED, Spread::Burst);
-        for minute in 0..15 {
-            clock.0.store(minute * 60_250, Ordering::SeqCst);
-            for call in 0..100 {
-                assert_eq!(pace.check(), Ok(()), "call {call} of minute {minute}");
-            }
-        }
-        clock.0.store(3_600_250, Ordering::SeqCst);
-        for _ in 0..100 {
-            assert_eq!(pace.check(), Ok(()));
-        }
-    }
-
-    #[test]
-    fn after_a_429_it_goes_slower_and_works_its_way_up() {
-        let clock = Arc::new(ByHand::default());
-        let mut pace = Pace::new(clock.clone(), Limits::DOCUMENTED, Spread::Burst);
-        pace.slow_down();
-        assert_eq!(pace.slowed_to(), Some(Duration::from_millis(4800)));
-        let first = admitted_within(&mut pace, &clock, Duration::from_mins(1));
-        assert!((10..=16).contains(&first), "{first}");
-        admitted_within(&mut pace, &clock, Duration::from_mins(10));
-        assert_eq!(pace.slowed_to(), None);
-    }
-}
+mod tests;

@@ -25,7 +25,7 @@ const AGAIN: Duration = Duration::from_secs(1);
 
 /// The limits of the scan call of each tenant.
 pub fn limits(config: &Config) -> BTreeMap<TenantName, Limits> {
-    config.tenants.iter().map(|(name, tenant)| (name.clone(), tenant.limits)).collect()
+    config.tenants.iter().map(|(name, tenant)| (name.clone(), tenant.budgets.most)).collect()
 }
 
 pub async fn run(context: &Context, args: &Args) -> Result<(), Failure> {

@@ -4,6 +4,7 @@
 //! complete: every default is filled in, every path absolute, every secret read.
 
 mod auth;
+mod limits;
 mod reader;
 mod sections;
 mod source;
@@ -21,6 +22,7 @@ use config::{Map, Value};
 use crate::domain::id::TenantName;
 
 pub use auth::Auth;
+pub use limits::{Budgets, CallBudget};
 pub use reader::{KnownKey, Problem};
 pub use sections::{Daemon, FollowUp, Http, Intake, Log, LogFormat, Network, Retention};
 pub use source::{DEFAULT_FILE, Environment};
@@ -176,16 +178,15 @@ fn read_tenant(name: &str, value: &Value, place: &str, around: &Around<'_>) -> (
     (tenant, notes.finish())
 }
 
-/// Two tenants with one app registration: Defender counts their calls as one's, and each would spend
-/// the whole budget.
+/// Two tenants with one app registration: Defender counts their calls as one's. They share a ledger,
+/// but neither is told of the other's pauses.
 fn shared_registrations(tenants: &BTreeMap<TenantName, Tenant>) -> Vec<String> {
     let mut owners = BTreeMap::new();
     let shared = tenants.iter().filter_map(|(name, tenant)| {
-        let Auth::ClientSecret { client_id, .. } = &tenant.auth;
-        let first = owners.insert((tenant.tenant_id, client_id.to_ascii_lowercase()), name)?;
+        let first = owners.insert(tenant.registration(), name)?;
         Some(format!(
             "tenants.{first} and tenants.{name} are the same app registration in the same tenant: Defender gives both one \
-             budget, and each will spend all of it; keep one of them"
+             budget, which they share, and a pause that it asks of one is not kept by the other; keep one of them"
         ))
     });
     shared.collect()

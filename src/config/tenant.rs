@@ -6,11 +6,11 @@ use std::time::Duration;
 use uuid::Uuid;
 
 use crate::domain::eligibility::PendingTypes;
-use crate::domain::ledger::{Limits, Pace};
 use crate::domain::sweep::{OnPending, ScanType, clean_comment, words};
 
 use super::Around;
 use super::auth::Auth;
+use super::limits::Budgets;
 use super::reader::Section;
 use super::values::{self, Wrong};
 
@@ -41,12 +41,8 @@ pub struct Tenant {
     pub max_attempts: NonZeroU32,
     /// How sweepd signs in.
     pub auth: Auth,
-    /// The limits of the scan call that are ours: the configured ones without the reserve.
-    pub limits: Limits,
-    /// The limits of the scan call as configured: all that Defender grants.
-    pub configured_limits: Limits,
-    /// How the budget is spent.
-    pub pace: Pace,
+    /// What may be spent, of each kind of call.
+    pub budgets: Budgets,
 }
 
 /// What becomes of machines that Defender shows as inactive.
@@ -146,31 +142,6 @@ impl Hosts {
     }
 }
 
-/// A tenant's `limits` section.
-struct Budget {
-    configured: Limits,
-    ours: Limits,
-    pace: Pace,
-}
-
-impl Budget {
-    fn read(section: &mut Section<'_, '_>) -> Option<Self> {
-        let per_minute = section.key("per_minute", "100", values::positive);
-        let per_hour = section.key("per_hour", "1500", values::positive);
-        let reserve = section.key("reserve_percent", "0", values::reserve);
-        let pace = section.key("pace", "burst", values::word::<Pace>);
-        let (per_minute, per_hour) = (per_minute?, per_hour?);
-        let Ok(configured) = Limits::new(per_minute, per_hour) else {
-            section.complain(
-                "per_hour",
-                Wrong::new(format!("is {per_hour}, below per_minute ({per_minute})"), "raise it, or lower per_minute"),
-            );
-            return None;
-        };
-        Some(Self { configured, ours: configured.without_reserve(reserve?), pace: pace? })
-    }
-}
-
 impl Tenant {
     /// Reads `[tenants.X]`.
     pub(super) fn read(section: &mut Section<'_, '_>, around: &Around<'_>) -> Option<Self> {
@@ -187,8 +158,8 @@ impl Tenant {
         }
         let max_attempts = section.key("max_attempts", "5", values::positive);
         let auth = section.within("auth", |auth| Auth::read(auth, around));
-        let budget = section.within("limits", Budget::read);
-        let (hosts, budget) = (hosts?, budget?);
+        let budgets = section.within("limits", Budgets::read);
+        let hosts = hosts?;
         Some(Self {
             tenant_id: tenant_id?,
             api_url: hosts.api_url,
@@ -202,10 +173,16 @@ impl Tenant {
             inactive: inactive?,
             max_attempts: max_attempts?,
             auth: auth?,
-            limits: budget.ours,
-            configured_limits: budget.configured,
-            pace: budget.pace,
+            budgets: budgets?,
         })
+    }
+
+    /// What Defender counts by: the app registration in its directory. A service on loopback, which no
+    /// Defender is, counts for itself.
+    pub fn registration(&self) -> String {
+        let Auth::ClientSecret { client_id, .. } = &self.auth;
+        let registration = format!("{}/{}", self.tenant_id, client_id.trim().to_ascii_lowercase());
+        if self.api_url.starts_with("http://") { format!("{registration} at {}", self.api_url) } else { registration }
     }
 }
 

@@ -5,8 +5,9 @@ use std::sync::Arc;
 use super::{Body, Failure, Reply, Request, SignIn, SignInError, SignedIn, Token, Wire, wire};
 use crate::domain::action::Seen;
 use crate::domain::id::{AttemptId, MachineId};
-use crate::domain::outcome::{Answer, Outcome, judge};
+use crate::domain::outcome::{Answer, Outcome, is_throttled, judge, told};
 use crate::domain::sweep::ScanType;
+use crate::domain::throttle::Told;
 use crate::domain::time::Wall;
 
 /// More than any answer to a scan has, and little enough to read whole.
@@ -67,8 +68,8 @@ pub enum Read<T> {
     Unauthorized,
     /// The application may not read this.
     Forbidden(String),
-    /// The budget of this call is spent, by us or by others.
-    Throttled(Option<std::time::Duration>),
+    /// The budget of this call is spent, by us or by others; what the answer said about it.
+    Throttled(Told),
     /// The API does not understand the request.
     Refused(String),
     /// It failed, and reading may simply be tried again.
@@ -198,7 +199,7 @@ impl Client {
                 Scanned { outcome: Outcome::Unknown, status: None, text: format!("no answer: {why}"), raw: None }
             }
             Ok(reply) => {
-                let (answer, seen) = wire::answer(&reply);
+                let (answer, seen) = wire::answer(&reply, self.sign_in.wall());
                 let mut text = capped(reply.text, token);
                 if let Some(cut) = reply.cut {
                     text += &format!(" [cut: {cut}]");
@@ -271,12 +272,14 @@ impl Client {
         if (200..300).contains(&reply.status) {
             return Ok(reply);
         }
-        let (answer, _) = wire::answer(&reply);
+        let (answer, _) = wire::answer(&reply, self.sign_in.wall());
+        if is_throttled(&answer) {
+            return Err(Read::Throttled(told(&answer)));
+        }
         Err(match reply.status {
             401 => Read::Unauthorized,
             403 => Read::Forbidden(said(&answer)),
             404 => Read::Absent,
-            429 => Read::Throttled(crate::domain::outcome::wait(&answer)),
             400 => Read::Refused(said(&answer)),
             status => Read::Failed(format!("{status} {}", said(&answer))),
         })

@@ -12,10 +12,13 @@ pub use client::{ActionQuery, Client, Listed, PAGE, Read, Scanned};
 pub use http::HttpWire;
 pub use sign_in::{SignIn, SignInError, SignedIn, Token};
 
-use std::time::Duration;
+use std::time::{Duration, UNIX_EPOCH};
 
 use futures_util::future::BoxFuture;
 use secrecy::SecretString;
+
+use crate::domain::throttle::seconds;
+use crate::domain::time::{Wall, millis};
 
 /// What a request carries.
 #[derive(Debug)]
@@ -75,18 +78,22 @@ pub trait Wire: Send + Sync {
     fn send(&self, request: Request) -> BoxFuture<'_, Result<Reply, Failure>>;
 }
 
-/// How long `Retry-After` asks to wait: seconds, or a date less the answer's own `Date`.
-///
-/// Nothing for what is negative, garbage, or a date without a `Date` to hold it against: our own
-/// wall clock may be wrong.
-fn retry_after(reply: &Reply) -> Option<Duration> {
+/// How long `Retry-After` asks to wait: seconds, or a date less the answer's own `Date`; `now` is
+/// for an answer that has none. Nothing for what is negative or garbage.
+fn retry_after(reply: &Reply, now: Wall) -> Option<Duration> {
     let text = reply.retry_after.as_deref()?.trim();
-    if let Ok(seconds) = text.parse::<u64>() {
-        return Some(Duration::from_secs(seconds));
+    if let Some(wait) = seconds(text) {
+        return Some(wait);
     }
-    let until = httpdate::parse_http_date(text).ok()?;
-    let now = httpdate::parse_http_date(reply.date.as_deref()?).ok()?;
-    until.duration_since(now).ok()
+    let until = http_date(text)?;
+    let now = reply.date.as_deref().and_then(http_date).unwrap_or(now);
+    Some(until.since(now))
+}
+
+/// A date of HTTP, to the second.
+fn http_date(text: &str) -> Option<Wall> {
+    let since = httpdate::parse_http_date(text).ok()?.duration_since(UNIX_EPOCH).ok()?;
+    Some(Wall(millis(since)))
 }
 
 #[cfg(test)]
@@ -95,16 +102,21 @@ mod tests {
 
     #[test]
     fn retry_after_is_read_in_both_spellings_and_garbage_is_nothing() {
-        let at = |retry: &str, date: Option<&str>| {
-            retry_after(&Reply { retry_after: Some(retry.into()), date: date.map(Into::into), ..Reply::default() })
+        let reply = |retry: &str, date: Option<&str>| Reply {
+            retry_after: Some(retry.into()),
+            date: date.map(Into::into),
+            ..Reply::default()
         };
+        let ours = Wall::parse("2026-11-21T10:00:20Z").unwrap();
+        let at = |retry: &str, date: Option<&str>| retry_after(&reply(retry, date), ours);
         let date = "Sat, 21 Nov 2026 10:00:00 GMT";
         assert_eq!(at("17", None), Some(Duration::from_secs(17)));
         assert_eq!(at(" 0 ", None), Some(Duration::ZERO));
         assert_eq!(at("Sat, 21 Nov 2026 10:00:30 GMT", Some(date)), Some(Duration::from_secs(30)));
-        for nothing in ["-3", "soon", "", "1e9", "Sat, 21 Nov 2026 09:00:00 GMT"] {
+        assert_eq!(at("Sat, 21 Nov 2026 09:00:00 GMT", Some(date)), Some(Duration::ZERO), "which says nothing");
+        for nothing in ["-3", "soon", "", "1e9"] {
             assert_eq!(at(nothing, Some(date)), None, "{nothing:?}");
         }
-        assert_eq!(at("Sat, 21 Nov 2026 10:00:30 GMT", None), None);
+        assert_eq!(at("Sat, 21 Nov 2026 10:00:30 GMT", None), Some(Duration::from_secs(10)), "by our own clock");
     }
 }

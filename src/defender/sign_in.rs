@@ -11,9 +11,9 @@ use secrecy::{ExposeSecret, SecretString};
 use serde::Deserialize;
 use tokio::sync::Mutex;
 
-use super::{Body, Failure, Reply, Request, Wire};
+use super::{Body, Failure, Reply, Request, Wire, http_date};
 use crate::clock::Clock;
-use crate::domain::time::Boot;
+use crate::domain::time::{Boot, ServerTime, Wall};
 
 /// Renewed so long before its end, or at nine tenths of a short life.
 const AHEAD: Duration = Duration::from_mins(5);
@@ -35,6 +35,8 @@ pub struct SignedIn {
     pub token: Token,
     /// How long it lives, if it is new.
     pub fresh_for: Option<Duration>,
+    /// What time it is at the authority, if it was asked and told.
+    pub server_time: Option<ServerTime>,
 }
 
 /// Why there is no token, what to do about it, and when it is tried again.
@@ -150,7 +152,7 @@ impl SignIn {
         if let Some((token, renew)) = &usable
             && (now < *renew || state.failed.as_ref().is_some_and(|failed| now < failed.until))
         {
-            return Ok(SignedIn { token: token.clone(), fresh_for: None });
+            return Ok(SignedIn { token: token.clone(), fresh_for: None, server_time: None });
         }
         if let Some(failed) = state.failed.as_ref().filter(|failed| now < failed.until) {
             return Err(SignInError {
@@ -161,14 +163,14 @@ impl SignIn {
             });
         }
         match self.ask().await {
-            Ok((secret, lives)) => {
+            Ok((secret, lives, server_time)) => {
                 let now = self.clock.boot();
                 state.generations += 1;
                 let token = Token { secret, generation: state.generations };
                 let renew = now + lives.saturating_sub(AHEAD.min(lives / 10));
                 state.live = Some(Live { token: token.clone(), renew, ends: now + lives });
                 state.failed = None;
-                Ok(SignedIn { token, fresh_for: Some(lives) })
+                Ok(SignedIn { token, fresh_for: Some(lives), server_time })
             }
             Err((message, unreachable)) => {
                 let pause = state.failed.as_ref().map_or(FIRST_PAUSE, |failed| (failed.pause * 2).min(LAST_PAUSE));
@@ -176,7 +178,7 @@ impl SignIn {
                 state.failed = Some(Failed { message: message.clone(), until, pause, unreachable });
                 // The old token is good for a while yet: that the renewal failed is told all the same.
                 match usable {
-                    Some((token, _)) => Ok(SignedIn { token, fresh_for: None }),
+                    Some((token, _)) => Ok(SignedIn { token, fresh_for: None, server_time: None }),
                     None => Err(SignInError { message, until, fresh: true, unreachable }),
                 }
             }
@@ -198,7 +200,13 @@ impl SignIn {
         self.state.lock().await.failed = None;
     }
 
-    async fn ask(&self) -> Result<(SecretString, Duration), (String, bool)> {
+    /// What our own wall clock has.
+    pub fn wall(&self) -> Wall {
+        self.clock.wall()
+    }
+
+    async fn ask(&self) -> Result<(SecretString, Duration, Option<ServerTime>), (String, bool)> {
+        let asked = self.clock.boot();
         let request = Request {
             post: true,
             url: self.url.clone(),
@@ -215,7 +223,12 @@ impl SignIn {
             Err(Failure::NotSent(why) | Failure::Lost(why)) => {
                 Err((format!("{} cannot be reached: {why}; check network, proxy and firewall", self.url), true))
             }
-            Ok(reply) => self.read(&reply).map_err(|message| (message, reply.status >= 500)),
+            Ok(reply) => {
+                let answered = self.clock.boot();
+                let (secret, lives) = self.read(&reply).map_err(|message| (message, reply.status >= 500))?;
+                let date = reply.date.as_deref().and_then(http_date);
+                Ok((secret, lives, date.map(|date| ServerTime { asked, answered, date })))
+            }
         }
     }
 

@@ -95,15 +95,15 @@ pub fn page(reply: &Reply) -> Option<Page> {
     })
 }
 
-/// Reads an answer as far as it can be read.
-pub fn answer(reply: &Reply) -> (Answer, Option<Seen>) {
+/// Reads an answer as far as it can be read; `now` is for dates in an answer that has none itself.
+pub fn answer(reply: &Reply, now: Wall) -> (Answer, Option<Seen>) {
     let error: Option<WireError> = serde_json::from_str(&reply.text).ok();
     let (code, message) = error.map_or((None, None), |wire| (wire.error.code, wire.error.message));
     let success = (200..300).contains(&reply.status) && reply.cut.is_none();
     let seen = if success { action(reply.text.trim()) } else { None };
     let answer = Answer {
         status: reply.status,
-        retry_after: retry_after(reply),
+        retry_after: retry_after(reply, now),
         code,
         message,
         action: seen.as_ref().map(|seen| seen.action.clone()),
@@ -147,12 +147,12 @@ mod tests {
     #[test]
     fn half_an_answer_is_none() {
         let whole = Reply { status: 201, text: CREATED.into(), ..Reply::default() };
-        assert!(answer(&whole).0.action.is_some());
+        assert!(answer(&whole, Wall(0)).0.action.is_some());
         for text in ["", "<html>", "[]", "{}", &CREATED[..CREATED.len() / 2], "null", "{\"id\":\"\"}"] {
             let reply = Reply { status: 201, text: text.into(), ..Reply::default() };
-            assert!(answer(&reply).0.action.is_none(), "{text}");
+            assert!(answer(&reply, Wall(0)).0.action.is_none(), "{text}");
         }
-        assert!(answer(&Reply { cut: Some("reset".into()), ..whole }).0.action.is_none());
+        assert!(answer(&Reply { cut: Some("reset".into()), ..whole }, Wall(0)).0.action.is_none());
     }
 
     #[test]
@@ -163,7 +163,7 @@ mod tests {
             ("<html>", None),
         ] {
             let reply = Reply { status: 404, text: text.into(), ..Reply::default() };
-            assert_eq!(answer(&reply).0.code.as_deref(), code);
+            assert_eq!(answer(&reply, Wall(0)).0.code.as_deref(), code);
         }
     }
 }

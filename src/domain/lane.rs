@@ -36,9 +36,6 @@ super::sweep::words!(Hold {
 /// So many unknown outcomes in a row stop the lane.
 pub const UNKNOWN_IN_A_ROW: u32 = 10;
 
-/// No answer, however absurd its `Retry-After`, holds a lane longer: one hour window and a minute.
-pub const HOLD_MAX: Duration = Duration::from_mins(61);
-
 impl Hold {
     /// The first pause, and what doubling ends at.
     const fn pauses(self) -> (Duration, Duration) {
@@ -50,7 +47,9 @@ impl Hold {
         }
     }
 
-    fn pause(self, strikes: u32) -> Duration {
+    /// How long a lane stands that is held for this for the so many-th time in a row, from zero, when
+    /// nobody says for how long.
+    pub fn pause(self, strikes: u32) -> Duration {
         let (first, last) = self.pauses();
         first.saturating_mul(1 << strikes.min(16)).min(last)
     }
@@ -94,6 +93,8 @@ struct Held {
 #[derive(Clone, Debug)]
 pub struct Lane {
     per_minute: NonZeroU32,
+    /// No answer, however absurd its `Retry-After`, holds the lane longer.
+    longest: Duration,
     held: Option<Held>,
     unknown_in_a_row: u32,
     unauthorized_before: bool,
@@ -102,10 +103,11 @@ pub struct Lane {
 }
 
 impl Lane {
-    /// An open lane with nothing on the wire.
-    pub const fn new(per_minute: NonZeroU32) -> Self {
+    /// An open lane with nothing on the wire, that no answer holds for more than `longest`.
+    pub const fn new(per_minute: NonZeroU32, longest: Duration) -> Self {
         Self {
             per_minute,
+            longest,
             held: None,
             unknown_in_a_row: 0,
             unauthorized_before: false,
@@ -118,14 +120,14 @@ impl Lane {
     /// word to try again: all but a throttled lane is probed at once. A pause that Defender asked
     /// for is kept, since calls within it prolong it.
     pub fn resume_hold(&mut self, why: Hold, now: Boot, until: Boot) {
-        let until = if why == Hold::Throttled { until.min(now + HOLD_MAX) } else { now };
+        let until = if why == Hold::Throttled { until.min(now + self.longest) } else { now };
         self.held = Some(Held { why, since: now, until, strikes: 0 });
     }
 
     /// A reload: other limits, and an operator's word to try again, as at a start. What is on the wire
     /// and what Defender asked for stay.
-    pub fn reload(&mut self, per_minute: NonZeroU32, now: Boot) {
-        self.per_minute = per_minute;
+    pub fn reload(&mut self, per_minute: NonZeroU32, longest: Duration, now: Boot) {
+        (self.per_minute, self.longest) = (per_minute, longest);
         if let Some(held) = self.held.as_mut().filter(|held| held.why != Hold::Throttled) {
             held.until = held.until.min(now);
         }
@@ -212,11 +214,12 @@ impl Lane {
     }
 
     fn hold(&mut self, now: Boot, why: Hold, wait: Option<Duration>) -> Change {
-        let pause = |strikes| wait.unwrap_or_else(|| why.pause(strikes)).min(HOLD_MAX);
+        let longest = self.longest;
+        let pause = |strikes| wait.unwrap_or_else(|| why.pause(strikes)).min(longest);
         match &mut self.held {
             // Others that were on the wire when the lane stopped: they prolong, but do not double.
             Some(held) if now < held.until => {
-                let until = held.until.max(now + wait.map_or(Duration::ZERO, |wait| wait.min(HOLD_MAX)));
+                let until = held.until.max(now + wait.map_or(Duration::ZERO, |wait| wait.min(longest)));
                 let longer = until > held.until;
                 held.until = until;
                 if longer { Change::Prolonged(held.why, until) } else { Change::None }
@@ -241,9 +244,10 @@ mod tests {
     use super::*;
 
     const SECOND: Duration = Duration::from_secs(1);
+    const LONGEST: Duration = Duration::from_mins(61);
 
     fn lane() -> Lane {
-        Lane::new(NonZeroU32::new(100).unwrap())
+        Lane::new(NonZeroU32::new(100).unwrap(), LONGEST)
     }
 
     fn call(lane: &mut Lane, now: Boot, outcome: OutcomeWord) -> Change {
@@ -288,7 +292,7 @@ mod tests {
         assert_eq!(lane.gate(Boot(19_999)), Gate::Held(Hold::Throttled, Boot(20_000)));
         lane.sent();
         let absurd = lane.settled(Boot(20_000), OutcomeWord::Throttled, Some(Duration::MAX), SECOND, true);
-        assert_eq!(absurd, Change::Stopped(Hold::Throttled, Boot(20_000) + HOLD_MAX));
+        assert_eq!(absurd, Change::Stopped(Hold::Throttled, Boot(20_000) + LONGEST));
     }
 
     #[test]
@@ -322,7 +326,7 @@ mod tests {
         assert_eq!(call(&mut lane, Boot(0), OutcomeWord::Unauthorized), Change::None);
         assert_eq!(lane.gate(Boot(0)), Gate::Open);
         assert!(matches!(call(&mut lane, Boot(0), OutcomeWord::Unauthorized), Change::Stopped(Hold::SignedOut, _)));
-        let mut reloaded = Lane::new(lane.per_minute);
+        let mut reloaded = Lane::new(lane.per_minute, LONGEST);
         reloaded.resume_hold(Hold::SignedOut, Boot(1), Boot(i64::MAX));
         assert_eq!(reloaded.gate(Boot(1)), Gate::Probe(Hold::SignedOut));
     }
@@ -331,11 +335,11 @@ mod tests {
     fn a_reload_tries_again_but_keeps_a_pause_that_defender_asked_for() {
         let mut forbidden = lane();
         call(&mut forbidden, Boot(0), OutcomeWord::Forbidden);
-        forbidden.reload(NonZeroU32::MIN, Boot(1));
+        forbidden.reload(NonZeroU32::MIN, LONGEST, Boot(1));
         assert_eq!(forbidden.gate(Boot(1)), Gate::Probe(Hold::Forbidden));
         let mut throttled = lane();
         call(&mut throttled, Boot(0), OutcomeWord::Throttled);
-        throttled.reload(NonZeroU32::MIN, Boot(1));
+        throttled.reload(NonZeroU32::MIN, LONGEST, Boot(1));
         assert_eq!(throttled.gate(Boot(1)), Gate::Held(Hold::Throttled, Boot(60_000)));
     }
 

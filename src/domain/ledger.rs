@@ -113,6 +113,15 @@ impl Limits {
     }
 }
 
+/// Calls that count in each window.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Used {
+    /// In the sliding minute.
+    pub minute: u32,
+    /// In the sliding hour.
+    pub hour: u32,
+}
+
 /// What holds the N-th newest slot of a window, N being its limit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Nth {

@@ -14,5 +14,7 @@ pub mod lane;
 pub mod ledger;
 pub mod lookup;
 pub mod outcome;
+pub mod share;
 pub mod sweep;
+pub mod throttle;
 pub mod time;

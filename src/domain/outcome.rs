@@ -11,7 +11,7 @@
 //! | 401 | [`Outcome::Unauthorized`] | common-errors |
 //! | 403 | [`Outcome::Forbidden`] | common-errors |
 //! | 404 with `ResourceNotFound` or `NotFound` | [`Outcome::Refused`] | common-errors; observed for an unknown machine |
-//! | 429, or `error.code` "429" or `TooManyRequests` | [`Outcome::Throttled`] | common-errors; the string "429" was observed |
+//! | 429, or any refusal with `error.code` "429" or `TooManyRequests` | [`Outcome::Throttled`] | common-errors; the string "429" was observed |
 //! | anything else: 3xx, 408, 5xx, a 404 page of a proxy, an unlisted 400 | [`Outcome::Unknown`] | nothing says that it had no effect |
 
 use std::time::Duration;
@@ -19,6 +19,7 @@ use std::time::Duration;
 use super::action::Action;
 use super::id::AttemptId;
 use super::job::Reason;
+use super::throttle::{self, Told};
 
 /// An answer, as far as it could be read.
 #[derive(Clone, Debug, Default)]
@@ -48,8 +49,8 @@ pub enum Outcome {
     Unauthorized,
     /// The application may not do this.
     Forbidden,
-    /// The budget is spent, by us or by others; how long to wait, when it said so.
-    Throttled(Option<Duration>),
+    /// The budget is spent, by us or by others; what the answer said about it.
+    Throttled(Told),
     /// Defender could not read what we sent: an error in sweepd, or a change in the API.
     Malformed,
     /// It may have had an effect.
@@ -113,8 +114,7 @@ pub fn judge(attempt: AttemptId, answer: &Answer) -> Outcome {
             Some(action) => Outcome::Busy(Some(action.clone())),
             None => Outcome::Unknown,
         },
-        429 => Outcome::Throttled(wait(answer)),
-        400 if is("429") || is("TooManyRequests") => Outcome::Throttled(wait(answer)),
+        _ if is_throttled(answer) => Outcome::Throttled(told(answer)),
         400 if is("ActiveRequestAlreadyExists") || message.contains("already in progress") => Outcome::Busy(None),
         400 if is("OsPlatformNotSupported") => Outcome::Refused(Reason::UnsupportedPlatform),
         400 if is("ClientVersionNotSupported") => Outcome::Refused(Reason::UnsupportedClient),
@@ -131,23 +131,22 @@ pub fn mark(action: &Action) -> Option<AttemptId> {
     action.comment.as_deref().and_then(AttemptId::marked_in)
 }
 
-/// How long a throttling answer asks to wait: `Retry-After`, else the "in N seconds" of its
-/// message (observed). None when it says nothing usable; zero is nothing usable.
-pub fn wait(answer: &Answer) -> Option<Duration> {
-    let told = answer.message.as_deref().and_then(seconds_in);
-    answer.retry_after.or(told).filter(|wait| !wait.is_zero())
+/// Whether an answer says that the budget is spent.
+pub fn is_throttled(answer: &Answer) -> bool {
+    let code = answer.code.as_deref().unwrap_or_default();
+    answer.status == 429 || (answer.status >= 400 && (code == "429" || code.eq_ignore_ascii_case("TooManyRequests")))
 }
 
-fn seconds_in(message: &str) -> Option<Duration> {
-    let (_, after) = message.rsplit_once(" in ")?;
-    let (number, rest) = after.split_once(' ')?;
-    rest.starts_with("second").then(|| number.parse().ok().map(Duration::from_secs))?
+/// What a throttling answer says, in its headers and its message.
+pub fn told(answer: &Answer) -> Told {
+    throttle::told(answer.retry_after, answer.message.as_deref().unwrap_or_default())
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::domain::action::{ActionStatus, Origin};
+    use crate::domain::ledger::Window;
     use crate::domain::time::Wall;
     use uuid::Uuid;
 
@@ -193,13 +192,15 @@ mod tests {
             (400, "InvalidRequestBody", "", Outcome::Malformed),
             (400, "MissingRequiredParameter", "", Outcome::Malformed),
             (400, "SomethingNew", "", Outcome::Unknown),
-            (400, "TooManyRequests", "", Outcome::Throttled(None)),
+            (400, "TooManyRequests", "", Outcome::Throttled(Told::default())),
+            (503, "429", "", Outcome::Throttled(Told::default())),
             (401, "Unauthorized", "", Outcome::Unauthorized),
             (403, "Forbidden", "", Outcome::Forbidden),
             (404, "ResourceNotFound", "", Outcome::Refused(Reason::UnknownMachine)),
             (404, "", "<html>not found</html>", Outcome::Unknown),
             (408, "", "", Outcome::Unknown),
-            (429, "429", "", Outcome::Throttled(None)),
+            (429, "429", "", Outcome::Throttled(Told::default())),
+            (429, "", "<html>", Outcome::Throttled(Told::default())),
             (301, "", "", Outcome::Unknown),
             (307, "", "", Outcome::Unknown),
             (500, "InternalServerError", "", Outcome::Unknown),
@@ -211,13 +212,10 @@ mod tests {
     }
 
     #[test]
-    fn a_429_waits_as_long_as_it_says_in_whichever_spelling() {
-        let told = "Maximum allowed 100 per 00:01:00 for the key K. You can send requests again in 8 seconds.";
-        assert_eq!(judge(OURS, &answer(429, "429", told)), Outcome::Throttled(Some(Duration::from_secs(8))));
-        let both = Answer { retry_after: Some(Duration::from_secs(30)), ..answer(429, "429", told) };
-        assert_eq!(judge(OURS, &both), Outcome::Throttled(Some(Duration::from_secs(30))));
-        for nothing in ["", "again in a while", "in -3 seconds", "again in 0 seconds."] {
-            assert_eq!(judge(OURS, &answer(429, "", nothing)), Outcome::Throttled(None), "{nothing:?}");
-        }
+    fn a_429_tells_what_its_header_and_its_message_say() {
+        let message = "Maximum allowed 1500 per 01:00:00. You can send requests again in 8 seconds.";
+        let both = Answer { retry_after: Some(Duration::from_secs(30)), ..answer(429, "429", message) };
+        let told = Told { wait: Some(Duration::from_secs(30)), window: Some(Window::Hour) };
+        assert_eq!(judge(OURS, &both), Outcome::Throttled(told));
     }
 }

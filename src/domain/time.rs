@@ -24,6 +24,38 @@ pub struct Boot(pub i64);
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct BootId(pub String);
 
+/// What time a server has: the `Date` of an answer, and between which moments of our boot clock it
+/// was written. No step of our wall clock changes it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ServerTime {
+    /// When the request was made.
+    pub asked: Boot,
+    /// When its answer had been read.
+    pub answered: Boot,
+    /// The `Date`, which is cut to the second.
+    pub date: Wall,
+}
+
+/// So far the clocks of one service's servers are believed to lie apart.
+const SERVERS_APART: Duration = Duration::from_secs(30);
+
+impl ServerTime {
+    /// What the server's clock had at [`ServerTime::asked`], at the latest.
+    pub fn latest(&self) -> Wall {
+        self.date + Duration::from_secs(1) + SERVERS_APART
+    }
+
+    /// What it had at [`ServerTime::answered`], at the earliest.
+    pub fn earliest(&self) -> Wall {
+        self.date - SERVERS_APART
+    }
+
+    /// What it has now, as well as it is known.
+    pub fn now(&self, now: Boot) -> Wall {
+        self.date + now.since(self.answered)
+    }
+}
+
 /// A duration in whole milliseconds, saturating: 292 million years are enough.
 pub fn millis(duration: Duration) -> i64 {
     i64::try_from(duration.as_millis()).unwrap_or(i64::MAX)

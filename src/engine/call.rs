@@ -8,6 +8,7 @@ use crate::domain::job::State;
 use crate::domain::lane::{Change, Hold};
 use crate::domain::ledger::CallKind;
 use crate::domain::outcome::Outcome;
+use crate::domain::throttle::Told;
 use crate::store::claims::Claim;
 use crate::store::settle::Settlement;
 use crate::store::tenants::Held;
@@ -27,11 +28,14 @@ pub async fn make(lane: Arc<Lane>, claim: Claim, token: Token) {
         Outcome::Unauthorized => lane.client.refused(&token).await,
         _ => true,
     };
-    let wait = match scanned.outcome {
-        Outcome::Throttled(wait) => wait,
-        _ => None,
+    let told = match scanned.outcome {
+        Outcome::Throttled(told) => told,
+        _ => Told::default(),
     };
-    let change = lane.breakers().settled(ended, scanned.outcome.word(), wait, took, current);
+    let change = lane.breakers().settled(ended, scanned.outcome.word(), told.wait, took, current);
+    if matches!(change, Change::Stopped(Hold::Throttled, _)) {
+        lane.learn(CallKind::Scan, told).await;
+    }
     tell(&lane, change, &scanned);
     let settlement = settlement(&lane, &claim, scanned, change);
     let state = lane
@@ -69,7 +73,7 @@ fn settlement(lane: &Lane, claim: &Claim, scanned: Scanned, change: Change) -> S
             Change::Resumed(_, stood) => Some(stood),
             _ => None,
         },
-        at: lane.shared.clock.wall(),
+        at: lane.wall(),
         boot: lane.now(),
     }
 }
@@ -82,11 +86,6 @@ fn tell(lane: &Lane, change: Change, scanned: &Scanned) {
         Change::None | Change::Prolonged(..) => {}
         Change::Stopped(hold, until) => {
             let seconds = until.since(lane.now()).as_secs();
-            if hold == Hold::Throttled
-                && let Some(mut pace) = lane.pace(CallKind::Scan)
-            {
-                pace.slow_down();
-            }
             match hold {
                 Hold::Throttled => tracing::warn!(
                     tenant,

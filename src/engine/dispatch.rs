@@ -5,7 +5,8 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use super::call;
-use super::lane::Lane;
+use super::lane::{Lane, SignedOut};
+use crate::clock::local;
 use crate::domain::lane::{Gate, Hold};
 use crate::domain::ledger::{Admission, CallKind, Window};
 use crate::domain::time::Boot;
@@ -62,8 +63,9 @@ async fn round(lane: &Arc<Lane>) -> Result<Round, StoreError> {
         let reason = pause.reason.map(|reason| format!(": {reason}")).unwrap_or_default();
         return Ok(Round::Wait(format!("`sweepd resume`: paused{reason}"), None));
     }
-    if let Some((why, until)) = lane.signed_out() {
-        return Ok(Round::Wait(format!("the sign-in, which fails: {why}"), Some(until)));
+    if let Some(SignedOut { since, why, until }) = lane.signed_out() {
+        let since = local(since, lane.wall());
+        return Ok(Round::Wait(format!("sign-in fails since {since}: {why}; next try at {{until}}"), Some(until)));
     }
     let parked = unpark(lane).await?;
     if !store.has_ready(lane.row).await? {
@@ -79,18 +81,22 @@ async fn round(lane: &Arc<Lane>) -> Result<Round, StoreError> {
         lane.follow_soon.notify_one();
         return Ok(Round::Wait("the list of pending actions, which is being read".to_owned(), None));
     }
-    match store.admission(lane.row, CallKind::Scan, lane.limits(CallKind::Scan), lane.now()).await? {
+    match store.admission(lane.budget, CallKind::Scan, lane.limits(CallKind::Scan), lane.now()).await? {
         Admission::Open => {}
-        wait => return Ok(wait_for_budget(wait)),
+        wait => {
+            lane.bound(CallKind::Scan, wait).await;
+            return Ok(wait_for_budget(wait));
+        }
     }
-    let paced = lane.pace(CallKind::Scan).map_or(Ok(()), |mut pace| pace.check());
+    let paced = lane.budget(CallKind::Scan).map_or(Ok(()), |mut budget| budget.check());
     if let Err(at) = paced {
-        return Ok(Round::Wait("the pace of its calls".to_owned(), Some(at)));
+        return Ok(Round::Wait("pace: next call at {until}".to_owned(), Some(at)));
     }
     // The token before the slot: a failing sign-in costs no budget.
     let Ok(token) = lane.token().await else { return Ok(Round::Moved) };
     let ask = Ask {
         tenant: lane.row,
+        budget: lane.budget,
         stamp: lane.stamp(),
         limits: lane.limits(CallKind::Scan),
         rules: lane.rules(),
@@ -117,8 +123,12 @@ async fn round(lane: &Arc<Lane>) -> Result<Round, StoreError> {
 /// Makes ready what is due. Returns when the next is.
 async fn unpark(lane: &Lane) -> Result<Option<Boot>, StoreError> {
     let store = &lane.shared.store;
+    if lane.wall_went_back() {
+        // What was to be looked at again in a moment would wait for the length of the step.
+        store.release_parks(lane.row, lane.wall()).await?;
+    }
     loop {
-        let now = lane.shared.clock.wall();
+        let now = lane.wall();
         match store.next_parked(lane.row).await? {
             None => return Ok(None),
             Some(at) if at > now => return Ok(Some(lane.now() + at.since(now))),
@@ -146,18 +156,27 @@ async fn nothing_ready(lane: &Lane, parked: Option<Boot>) -> Result<Round, Store
 
 fn wait_for_budget(admission: Admission) -> Round {
     match admission {
-        Admission::NotBefore(at, Window::Minute) => Round::Wait("the minute window".to_owned(), Some(at)),
-        Admission::NotBefore(at, Window::Hour) => Round::Wait("the hour window".to_owned(), Some(at)),
+        Admission::NotBefore(at, Window::Minute) => {
+            Round::Wait("minute window: next call at {until}".to_owned(), Some(at))
+        }
+        Admission::NotBefore(at, Window::Hour) => Round::Wait("hour window: next call at {until}".to_owned(), Some(at)),
         Admission::Open | Admission::WhenSettled(_) => Round::Answer,
     }
 }
 
 fn held(hold: Hold) -> String {
     match hold {
-        Hold::Throttled => "Defender, which throttles (429)".to_owned(),
-        Hold::SignedOut => "a token that Defender accepts: it answers 401 to fresh ones".to_owned(),
-        Hold::Forbidden => "a permission: Defender answers 403; grant Machine.Scan to the app, with consent".to_owned(),
-        Hold::Malformed => "a fix: Defender calls our requests malformed (400); see the log".to_owned(),
-        Hold::Down => "Defender, which does not answer; one call probes it".to_owned(),
+        Hold::Throttled => "throttled by Defender until {until} (429)".to_owned(),
+        Hold::SignedOut => {
+            "a token that Defender accepts: it answers 401 to fresh ones; next try at {until}".to_owned()
+        }
+        Hold::Forbidden => {
+            "a permission: Defender answers 403; grant Machine.Scan to the app, with consent; next try at {until}"
+                .to_owned()
+        }
+        Hold::Malformed => {
+            "a fix: Defender calls our requests malformed (400); see the log; next try at {until}".to_owned()
+        }
+        Hold::Down => "Defender, which does not answer; one call probes it at {until}".to_owned(),
     }
 }

@@ -244,7 +244,7 @@ async fn everything_pending(lane: &Lane, rotation: usize) -> Result<Pages, NotRe
         match answer {
             Read::Got(seen) => keep(lane, vec![seen], None).await?,
             Read::Forbidden(_) => break,
-            Read::Absent => store.action_gone(lane.row, id.clone(), lane.shared.clock.wall()).await?,
+            Read::Absent => store.action_gone(lane.row, id.clone(), lane.wall()).await?,
             // Lists lag, and a single read may too: the next whole look asks again.
             _ => {}
         }
@@ -254,7 +254,7 @@ async fn everything_pending(lane: &Lane, rotation: usize) -> Result<Pages, NotRe
 
 async fn keep(lane: &Lane, seen: Vec<Seen>, cursor: Option<Wall>) -> Result<(), StoreError> {
     let store = &lane.shared.store;
-    let at = lane.shared.clock.wall();
+    let at = lane.wall();
     if seen.is_empty() {
         return store.see_actions(lane.row, seen, cursor, at).await;
     }
@@ -269,7 +269,7 @@ async fn keep(lane: &Lane, seen: Vec<Seen>, cursor: Option<Wall>) -> Result<(), 
 }
 
 async fn give_up(lane: &Lane) -> Result<(), StoreError> {
-    let at = lane.shared.clock.wall();
+    let at = lane.wall();
     let pending = at - lane.follow_up.give_up_after;
     let in_progress = at - lane.follow_up.give_up_in_progress;
     let n = lane.shared.store.give_up(lane.row, pending, in_progress, at).await?;

@@ -9,26 +9,43 @@ use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use super::Shared;
-use crate::budget::Pace;
-use crate::config::{Auth, Config, FollowUp, Tenant};
+use super::{Known, Shared};
+use crate::budget::Budget;
+use crate::clock::local;
+use crate::config::{Auth, CallBudget, Config, FollowUp, Tenant};
 use crate::defender::{Client, SignIn, SignInError, Token};
 use crate::domain::eligibility::Rules;
 use crate::domain::id::TenantName;
-use crate::domain::lane::Lane as Breakers;
-use crate::domain::ledger::{CallKind, Limits, Pace as Spread};
-use crate::domain::time::{Boot, Wall};
+use crate::domain::lane::{Hold, Lane as Breakers};
+use crate::domain::ledger::{Admission, CallKind, Limits};
+use crate::domain::throttle::Told;
+use crate::domain::time::{Boot, ServerTime, Wall};
 use crate::store::settle::Policy;
-use crate::store::slots::Stamp;
-use crate::store::tenants::{LaneMemory, TenantRow, Waiting};
+use crate::store::slots::{BudgetRow, Stamp};
+use crate::store::tenants::{TenantRow, Waiting};
 
 /// Waits shorter than this are not worth telling.
 const WORTH_TELLING: Duration = Duration::from_secs(1);
+
+/// A wall clock that is wrong by more is not believed.
+const WRONG: Duration = Duration::from_hours(12);
+/// A wall clock that went back by more has been stepped.
+const STEPPED_BACK: i64 = 2_000;
+
+/// Why there is no token.
+#[derive(Clone, Debug)]
+pub struct SignedOut {
+    pub since: Wall,
+    pub why: String,
+    /// When it is tried again.
+    pub until: Boot,
+}
 
 pub struct Lane {
     pub shared: Shared,
     pub name: TenantName,
     pub row: TenantRow,
+    pub budget: BudgetRow,
     pub tenant: Tenant,
     pub follow_up: FollowUp,
     pub unknown_grace: Duration,
@@ -50,12 +67,15 @@ pub struct Lane {
     feed_at: Mutex<Option<Boot>>,
     /// Shared with the lane that a reload puts in this one's place: its calls may still be on the wire.
     breakers: Arc<Mutex<Breakers>>,
-    paces: Arc<BTreeMap<CallKind, Mutex<Pace>>>,
-    /// Reading calls that were throttled: not before.
-    read_holds: Arc<Mutex<BTreeMap<CallKind, Boot>>>,
+    budgets: Arc<BTreeMap<CallKind, Mutex<Budget>>>,
+    /// Reading calls that were throttled: not before, and for the so many-th time in a row.
+    read_holds: Arc<Mutex<BTreeMap<CallKind, (Boot, u32)>>>,
     told: Mutex<Option<Waiting>>,
-    /// Why there is no token, and when it is tried again.
-    signed_out: Mutex<Option<(String, Boot)>>,
+    signed_out: Mutex<Option<SignedOut>>,
+    /// What time it is where the tokens come from.
+    server_time: Arc<Mutex<Option<ServerTime>>>,
+    /// By how much the wall clock was ahead of the boot clock when it was asked last.
+    wall_ahead: Mutex<Option<i64>>,
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -67,10 +87,9 @@ impl Lane {
     pub fn new(
         shared: Shared,
         name: &TenantName,
-        row: TenantRow,
+        known: &Known,
         tenant: &Tenant,
         config: &Config,
-        memory: &LaneMemory,
         before: Option<&Self>,
         calls: TaskTracker,
         stop: CancellationToken,
@@ -87,35 +106,35 @@ impl Lane {
         );
         let client = Client::new(Arc::clone(&shared.wire), &tenant.api_url, Arc::new(sign_in));
         let now = shared.clock.boot();
+        let (per_minute, longest) = (tenant.budgets.most.per_minute, tenant.budgets.longest_pause);
         let breakers = before.map_or_else(
             || {
-                let mut breakers = Breakers::new(tenant.limits.per_minute);
-                if let Some((why, until)) = memory.hold {
+                let mut breakers = Breakers::new(per_minute, longest);
+                if let Some((why, until)) = known.memory.hold {
                     breakers.resume_hold(why, now, until);
                 }
                 Arc::new(Mutex::new(breakers))
             },
             |before| {
-                before.breakers().reload(tenant.limits.per_minute, now);
+                before.breakers().reload(per_minute, longest, now);
                 Arc::clone(&before.breakers)
             },
         );
-        let pace = |kind: CallKind| {
-            let (limits, spread) = match kind {
-                CallKind::Scan => (tenant.limits, tenant.pace),
-                _ => (Limits::DOCUMENTED, Spread::Burst),
-            };
-            (kind, Mutex::new(Pace::new(Arc::clone(&shared.clock), limits, spread)))
+        let budget = |kind: CallKind| {
+            let CallBudget { whole, most, pace } = tenant.budgets.of(kind);
+            let foreign = known.foreign.get(&kind).copied().unwrap_or_default();
+            (kind, Mutex::new(Budget::new(Arc::clone(&shared.clock), whole, most, pace, foreign)))
         };
-        // Under the same limits a reload changes nothing about the pace.
-        let same = before.filter(|before| before.tenant.limits == tenant.limits && before.tenant.pace == tenant.pace);
-        let paces = same.map_or_else(
-            || Arc::new(CallKind::ALL.iter().copied().map(pace).collect()),
-            |before| Arc::clone(&before.paces),
+        // Under the same limits a reload changes nothing about the budgets.
+        let same = before.filter(|before| before.tenant.budgets == tenant.budgets && before.budget == known.budget);
+        let budgets = same.map_or_else(
+            || Arc::new(CallKind::ALL.iter().copied().map(budget).collect()),
+            |before| Arc::clone(&before.budgets),
         );
         Self {
             name: name.clone(),
-            row,
+            row: known.row,
+            budget: known.budget,
             tenant: tenant.clone(),
             follow_up: config.follow_up.clone(),
             unknown_grace: config.network.unknown_grace,
@@ -129,10 +148,12 @@ impl Lane {
             feed_refused: AtomicBool::new(false),
             feed_is_blind: AtomicBool::new(false),
             breakers,
-            paces,
+            budgets,
             read_holds: before.map_or_else(Arc::default, |before| Arc::clone(&before.read_holds)),
             told: Mutex::default(),
             signed_out: Mutex::default(),
+            server_time: before.map_or_else(Arc::default, |before| Arc::clone(&before.server_time)),
+            wall_ahead: Mutex::default(),
             shared,
         }
     }
@@ -175,12 +196,13 @@ impl Lane {
             epoch: self.shared.epoch,
             boot_id: self.shared.boot_id.clone(),
             boot: self.shared.clock.boot(),
-            at: self.shared.clock.wall(),
+            at: self.wall(),
         }
     }
 
+    /// What the ledger may admit now.
     pub fn limits(&self, kind: CallKind) -> Limits {
-        if kind == CallKind::Scan { self.tenant.limits } else { Limits::DOCUMENTED }
+        self.budget(kind).map_or(self.tenant.budgets.of(kind).most, |mut budget| budget.limits())
     }
 
     pub fn policy(&self) -> Policy {
@@ -203,23 +225,81 @@ impl Lane {
         lock(&self.breakers)
     }
 
-    pub fn pace(&self, kind: CallKind) -> Option<MutexGuard<'_, Pace>> {
-        self.paces.get(&kind).map(lock)
+    pub fn budget(&self, kind: CallKind) -> Option<MutexGuard<'_, Budget>> {
+        self.budgets.get(&kind).map(lock)
+    }
+
+    /// The ledger refused because of this window: all that is ours of it is used.
+    pub async fn bound(&self, kind: CallKind, admission: Admission) {
+        let (Admission::NotBefore(_, window) | Admission::WhenSettled(window)) = admission else { return };
+        if let Some(mut budget) = self.budget(kind) {
+            budget.bound(window);
+        }
+        self.note_foreign(kind).await;
+    }
+
+    /// A 429: what was ours of the window that is full? The rest was somebody else's.
+    pub async fn learn(&self, kind: CallKind, told: Told) {
+        match self.shared.store.answered(self.budget, kind, self.now()).await {
+            Ok(answered) => {
+                if let Some(mut budget) = self.budget(kind) {
+                    budget.throttled(answered, told);
+                }
+                self.note_foreign(kind).await;
+            }
+            Err(error) => {
+                tracing::warn!(tenant = %self.name, %error, "the budget cannot be read: what others spend of it stays unknown");
+            }
+        }
+    }
+
+    async fn note_foreign(&self, kind: CallKind) {
+        let Some(foreign) = self.budget(kind).and_then(|mut budget| budget.to_note()) else { return };
+        tracing::info!(tenant = %self.name, call = kind.as_str(), minute = foreign.minute, hour = foreign.hour,
+            "calls that others with the same app registration are believed to make");
+        if let Err(error) = self.shared.store.note_foreign(self.budget, kind, foreign).await {
+            tracing::warn!(tenant = %self.name, %error, "what others spend could not be noted");
+        }
     }
 
     /// When a reading call may be made again after it was throttled.
     pub fn read_hold(&self, kind: CallKind) -> Option<Boot> {
         let now = self.now();
-        lock(&self.read_holds).get(&kind).copied().filter(|until| *until > now)
+        lock(&self.read_holds).get(&kind).map(|(until, _)| *until).filter(|until| *until > now)
     }
 
-    pub fn hold_reads(&self, kind: CallKind, until: Boot) {
-        lock(&self.read_holds).insert(kind, until);
+    /// A reading call was throttled. Returns when it may be made again.
+    pub fn hold_reads(&self, kind: CallKind, told: Told) -> Boot {
+        let mut holds = lock(&self.read_holds);
+        let strikes = holds.get(&kind).map_or(0, |(_, strikes)| strikes.saturating_add(1));
+        let wait = told.wait.unwrap_or_else(|| Hold::Throttled.pause(strikes));
+        let until = self.now() + wait.min(self.tenant.budgets.longest_pause);
+        holds.insert(kind, (until, strikes));
+        until
+    }
+
+    /// A reading call was answered.
+    pub fn release_reads(&self, kind: CallKind) {
+        lock(&self.read_holds).remove(&kind);
+    }
+
+    /// The wall clock; or the clock of the sign-in server, where ours is plainly wrong: a machine that
+    /// boots in 1970 would wait for ever, and one that boots in 2036 give everything up.
+    pub fn wall(&self) -> Wall {
+        let ours = self.shared.clock.wall();
+        let theirs = lock(&self.server_time).map(|seen| seen.now(self.now()));
+        theirs.filter(|theirs| theirs.since(ours) > WRONG || ours.since(*theirs) > WRONG).unwrap_or(ours)
+    }
+
+    /// Whether the wall clock went back since this was asked last.
+    pub fn wall_went_back(&self) -> bool {
+        let ahead = self.wall().0.saturating_sub(self.now().0);
+        lock(&self.wall_ahead).replace(ahead).is_some_and(|before| ahead < before - STEPPED_BACK)
     }
 
     /// By the wall clock, what the boot clock says.
     pub fn wall_of(&self, at: Boot) -> Wall {
-        self.shared.clock.wall() + at.since(self.now())
+        self.wall() + at.since(self.now())
     }
 
     /// Waits until then, until something happens, or until the lane stops.
@@ -233,9 +313,9 @@ impl Lane {
     }
 
     /// Why there is no token, and until when none is asked for.
-    pub fn signed_out(&self) -> Option<(String, Boot)> {
+    pub fn signed_out(&self) -> Option<SignedOut> {
         let now = self.now();
-        lock(&self.signed_out).clone().filter(|(_, until)| *until > now)
+        lock(&self.signed_out).clone().filter(|signed_out| signed_out.until > now)
     }
 
     /// A token; a failure is on record, in the log and in the health, once.
@@ -248,6 +328,9 @@ impl Lane {
             Ok(signed_in) => {
                 self.shared.health.token(name, Ok(()));
                 *lock(&self.signed_out) = None;
+                if let Some(seen) = signed_in.server_time {
+                    self.know_the_time(seen).await;
+                }
                 if let Some(lives) = signed_in.fresh_for {
                     self.shared.metrics.call(name, "sign_in", "ok", took);
                     tracing::info!(tenant = name, lives_seconds = lives.as_secs(), "signed in");
@@ -256,7 +339,7 @@ impl Lane {
             }
             Err(error) => {
                 self.shared.health.token(name, Err(error.message.clone()));
-                *lock(&self.signed_out) = Some((error.message.clone(), error.until));
+                self.be_signed_out(error);
                 self.wake.notify_one();
                 if error.fresh {
                     self.shared.metrics.call(name, "sign_in", "failed", took);
@@ -270,16 +353,37 @@ impl Lane {
         outcome.map(|signed_in| signed_in.token)
     }
 
+    fn be_signed_out(&self, error: &SignInError) {
+        let now = self.wall();
+        let mut signed_out = lock(&self.signed_out);
+        let since = signed_out.as_ref().map_or(now, |before| before.since);
+        *signed_out = Some(SignedOut { since, why: error.message.clone(), until: error.until });
+    }
+
+    /// What the sign-in server's clock says: for the age of slots over a reboot, and where ours is wrong.
+    async fn know_the_time(&self, seen: ServerTime) {
+        let first = lock(&self.server_time).replace(seen).is_none();
+        let (ours, theirs) = (self.shared.clock.wall(), seen.now(self.now()));
+        let apart = theirs.since(ours).max(ours.since(theirs));
+        if first && apart > Duration::from_mins(5) {
+            tracing::warn!(tenant = %self.name, seconds = apart.as_secs(), "this machine's clock and the sign-in server's are {} s apart: check the time service; the budget does not depend on it", apart.as_secs());
+        }
+        if let Err(error) = self.shared.store.server_time(&self.shared.boot_id, seen).await {
+            tracing::warn!(tenant = %self.name, %error, "the server's time could not be noted: after a reboot the budget is free later than it could be");
+        }
+    }
+
     async fn record_sign_in(&self, body: serde_json::Value) {
         use crate::store::events::{Kind, Subject};
-        let at = self.shared.clock.wall();
+        let at = self.wall();
         let written = self.shared.store.record(at, Kind::CallMade, Subject::tenant(self.row), body).await;
         if let Err(error) = written {
             tracing::warn!(tenant = %self.name, %error, "a sign-in could not be recorded");
         }
     }
 
-    /// Writes down what the lane waits for, if that has changed and will last.
+    /// Writes down what the lane waits for, if that has changed and will last. `{until}` in the text
+    /// stands for the time.
     pub async fn tell(&self, what: String, until: Option<Boot>) {
         if until.is_some_and(|until| until.since(self.now()) < WORTH_TELLING) {
             return;
@@ -301,6 +405,8 @@ impl Lane {
             }
             *told = Some(waiting.clone());
         }
+        let shown = waiting.until.map_or_else(String::new, |until| local(until, self.wall()));
+        let waiting = Waiting { what: waiting.what.replace("{until}", &shown), ..waiting };
         if let Err(error) = self.shared.store.set_waiting(self.row, waiting).await {
             tracing::warn!(tenant = %self.name, %error, "what the tenant waits for could not be written");
         }

@@ -86,8 +86,7 @@ async fn look(lane: &Lane, asked: &Asked) -> Result<(), NotRead> {
             }
         }
     };
-    let looked =
-        Looked { tenant: lane.row, asked: asked.clone(), began, at: lane.shared.clock.wall(), boot: lane.now(), look };
+    let looked = Looked { tenant: lane.row, asked: asked.clone(), began, at: lane.wall(), boot: lane.now(), look };
     let state = match lane.shared.store.take_look(looked, lane.policy()).await {
         Ok(state) => state,
         Err(error) => {

@@ -30,9 +30,12 @@ use crate::clock::Clock;
 use crate::config::Config;
 use crate::defender::Wire;
 use crate::domain::id::{AttemptId, Epoch, SweepId, TenantName};
+use crate::domain::ledger::CallKind;
+use crate::domain::share::Foreign;
 use crate::domain::time::BootId;
 use crate::health::Health;
 use crate::metrics::Metrics;
+use crate::store::slots::BudgetRow;
 use crate::store::tenants::{LaneMemory, TenantRow};
 use crate::store::{Store, StoreError};
 
@@ -135,8 +138,16 @@ impl Shared {
     }
 }
 
-/// What each tenant's lane has to know, by name.
-type Memories = BTreeMap<TenantName, (TenantRow, LaneMemory)>;
+/// What a tenant's lane has to know of what was before.
+struct Known {
+    row: TenantRow,
+    budget: BudgetRow,
+    memory: LaneMemory,
+    foreign: BTreeMap<CallKind, Foreign>,
+}
+
+/// By the tenant's name.
+type Memories = BTreeMap<TenantName, Known>;
 
 struct Running {
     lane: Arc<Lane>,
@@ -190,9 +201,12 @@ impl Engine {
 
     async fn memories(&self, config: &Config) -> Result<Memories, StoreError> {
         let mut memories = BTreeMap::new();
-        for name in config.tenants.keys() {
-            let row = self.shared.store.tenant(name).await?;
-            memories.insert(name.clone(), (row, self.shared.store.lane_memory(row).await?));
+        let store = &self.shared.store;
+        for (name, tenant) in &config.tenants {
+            let row = store.tenant(name).await?;
+            let budget = store.budget(row, &tenant.registration()).await?;
+            let (memory, foreign) = (store.lane_memory(row).await?, store.foreign(budget).await?);
+            memories.insert(name.clone(), Known { row, budget, memory, foreign });
         }
         Ok(memories)
     }
@@ -205,11 +219,11 @@ impl Engine {
         before: &BTreeMap<TenantName, Running>,
     ) {
         for (name, tenant) in &config.tenants {
-            let Some((row, memory)) = memories.get(name) else { continue };
+            let Some(known) = memories.get(name) else { continue };
             let stop = self.stop.child_token();
             let before = before.get(name).map(|running| &*running.lane);
             let calls = self.calls.clone();
-            let lane = Lane::new(shared.clone(), name, *row, tenant, config, memory, before, calls, stop.clone());
+            let lane = Lane::new(shared.clone(), name, known, tenant, config, before, calls, stop.clone());
             let lane = Arc::new(lane);
             self.loops.spawn(dispatch::run(Arc::clone(&lane)));
             self.loops.spawn(follow::run(Arc::clone(&lane)));

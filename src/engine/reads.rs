@@ -8,9 +8,6 @@ use crate::domain::ledger::{Admission, CallKind};
 use crate::domain::time::Boot;
 use crate::store::StoreError;
 
-/// A 429 that does not say for how long.
-const THROTTLED_FOR: Duration = Duration::from_mins(1);
-
 /// Why a read was not made.
 #[derive(Debug)]
 pub enum NotRead {
@@ -48,7 +45,7 @@ where
         // A read that failed on the way may still arrive.
         let settles = if matches!(answer, Read::Failed(_)) { ended + lane.unknown_grace } else { ended };
         let body = body(kind, &answer, took);
-        let at = lane.shared.clock.wall();
+        let at = lane.wall();
         lane.shared
             .until_it_holds("a reading call", || {
                 lane.shared.store.settle_read(lane.row, slot, settles, at, body.clone())
@@ -62,12 +59,12 @@ where
                     continue;
                 }
             }
-            Read::Throttled(wait) => {
-                let wait = wait.unwrap_or(THROTTLED_FOR).min(crate::domain::lane::HOLD_MAX);
-                lane.hold_reads(kind, ended + wait);
-                tracing::warn!(tenant = %lane.name, call = kind.as_str(), seconds = wait.as_secs(), "Defender throttles a reading call (429)");
+            Read::Throttled(told) => {
+                let until = lane.hold_reads(kind, *told);
+                lane.learn(kind, *told).await;
+                tracing::warn!(tenant = %lane.name, call = kind.as_str(), seconds = until.since(ended).as_secs(), "Defender throttles a reading call (429)");
             }
-            _ => {}
+            _ => lane.release_reads(kind),
         }
         return Ok(answer);
     }
@@ -90,16 +87,20 @@ async fn slot(lane: &Lane, beat: &str, kind: CallKind) -> Result<crate::domain::
             return Err(NotRead::Stopping);
         }
         lane.shared.health.beat(beat);
-        let paced = lane.pace(kind).map_or(Ok(()), |mut pace| pace.check());
-        let until = match (lane.read_hold(kind), paced) {
-            (Some(until), _) | (None, Err(until)) => until,
-            (None, Ok(())) => {
-                match lane.shared.store.take_slot(lane.row, kind, lane.limits(kind), lane.stamp()).await? {
-                    Ok(slot) => return Ok(slot),
-                    Err(Admission::NotBefore(at, _)) => at,
-                    Err(Admission::Open | Admission::WhenSettled(_)) => lane.now() + Duration::from_secs(1),
+        let hold = lane.read_hold(kind);
+        let paced = || lane.budget(kind).map_or(Ok(()), |mut budget| budget.check());
+        let until = match hold.map_or_else(paced, Err) {
+            Err(until) => until,
+            Ok(()) => match lane.shared.store.take_slot(lane.budget, kind, lane.limits(kind), lane.stamp()).await? {
+                Ok(slot) => return Ok(slot),
+                Err(wait) => {
+                    lane.bound(kind, wait).await;
+                    match wait {
+                        Admission::NotBefore(at, _) => at,
+                        Admission::Open | Admission::WhenSettled(_) => lane.now() + Duration::from_secs(1),
+                    }
                 }
-            }
+            },
         };
         tokio::select! {
             () = lane.stop.cancelled() => {}

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::events::{self, Kind, Subject};
 use super::jobs::{self, Job, With};
-use super::slots::{self, Stamp};
+use super::slots::{self, BudgetRow, Stamp};
 use super::tenants::TenantRow;
 use super::{Doing, Store, StoreError, actions};
 use crate::domain::eligibility::{Rules, Verdict, judge};
@@ -20,6 +20,8 @@ use crate::domain::time::Wall;
 pub struct Ask {
     /// Whose job.
     pub tenant: TenantRow,
+    /// Whose budget.
+    pub budget: BudgetRow,
     /// Who asks, and when.
     pub stamp: Stamp,
     /// What the budget allows.
@@ -89,7 +91,7 @@ async fn claim(connection: &mut SqliteConnection, ask: Ask) -> Result<Claimed, S
     if paused {
         return Ok(Claimed::Paused);
     }
-    let admission = slots::may_take(connection, ask.tenant, CallKind::Scan, ask.limits, ask.stamp.boot).await?;
+    let admission = slots::may_take(connection, ask.budget, CallKind::Scan, ask.limits, ask.stamp.boot).await?;
     for _ in 0..DECIDE_AT_MOST {
         let Some(job) = jobs::next_ready(connection, ask.tenant).await? else {
             return Ok(Claimed::Nothing);
@@ -155,7 +157,7 @@ pub(crate) fn verdict(
 }
 
 async fn write_attempt(connection: &mut SqliteConnection, ask: &Ask, mut job: Job) -> Result<Claim, StoreError> {
-    let slot = slots::take(connection, ask.tenant, CallKind::Scan, &ask.stamp).await?;
+    let slot = slots::take(connection, ask.budget, CallKind::Scan, &ask.stamp).await?;
     let with = With { attempts: i64::from(!ask.probe), ..With::default() };
     job.state = jobs::apply(connection, &job, Event::AttemptWritten, with, ask.stamp.at).await?;
     job.attempts += u32::from(!ask.probe);

@@ -16,7 +16,7 @@ use super::jobs::machine_of;
 use super::{Doing, Store, StoreError};
 use crate::domain::id::{Epoch, JobId};
 use crate::domain::lookup::{Question, next_look};
-use crate::domain::time::{Boot, BootId, Wall, millis};
+use crate::domain::time::{Boot, BootId, ServerTime, Wall, millis};
 
 /// The name of the lock in the state folder.
 const LOCK: &str = "sweepd.lock";
@@ -95,6 +95,35 @@ impl Store {
         self.write(move |connection| Box::pin(async move { begin(connection, &birth).await })).await
     }
 
+    /// Notes what time a sign-in server has. Slots of earlier boots get the age that they have by its
+    /// clock, if that is more than the time since this boot.
+    pub async fn server_time(&self, boot_id: &BootId, seen: ServerTime) -> Result<(), StoreError> {
+        let boot_id = boot_id.clone();
+        self.write(move |connection| {
+            Box::pin(async move {
+                sqlx::query("INSERT OR REPLACE INTO boots (boot_id, boot, server_at) VALUES (?, ?, ?)")
+                    .bind(&boot_id.0)
+                    .bind(seen.asked.0)
+                    .bind(seen.latest().0)
+                    .execute(&mut *connection)
+                    .await
+                    .doing("note the server's time")?;
+                sqlx::query(
+                    "UPDATE slots SET settles_boot = min(settles_boot, ?1 - max(?2 - settled_server, 0)),
+                         settled_server = NULL
+                     WHERE settled_server IS NOT NULL",
+                )
+                .bind(seen.answered.0)
+                .bind(seen.earliest().0)
+                .execute(connection)
+                .await
+                .doing("age the slots of earlier boots")
+                .map(drop)
+            })
+        })
+        .await
+    }
+
     /// Notes that this incarnation ended in order.
     pub async fn end_incarnation(&self, epoch: Epoch, at: Wall) -> Result<(), StoreError> {
         self.write(move |connection| {
@@ -137,12 +166,16 @@ async fn begin(connection: &mut SqliteConnection, birth: &Birth) -> Result<Inher
 /// Brings slots and holds of other boots onto this boot's clock, and settles what is unsettled.
 ///
 /// All that happened before this boot happened at zero or earlier on its clock; zero is the
-/// careful reading, whatever the wall clock says. What was unsettled may still be delivered for
-/// `unknown_grace` from now on.
+/// careful reading, whatever the wall clock says, until a sign-in tells the time
+/// ([`Store::server_time`]). What was unsettled may still be delivered for `unknown_grace` from now on.
 async fn carry_ledger_over(connection: &mut SqliteConnection, birth: &Birth) -> Result<(), StoreError> {
     let grace = millis(birth.unknown_grace);
     let lost = birth.boot.0.saturating_add(grace);
     for statement in [
+        // By the clock of the sign-in server, where one was seen on that boot.
+        "UPDATE slots SET settled_server = boots.server_at + (slots.settles_boot - boots.boot) FROM boots
+         WHERE boots.boot_id = slots.boot_id AND slots.boot_id <> ?3
+           AND slots.settled_server IS NULL AND slots.settles_boot < 9223372036854775807",
         // Another boot's: settled by the start of this one, a lost call's grace included.
         "UPDATE slots SET boot_id = ?3, settles_boot = iif(settles_boot = 9223372036854775807, ?1, min(?1, ?2))
          WHERE boot_id <> ?3",

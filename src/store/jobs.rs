@@ -246,6 +246,33 @@ impl Store {
         .await
     }
 
+    /// Makes ready what waits for something else than its own time, whatever its parking says: the wall
+    /// clock was set back. It is judged anew before it is sent.
+    pub async fn release_parks(&self, tenant: TenantRow, now: Wall) -> Result<(), StoreError> {
+        loop {
+            let released = self.write(move |connection| {
+                Box::pin(async move {
+                    sqlx::query(
+                        "UPDATE jobs SET parked_until = iif(not_before > ?2, not_before, NULL), blocked_by = NULL,
+                             updated_at = ?2
+                         WHERE id IN (SELECT id FROM jobs WHERE tenant_id = ?1 AND state = 'queued'
+                                          AND parked_until < 9223372036854775807
+                                          AND (not_before IS NULL OR parked_until <> not_before) LIMIT 5000)",
+                    )
+                    .bind(tenant)
+                    .bind(now.0)
+                    .execute(connection)
+                    .await
+                    .doing("release what is parked")
+                    .map(|done| done.rows_affected())
+                })
+            });
+            if released.await? == 0 {
+                return Ok(());
+            }
+        }
+    }
+
     /// When the next parked job becomes ready, if any is parked; those of held sweeps do not count.
     pub async fn next_parked(&self, tenant: TenantRow) -> Result<Option<Wall>, StoreError> {
         let at: Option<i64> = sqlx::query_scalar(

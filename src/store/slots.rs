@@ -1,14 +1,16 @@
 //! The ledger on disk: one row for each call that may still count at the server.
 
+use std::collections::BTreeMap;
 use std::num::NonZeroU32;
 use std::time::Duration;
 
-use sqlx::SqliteConnection;
+use sqlx::{Row, SqliteConnection};
 
 use super::tenants::TenantRow;
 use super::{Doing, Store, StoreError};
 use crate::domain::id::{Epoch, SlotId};
-use crate::domain::ledger::{Admission, CallKind, HOUR, Limits, MARGIN, MINUTE, Nth, admission};
+use crate::domain::ledger::{Admission, CallKind, HOUR, Limits, MARGIN, MINUTE, Nth, Used, admission};
+use crate::domain::share::Foreign;
 use crate::domain::time::{Boot, BootId, Wall};
 
 /// Everything a slot is stamped with.
@@ -24,25 +26,20 @@ pub struct Stamp {
     pub at: Wall,
 }
 
-/// Calls that count in each window now.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Used {
-    /// In the sliding minute.
-    pub minute: u32,
-    /// In the sliding hour.
-    pub hour: u32,
-}
+/// A row of `budgets`: what one app registration may spend.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct BudgetRow(pub i64);
 
 async fn nth(
     connection: &mut SqliteConnection,
-    tenant: TenantRow,
+    budget: BudgetRow,
     kind: CallKind,
     limit: NonZeroU32,
 ) -> Result<Nth, StoreError> {
     let settles: Option<i64> = sqlx::query_scalar(
-        "SELECT settles_boot FROM slots WHERE tenant_id = ? AND kind = ? ORDER BY settles_boot DESC LIMIT 1 OFFSET ?",
+        "SELECT settles_boot FROM slots WHERE budget_id = ? AND kind = ? ORDER BY settles_boot DESC LIMIT 1 OFFSET ?",
     )
-    .bind(tenant)
+    .bind(budget.0)
     .bind(kind.as_str())
     .bind(i64::from(limit.get()) - 1)
     .fetch_optional(connection)
@@ -58,27 +55,27 @@ async fn nth(
 /// Whether one more call of `kind` may be made.
 pub(crate) async fn may_take(
     connection: &mut SqliteConnection,
-    tenant: TenantRow,
+    budget: BudgetRow,
     kind: CallKind,
     limits: Limits,
     now: Boot,
 ) -> Result<Admission, StoreError> {
-    let minute = nth(connection, tenant, kind, limits.per_minute).await?;
-    let hour = nth(connection, tenant, kind, limits.per_hour).await?;
+    let minute = nth(connection, budget, kind, limits.per_minute).await?;
+    let hour = nth(connection, budget, kind, limits.per_hour).await?;
     Ok(admission(minute, hour, now))
 }
 
 /// Takes a slot. Whoever calls this has asked [`may_take`] in the same transaction.
 pub(crate) async fn take(
     connection: &mut SqliteConnection,
-    tenant: TenantRow,
+    budget: BudgetRow,
     kind: CallKind,
     stamp: &Stamp,
 ) -> Result<SlotId, StoreError> {
     sqlx::query_scalar(
-        "INSERT INTO slots (tenant_id, kind, epoch, boot_id, taken_boot, taken_at) VALUES (?, ?, ?, ?, ?, ?) RETURNING id",
+        "INSERT INTO slots (budget_id, kind, epoch, boot_id, taken_boot, taken_at) VALUES (?, ?, ?, ?, ?, ?) RETURNING id",
     )
-    .bind(tenant)
+    .bind(budget.0)
     .bind(kind.as_str())
     .bind(stamp.epoch.0)
     .bind(&stamp.boot_id.0)
@@ -106,26 +103,26 @@ impl Store {
     /// Asks the ledger without taking anything.
     pub async fn admission(
         &self,
-        tenant: TenantRow,
+        budget: BudgetRow,
         kind: CallKind,
         limits: Limits,
         now: Boot,
     ) -> Result<Admission, StoreError> {
-        may_take(&mut *self.reader().await?, tenant, kind, limits, now).await
+        may_take(&mut *self.reader().await?, budget, kind, limits, now).await
     }
 
     /// Takes a slot for a call that is not a scan, if the ledger admits one.
     pub async fn take_slot(
         &self,
-        tenant: TenantRow,
+        budget: BudgetRow,
         kind: CallKind,
         limits: Limits,
         stamp: Stamp,
     ) -> Result<Result<SlotId, Admission>, StoreError> {
         self.write(move |connection| {
             Box::pin(async move {
-                match may_take(connection, tenant, kind, limits, stamp.boot).await? {
-                    Admission::Open => take(connection, tenant, kind, &stamp).await.map(Ok),
+                match may_take(connection, budget, kind, limits, stamp.boot).await? {
+                    Admission::Open => take(connection, budget, kind, &stamp).await.map(Ok),
                     wait => Ok(Err(wait)),
                 }
             })
@@ -133,31 +130,47 @@ impl Store {
         .await
     }
 
-    /// How many calls count now.
-    pub async fn used(&self, tenant: TenantRow, kind: CallKind, now: Boot) -> Result<Used, StoreError> {
+    /// How many calls count now, those on the wire included.
+    pub async fn used(&self, budget: BudgetRow, kind: CallKind, now: Boot) -> Result<Used, StoreError> {
+        self.settled_between(budget, kind, now, i64::MAX).await
+    }
+
+    /// How many calls have been answered within each window: at a 429, what was ours of it.
+    pub async fn answered(&self, budget: BudgetRow, kind: CallKind, now: Boot) -> Result<Used, StoreError> {
+        self.settled_between(budget, kind, now, now.0).await
+    }
+
+    async fn settled_between(
+        &self,
+        budget: BudgetRow,
+        kind: CallKind,
+        now: Boot,
+        latest: i64,
+    ) -> Result<Used, StoreError> {
         let mut reader = self.reader().await?;
         let mut count = async |window: Duration| {
-            let since = now - window - MARGIN;
-            let n: i64 =
-                sqlx::query_scalar("SELECT count(*) FROM slots WHERE tenant_id = ? AND kind = ? AND settles_boot > ?")
-                    .bind(tenant)
-                    .bind(kind.as_str())
-                    .bind(since.0)
-                    .fetch_one(&mut *reader)
-                    .await
-                    .doing("count the budget")?;
+            let n: i64 = sqlx::query_scalar(
+                "SELECT count(*) FROM slots WHERE budget_id = ? AND kind = ? AND settles_boot > ? AND settles_boot <= ?",
+            )
+            .bind(budget.0)
+            .bind(kind.as_str())
+            .bind((now - window - MARGIN).0)
+            .bind(latest)
+            .fetch_one(&mut *reader)
+            .await
+            .doing("count the budget")?;
             Ok::<u32, StoreError>(u32::try_from(n).unwrap_or(u32::MAX))
         };
         Ok(Used { minute: count(MINUTE).await?, hour: count(HOUR).await? })
     }
 
     /// When the slots that still count settled, oldest first; those on the wire as of `now`.
-    pub async fn held(&self, tenant: TenantRow, kind: CallKind, now: Boot) -> Result<Vec<Boot>, StoreError> {
+    pub async fn held(&self, budget: BudgetRow, kind: CallKind, now: Boot) -> Result<Vec<Boot>, StoreError> {
         let rows: Vec<i64> = sqlx::query_scalar(
-            "SELECT min(settles_boot, ?3) FROM slots WHERE tenant_id = ?1 AND kind = ?2 AND settles_boot > ?4
+            "SELECT min(settles_boot, ?3) FROM slots WHERE budget_id = ?1 AND kind = ?2 AND settles_boot > ?4
              ORDER BY settles_boot",
         )
-        .bind(tenant)
+        .bind(budget.0)
         .bind(kind.as_str())
         .bind(now.0)
         .bind((now - HOUR - MARGIN).0)
@@ -167,17 +180,80 @@ impl Store {
         Ok(rows.into_iter().map(Boot).collect())
     }
 
+    /// The budget of a tenant's app registration, made if it is new.
+    pub async fn budget(&self, tenant: TenantRow, registration: &str) -> Result<BudgetRow, StoreError> {
+        let registration = registration.to_owned();
+        self.write(move |connection| {
+            Box::pin(async move {
+                sqlx::query("INSERT INTO budgets (registration) VALUES (?) ON CONFLICT (registration) DO NOTHING")
+                    .bind(&registration)
+                    .execute(&mut *connection)
+                    .await
+                    .doing("add a budget")?;
+                sqlx::query_scalar(
+                    "UPDATE tenants SET budget_id = (SELECT id FROM budgets WHERE registration = ?) WHERE id = ?
+                     RETURNING budget_id",
+                )
+                .bind(&registration)
+                .bind(tenant)
+                .fetch_one(connection)
+                .await
+                .doing("give a tenant its budget")
+                .map(BudgetRow)
+            })
+        })
+        .await
+    }
+
+    /// What others are believed to spend, by kind of call.
+    pub async fn foreign(&self, budget: BudgetRow) -> Result<BTreeMap<CallKind, Foreign>, StoreError> {
+        let rows = sqlx::query("SELECT kind, minute, hour FROM foreign_calls WHERE budget_id = ?")
+            .bind(budget.0)
+            .fetch_all(&mut *self.reader().await?)
+            .await
+            .doing("read what others spend")?;
+        let read = |row: &sqlx::sqlite::SqliteRow| {
+            let foreign = Foreign { minute: row.try_get("minute")?, hour: row.try_get("hour")? };
+            Ok((super::jobs::word(row, "kind")?, foreign))
+        };
+        rows.iter().map(read).collect::<Result<_, _>>().doing("read what others spend")
+    }
+
+    /// Notes what others are believed to spend. Not an event: the 429 that showed it is one.
+    pub async fn note_foreign(&self, budget: BudgetRow, kind: CallKind, foreign: Foreign) -> Result<(), StoreError> {
+        self.write(move |connection| {
+            Box::pin(async move {
+                sqlx::query("INSERT OR REPLACE INTO foreign_calls (budget_id, kind, minute, hour) VALUES (?, ?, ?, ?)")
+                    .bind(budget.0)
+                    .bind(kind.as_str())
+                    .bind(foreign.minute)
+                    .bind(foreign.hour)
+                    .execute(connection)
+                    .await
+                    .doing("note what others spend")
+                    .map(drop)
+            })
+        })
+        .await
+    }
+
     /// Forgets slots that can count in no window any more.
     pub async fn forget_old_slots(&self, now: Boot) -> Result<(), StoreError> {
         let before = now - HOUR * 2;
         self.write(move |connection| {
             Box::pin(async move {
-                sqlx::query("DELETE FROM slots WHERE settles_boot < ?")
-                    .bind(before.0)
-                    .execute(connection)
-                    .await
-                    .doing("forget old slots")
-                    .map(drop)
+                // By budget and kind, as the index has them: the table may hold millions.
+                sqlx::query(
+                    "DELETE FROM slots WHERE id IN (SELECT slots.id FROM budgets, json_each(?) AS kinds
+                         JOIN slots ON slots.budget_id = budgets.id AND slots.kind = kinds.value
+                                   AND slots.settles_boot < ?)",
+                )
+                .bind(serde_json::json!(CallKind::ALL.iter().map(|kind| kind.as_str()).collect::<Vec<_>>()).to_string())
+                .bind(before.0)
+                .execute(connection)
+                .await
+                .doing("forget old slots")
+                .map(drop)
             })
         })
         .await

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use sqlx::Row;
 
 use super::jobs;
+use super::slots::BudgetRow;
 use super::tenants::{Pause, TenantRow, Waiting};
 use super::{Doing, Store, StoreError};
 use crate::domain::id::{SweepId, TenantName};
@@ -16,6 +17,8 @@ use crate::domain::time::Wall;
 pub struct TenantStatus {
     /// Its row.
     pub row: TenantRow,
+    /// The budget of its app registration; none before its lane ran for the first time.
+    pub budget: Option<BudgetRow>,
     /// Its name.
     pub name: TenantName,
     /// An operator's pause.
@@ -63,6 +66,7 @@ fn tenant_of(row: &sqlx::sqlite::SqliteRow) -> Result<TenantStatus, sqlx::Error>
     };
     Ok(TenantStatus {
         row: row.try_get("id")?,
+        budget: row.try_get::<Option<i64>, _>("budget_id")?.map(BudgetRow),
         name: jobs::word(row, "name")?,
         pause,
         waiting: Waiting {
@@ -97,7 +101,7 @@ impl Store {
     pub async fn tenants_status(&self) -> Result<Vec<TenantStatus>, StoreError> {
         let mut reader = self.reader().await?;
         let rows = sqlx::query(
-            "SELECT id, name, paused_at, paused_reason, paused_by, waiting_for, waiting_until,
+            "SELECT id, budget_id, name, paused_at, paused_reason, paused_by, waiting_for, waiting_until,
                  (SELECT min((SELECT created_at FROM jobs
                               WHERE tenant_id = tenants.id AND state = 'queued' AND parked_until IS NULL
                                 AND priority = value ORDER BY id LIMIT 1)) FROM json_each('[0, 1, 2, 3]')) AS oldest

@@ -7,7 +7,7 @@ use serde::Serialize;
 use crate::domain::eta;
 use crate::domain::id::TenantName;
 use crate::domain::job::State;
-use crate::domain::ledger::{CallKind, Limits};
+use crate::domain::ledger::{CallKind, Limits, Used};
 use crate::domain::time::{Boot, Wall};
 use crate::store::status::{SweepStatus, TenantStatus};
 use crate::store::{Store, StoreError};
@@ -170,7 +170,10 @@ async fn one(
         told.jobs.insert(state.as_str(), *n);
     }
     for kind in [CallKind::Scan, CallKind::ListActions] {
-        let used = store.used(tenant.row, kind, now.boot).await?;
+        let used = match tenant.budget {
+            Some(budget) => store.used(budget, kind, now.boot).await?,
+            None => Used::default(),
+        };
         let limits = if kind == CallKind::Scan { limits } else { Limits::DOCUMENTED };
         told.budget.insert(kind.as_str(), windows(limits, used.minute, used.hour));
     }
@@ -181,7 +184,10 @@ async fn one(
     told.oldest_queued = tenant.oldest_queued;
     let queued = tenant.jobs.get(&State::Queued).copied().unwrap_or(0).saturating_sub(hidden);
     if queued > 0 && !told.paused {
-        let held = store.held(tenant.row, CallKind::Scan, now.boot).await?;
+        let held = match tenant.budget {
+            Some(budget) => store.held(budget, CallKind::Scan, now.boot).await?,
+            None => Vec::new(),
+        };
         let last = eta::last_call(limits, &held, queued, now.boot);
         // Not before what the lane waits for, whatever the budget would allow.
         let eta = (now.at + last.since(now.boot)).max(tenant.waiting.until.unwrap_or_default());

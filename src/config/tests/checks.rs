@@ -27,8 +27,8 @@ fn all_errors_are_told_at_once() {
              token; write https://; http:// is for loopback only",
             "sweepd.toml: tenants.contoso.auth.client_id: is missing; write the application (client) id",
             "sweepd.toml: tenants.contoso.auth.secret_file: is missing; name the file that holds the client secret",
-            "sweepd.toml: tenants.contoso.limits.reserve_percent: is 91, above 90; write a whole number from 0 to 90",
             "sweepd.toml: tenants.contoso.limits.per_hour: is 99, below per_minute (100); raise it, or lower per_minute",
+            "sweepd.toml: tenants.contoso.limits.reserve_percent: is 91, above 90; write a whole number from 0 to 90",
             "sweepd.toml: tenants.contoso.limits.per_minut: is not a known key; did you mean `per_minute`?",
         ]
     );
@@ -127,8 +127,8 @@ fn clouds_and_regions_have_their_hosts() {
 fn the_reserve_is_taken_off_the_limits() {
     let config = House::new(&tenant("contoso", "limits.reserve_percent = 10")).good();
     let tenant = &config.tenants[&name("contoso")];
-    assert_eq!((tenant.limits.per_minute.get(), tenant.limits.per_hour.get()), (90, 1350));
-    assert_eq!(tenant.configured_limits.per_minute.get(), 100);
+    assert_eq!((tenant.budgets.most.per_minute.get(), tenant.budgets.most.per_hour.get()), (90, 1350));
+    assert_eq!(tenant.budgets.whole.per_minute.get(), 100);
 }
 
 #[test]

@@ -73,7 +73,7 @@ async fn a_call_on_the_wire_holds_its_slot_however_long_it_takes() {
     let claim = bench.call(1).await;
     let claimed = bench.claim(1000).await;
     assert!(matches!(claimed, Claimed::Wait(Admission::WhenSettled(Window::Minute))), "{claimed:?}");
-    bench.settle(&claim, Outcome::Throttled(None), 1000).await;
+    bench.settle(&claim, Outcome::Throttled(Told::default()), 1000).await;
     assert!(matches!(bench.claim(1060).await, Claimed::Wait(Admission::NotBefore(..))));
     bench.call(1061).await;
 }
@@ -84,7 +84,7 @@ async fn other_kinds_of_call_have_a_ledger_of_their_own() {
     bench.limits = limits(1, 1);
     let take = async || {
         let stamp = bench.stamp(1);
-        bench.store.take_slot(bench.tenant, CallKind::ListActions, bench.limits, stamp).await.unwrap()
+        bench.store.take_slot(bench.budget, CallKind::ListActions, bench.limits, stamp).await.unwrap()
     };
     let slot = take().await.unwrap();
     assert_eq!(take().await, Err(Admission::WhenSettled(Window::Hour)));
@@ -92,7 +92,7 @@ async fn other_kinds_of_call_have_a_ledger_of_their_own() {
     bench.store.settle_read(bench.tenant, slot, boot(2), at(2), body.clone()).await.unwrap();
     assert!(bench.store.settle_read(bench.tenant, slot, boot(3), at(3), body).await.is_err(), "settled once");
     bench.call(1).await;
-    let used = bench.store.used(bench.tenant, CallKind::Scan, boot(1)).await.unwrap();
+    let used = bench.store.used(bench.budget, CallKind::Scan, boot(1)).await.unwrap();
     assert_eq!((used.minute, used.hour), (1, 1));
     bench.assert_whole().await;
 }
@@ -104,6 +104,7 @@ async fn the_ledger_of_one_tenant_takes_nothing_from_another() {
     bench.call(1).await;
     assert!(matches!(bench.claim(2).await, Claimed::Wait(_)));
     bench.tenant = bench.store.tenant(&"fabrikam".parse().unwrap()).await.unwrap();
+    bench.budget = bench.store.budget(bench.tenant, "another directory/app").await.unwrap();
     bench.sweep(quick(&[1, 2])).await;
     bench.call(2).await;
     bench.assert_whole().await;

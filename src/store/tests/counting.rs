@@ -65,7 +65,7 @@ impl Run {
             3 => Outcome::Busy(Some(action("by hand", ActionStatus::InProgress))),
             4 => Outcome::Busy(None),
             5 => Outcome::Refused(Reason::UnknownMachine),
-            6 => Outcome::Throttled(None),
+            6 => Outcome::Throttled(Told::default()),
             7 => Outcome::Malformed,
             _ => Outcome::Unknown,
         };

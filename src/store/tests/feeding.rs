@@ -69,7 +69,7 @@ async fn a_list_that_lags_takes_nothing_back() {
 async fn two_actions_of_one_job_are_both_on_record() {
     let bench = Bench::with_machines(&[1]).await;
     let first = bench.call(1).await;
-    bench.settle(&first, Outcome::Throttled(None), 2).await;
+    bench.settle(&first, Outcome::Throttled(Told::default()), 2).await;
     let second = bench.accepted("a2", 3).await;
     bench
         .feed(

@@ -12,7 +12,7 @@ use super::claims::{Ask, Claim, Claimed};
 use super::incarnations::{Birth, Inheritance};
 use super::lists::{JobLine, Wanted};
 use super::settle::{Policy, Settlement};
-use super::slots::Stamp;
+use super::slots::{BudgetRow, Stamp};
 use super::sweeps::{Chunk, Completion, Counts, NewJob, NewSweep, SweepRow};
 use super::tenants::{Operator, Sending, TenantRow};
 use crate::domain::action::{Action, ActionStatus, Origin, Seen};
@@ -22,6 +22,7 @@ use crate::domain::job::State;
 use crate::domain::ledger::Limits;
 use crate::domain::outcome::Outcome;
 use crate::domain::sweep::{OnPending, Priority, ScanType, Source};
+use crate::domain::throttle::Told;
 use crate::domain::time::{Boot, BootId, Wall};
 
 mod claiming;
@@ -129,6 +130,7 @@ struct Bench {
     store: Store,
     folder: tempfile::TempDir,
     tenant: TenantRow,
+    budget: BudgetRow,
     epoch: Epoch,
     ids: Cell<u128>,
     limits: Limits,
@@ -139,8 +141,9 @@ impl Bench {
         let folder = tempfile::tempdir().unwrap();
         let store = Store::open(folder.path()).await.unwrap();
         let tenant = store.tenant(&"contoso".parse().unwrap()).await.unwrap();
+        let budget = store.budget(tenant, "directory/app").await.unwrap();
         let epoch = store.begin_incarnation(birth(0)).await.unwrap().epoch;
-        Self { store, folder, tenant, epoch, ids: Cell::new(0), limits: Limits::DOCUMENTED }
+        Self { store, folder, tenant, budget, epoch, ids: Cell::new(0), limits: Limits::DOCUMENTED }
     }
 
     async fn with_machines(machines: &[u8]) -> Self {
@@ -193,6 +196,7 @@ impl Bench {
     fn ask(&self, seconds: i64) -> Ask {
         Ask {
             tenant: self.tenant,
+            budget: self.budget,
             stamp: self.stamp(seconds),
             limits: self.limits,
             rules: rules(),

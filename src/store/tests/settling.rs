@@ -83,7 +83,7 @@ async fn an_action_of_an_earlier_attempt_of_the_same_job_is_its_own() {
     let bench = Bench::with_machines(&[1]).await;
     let first = bench.call(1).await;
     // Said to have had no effect; but it had one, and the second call is told so.
-    bench.settle(&first, Outcome::Throttled(None), 2).await;
+    bench.settle(&first, Outcome::Throttled(Told::default()), 2).await;
     let second = bench.call(3).await;
     let ours = scan("a1", machine(1), ActionStatus::Pending, &first.attempt.mark("weekly"), 3).action;
     assert_eq!(bench.settle(&second, Outcome::Busy(Some(ours)), 4).await, State::Accepted);
@@ -106,7 +106,7 @@ async fn a_refusal_ends_the_job_with_its_reason() {
 #[tokio::test]
 async fn what_is_not_the_jobs_fault_does_not_count_against_it() {
     let bench = Bench::with_machines(&[1]).await;
-    let outcomes = [Outcome::Unauthorized, Outcome::Forbidden, Outcome::Throttled(None), Outcome::NotSent];
+    let outcomes = [Outcome::Unauthorized, Outcome::Forbidden, Outcome::Throttled(Told::default()), Outcome::NotSent];
     for (n, outcome) in (0..).zip(outcomes.iter().cycle().take(12)) {
         let claim = bench.call(n * 10).await;
         assert_eq!(bench.settle(&claim, outcome.clone(), n * 10 + 1).await, State::Queued);
@@ -170,7 +170,7 @@ async fn a_probe_that_finds_the_machine_busy_takes_no_attempt_back() {
 async fn an_answer_is_taken_once() {
     let bench = Bench::with_machines(&[1]).await;
     let claim = bench.call(1).await;
-    bench.settle(&claim, Outcome::Throttled(None), 2).await;
+    bench.settle(&claim, Outcome::Throttled(Told::default()), 2).await;
     let before = bench.number("SELECT count(*) FROM events").await;
     let again = bench.settlement(&claim, Outcome::Refused(Reason::UnknownMachine), 3);
     assert!(matches!(bench.store.settle(again, policy()).await, Err(StoreError::Guard(_))));
@@ -183,11 +183,11 @@ async fn an_answer_is_taken_once() {
 async fn an_answer_for_another_epoch_is_refused_whole() {
     let bench = Bench::with_machines(&[1]).await;
     let claim = bench.call(1).await;
-    let foreign = Settlement { epoch: Epoch(99), ..bench.settlement(&claim, Outcome::Throttled(None), 2) };
+    let foreign = Settlement { epoch: Epoch(99), ..bench.settlement(&claim, Outcome::Throttled(Told::default()), 2) };
     assert!(matches!(bench.store.settle(foreign, policy()).await, Err(StoreError::Guard(_))));
     assert_eq!(bench.number("SELECT count(*) FROM slots WHERE settles_boot < 9223372036854775807").await, 0);
     assert_eq!(told(&bench).await, expected("sending", None, 1));
-    assert_eq!(bench.settle(&claim, Outcome::Throttled(None), 3).await, State::Queued);
+    assert_eq!(bench.settle(&claim, Outcome::Throttled(Told::default()), 3).await, State::Queued);
 }
 
 #[tokio::test]

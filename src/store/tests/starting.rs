@@ -34,9 +34,9 @@ async fn the_slot_of_a_lost_call_counts_until_it_can_no_longer_arrive() {
     bench.call(1).await;
     bench.restart(birth(100)).await;
     let free = boot(100) + GRACE + MINUTE + MARGIN;
-    let admission = bench.store.admission(bench.tenant, CallKind::Scan, bench.limits, boot(101)).await.unwrap();
+    let admission = bench.store.admission(bench.budget, CallKind::Scan, bench.limits, boot(101)).await.unwrap();
     assert_eq!(admission, Admission::NotBefore(free, Window::Minute));
-    let admission = bench.store.admission(bench.tenant, CallKind::Scan, bench.limits, free).await.unwrap();
+    let admission = bench.store.admission(bench.budget, CallKind::Scan, bench.limits, free).await.unwrap();
     assert_eq!(admission, Admission::Open);
 }
 
@@ -44,7 +44,7 @@ async fn the_slot_of_a_lost_call_counts_until_it_can_no_longer_arrive() {
 async fn a_calls_answer_of_an_older_incarnation_is_not_taken() {
     let mut bench = Bench::with_machines(&[1]).await;
     let claim = bench.call(1).await;
-    let late = bench.settlement(&claim, Outcome::Throttled(None), 101);
+    let late = bench.settlement(&claim, Outcome::Throttled(Told::default()), 101);
     bench.restart(birth(100)).await;
     assert!(matches!(bench.store.settle(late, policy()).await, Err(crate::store::StoreError::Guard(_))));
     assert_eq!(bench.job_of(machine(1)).await.state, "sending");
@@ -69,7 +69,7 @@ async fn slots_of_another_boot_count_from_the_start_of_this_one() {
     // Settled calls: at the new boot's start, grace included. Lost ones: a grace from now.
     assert_eq!(settles, [60_000, 80_000]);
     assert_eq!(bench.number("SELECT count(*) FROM slots WHERE boot_id <> 'boot-2'").await, 0);
-    let admission = bench.store.admission(bench.tenant, CallKind::Scan, bench.limits, born).await.unwrap();
+    let admission = bench.store.admission(bench.budget, CallKind::Scan, bench.limits, born).await.unwrap();
     assert_eq!(admission, Admission::NotBefore(Boot(60_000) + HOUR + MARGIN, Window::Hour));
 }
 
@@ -77,7 +77,7 @@ async fn slots_of_another_boot_count_from_the_start_of_this_one() {
 async fn a_clock_that_went_back_cannot_lock_the_budget_for_ever() {
     let mut bench = Bench::with_machines(&[1, 2]).await;
     let claim = bench.call(5000).await;
-    bench.settle(&claim, Outcome::Throttled(None), 5001).await;
+    bench.settle(&claim, Outcome::Throttled(Told::default()), 5001).await;
     bench.restart(birth(10)).await;
     let latest = bench.number("SELECT max(settles_boot) FROM slots").await;
     assert_eq!(latest, (boot(10) + GRACE).0);
@@ -105,7 +105,7 @@ async fn a_pause_that_defender_asked_for_outlives_the_restart_and_the_boot() {
     };
     let throttled = Settlement {
         held: Some(pause),
-        ..bench.settlement(&claim, Outcome::Throttled(Some(Duration::from_mins(5))), 2)
+        ..bench.settlement(&claim, Outcome::Throttled(Told { wait: Some(Duration::from_mins(5)), window: None }), 2)
     };
     bench.store.settle(throttled, policy()).await.unwrap();
 

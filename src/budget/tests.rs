@@ -1,0 +1,104 @@
+//! The budget under a clock that is moved by hand.
+
+use std::sync::atomic::{AtomicI64, Ordering};
+
+use futures_util::future::BoxFuture;
+
+use super::*;
+use crate::domain::time::Wall;
+
+/// A clock that is moved by hand.
+#[derive(Default)]
+pub struct ByHand(AtomicI64);
+
+impl ByHand {
+    pub fn set(&self, at: Boot) {
+        self.0.store(at.0, Ordering::SeqCst);
+    }
+}
+
+impl Clock for ByHand {
+    fn wall(&self) -> Wall {
+        Wall(self.boot().0)
+    }
+    fn boot(&self) -> Boot {
+        Boot(self.0.load(Ordering::SeqCst))
+    }
+    fn sleep_until(&self, at: Boot) -> BoxFuture<'_, ()> {
+        self.0.fetch_max(at.0, Ordering::SeqCst);
+        Box::pin(async {})
+    }
+}
+
+fn budget(clock: &Arc<ByHand>, spread: Spread) -> Budget {
+    Budget::new(Arc::<ByHand>::clone(clock), Limits::DOCUMENTED, Limits::DOCUMENTED, spread, Foreign::default())
+}
+
+fn admitted_within(budget: &mut Budget, clock: &ByHand, time: Duration) -> u32 {
+    let end = clock.boot() + time;
+    let mut admitted = 0;
+    loop {
+        match budget.check() {
+            Ok(()) => admitted += 1,
+            Err(at) if at >= end => return admitted,
+            Err(at) => clock.set(at),
+        }
+    }
+}
+
+#[test]
+fn the_even_pace_spreads_the_hour() {
+    let clock = Arc::new(ByHand::default());
+    let mut even = budget(&clock, Spread::Even);
+    // Five at most are ahead, which the ledger takes back at the end of the hour.
+    let hour = admitted_within(&mut even, &clock, HOUR);
+    assert!((1500..=1505).contains(&hour), "{hour}");
+    assert!((24..=26).contains(&admitted_within(&mut even, &clock, MINUTE)));
+}
+
+#[test]
+fn an_even_pace_makes_up_for_waking_late() {
+    let clock = Arc::new(ByHand::default());
+    let mut even = budget(&clock, Spread::Even);
+    let mut admitted = 0;
+    while clock.boot() < Boot(0) + HOUR {
+        match even.check() {
+            Ok(()) => admitted += 1,
+            Err(at) => clock.set(at + Duration::from_millis(700)),
+        }
+    }
+    assert!(admitted >= 1495, "{admitted}");
+}
+
+#[test]
+fn the_burst_never_holds_back_what_the_ledger_would_admit() {
+    let clock = Arc::new(ByHand::default());
+    let mut burst = budget(&clock, Spread::Burst);
+    for minute in 0..15 {
+        clock.set(Boot(minute * 60_250));
+        for call in 0..100 {
+            assert_eq!(burst.check(), Ok(()), "call {call} of minute {minute}");
+        }
+    }
+    clock.set(Boot(3_600_250));
+    for _ in 0..100 {
+        assert_eq!(burst.check(), Ok(()));
+    }
+}
+
+#[test]
+fn after_a_429_it_goes_evenly_within_what_was_left_and_works_its_way_up() {
+    let clock = Arc::new(ByHand::default());
+    let mut burst = budget(&clock, Spread::Burst);
+    assert_eq!(burst.throttled(Used { minute: 60, hour: 60 }, Told::default()), Window::Minute);
+    assert_eq!(burst.limits().per_minute.get(), 58);
+    assert_eq!(burst.to_note(), Some(Foreign { minute: 42, hour: 0 }));
+    assert_eq!(burst.to_note(), None);
+    let first = admitted_within(&mut burst, &clock, MINUTE);
+    assert!((57..=60).contains(&first), "{first}");
+    for _ in 0..20 {
+        clock.set(clock.boot() + MINUTE);
+        burst.bound(Window::Minute);
+    }
+    assert_eq!((burst.spacing(), burst.limits()), (None, Limits::DOCUMENTED));
+}
