@@ -183,9 +183,13 @@ pub fn admission(minute: Nth, hour: Nth, now: Boot) -> Admission {
 }
 
 #[cfg(test)]
+pub mod memory;
+#[cfg(test)]
+mod schedules;
+
+#[cfg(test)]
 mod tests {
     use super::*;
-    use proptest::prelude::*;
 
     fn limits(per_minute: u32, per_hour: u32) -> Limits {
         Limits::new(NonZeroU32::new(per_minute).unwrap(), NonZeroU32::new(per_hour).unwrap()).unwrap()
@@ -218,59 +222,5 @@ mod tests {
         );
         assert_eq!(admission(Nth::Settled(at(9_000)), Nth::Settled(at(5_000)), now), Admission::Open);
         assert_eq!(admission(Nth::Unsettled, Nth::Absent, now), Admission::WhenSettled(Window::Minute));
-    }
-
-    /// A lane reduced to its bones: takes a slot whenever the rule allows, holds each for its
-    /// latency, and delivers it at any moment in between.
-    fn worst_windows(limits: Limits, calls: &[(u16, u16, u8)]) -> (usize, usize) {
-        let mut settled: Vec<Boot> = Vec::new();
-        let mut arrivals: Vec<Boot> = Vec::new();
-        let mut now = Boot(0);
-        for (gap, latency, share) in calls {
-            now = now + Duration::from_millis(u64::from(*gap));
-            loop {
-                let nth = |limit: NonZeroU32| {
-                    let mut newest = settled.clone();
-                    newest.sort_unstable_by(|a, b| b.cmp(a));
-                    match newest.get(limit.get() as usize - 1) {
-                        None => Nth::Absent,
-                        Some(at) if *at > now => Nth::Unsettled,
-                        Some(at) => Nth::Settled(*at),
-                    }
-                };
-                match admission(nth(limits.per_minute), nth(limits.per_hour), now) {
-                    Admission::Open => break,
-                    Admission::NotBefore(at, _) => now = at,
-                    Admission::WhenSettled(_) => {
-                        now = *settled.iter().filter(|at| **at > now).min().unwrap();
-                    }
-                }
-            }
-            let latency = Duration::from_millis(u64::from(*latency) * 2);
-            arrivals.push(now + latency.mul_f64(f64::from(*share) / 255.0));
-            settled.push(now + latency);
-        }
-        arrivals.sort_unstable();
-        let worst = |window: Duration| {
-            (0..arrivals.len())
-                .map(|i| arrivals[i..].iter().take_while(|at| at.since(arrivals[i]) <= window).count())
-                .max()
-                .unwrap_or(0)
-        };
-        (worst(MINUTE), worst(HOUR))
-    }
-
-    proptest! {
-        #[test]
-        fn no_closed_window_of_the_server_sees_more_than_its_limit(
-            per_minute in 1_u32..6,
-            more in 0_u32..12,
-            calls in prop::collection::vec((0_u16..20_000, any::<u16>(), any::<u8>()), 1..60),
-        ) {
-            let limits = limits(per_minute, per_minute + more);
-            let (minute, hour) = worst_windows(limits, &calls);
-            prop_assert!(minute <= limits.per_minute.get() as usize, "{minute} in a minute");
-            prop_assert!(hour <= limits.per_hour.get() as usize, "{hour} in an hour");
-        }
     }
 }

@@ -20,7 +20,7 @@
 
 mod action;
 mod calls;
-mod chance;
+pub(crate) mod chance;
 mod exchange;
 mod faults;
 mod filter;
