@@ -32,6 +32,9 @@ const MINUTE_TRIED: Duration = Duration::from_mins(2);
 /// The same for the hour: others' calls of a quarter of an hour are a fair sample.
 const HOUR_TRIED: Duration = Duration::from_mins(15);
 
+/// From this part of what is ours on, a window is taken for full.
+const NEARLY_FULL: f64 = 0.8;
+
 /// What others are believed to spend of each window, in calls.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Foreign {
@@ -159,13 +162,15 @@ impl Shares {
         blamed
     }
 
-    /// A minute never makes anybody wait longer than a minute; else the fuller one, by what we know.
+    /// A minute never makes anybody wait longer than a minute. Else the fuller one, by what is ours of
+    /// it; and the minute when both are full: to take it for the hour costs hours.
     fn likely(&self, used: Used, wait: Option<Duration>) -> Window {
         if wait.is_some_and(|wait| wait > MINUTE + Duration::from_secs(5) && wait <= HOUR * 2) {
             return Window::Hour;
         }
-        let full = |share: &Share, used: u32| f64::from(used + share.foreign()) / f64::from(share.whole);
-        if full(&self.hour, used.hour) > full(&self.minute, used.minute) { Window::Hour } else { Window::Minute }
+        let full = |share: &Share, used: u32| f64::from(used) / f64::from(share.ours.max(1));
+        let (minute, hour) = (full(&self.minute, used.minute), full(&self.hour, used.hour));
+        if minute < NEARLY_FULL && hour > minute { Window::Hour } else { Window::Minute }
     }
 
     /// The ledger refused a call because of this window: all that is ours of it is used.

@@ -1,5 +1,7 @@
 //! The budget under a clock that is moved by hand.
 
+mod lane_core;
+
 use std::sync::atomic::{AtomicI64, Ordering};
 
 use futures_util::future::BoxFuture;
