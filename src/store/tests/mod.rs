@@ -25,6 +25,7 @@ use crate::domain::sweep::{OnPending, Priority, ScanType, Source};
 use crate::domain::throttle::Told;
 use crate::domain::time::{Boot, BootId, Wall};
 
+mod budgeting;
 mod claiming;
 mod counting;
 mod feeding;
