@@ -181,7 +181,7 @@ impl App {
             );
         }
         let wire = wire(config)?;
-        let (health, metrics) = (Health::new(Arc::clone(&clock)), Metrics::default());
+        let (health, metrics) = (Health::new(Arc::clone(&clock), config.network.call_timeout), Metrics::default());
         let shared = Shared {
             store: store.clone(),
             clock: Arc::clone(&clock),

@@ -8,7 +8,7 @@ use std::time::Duration;
 use crate::clock::Clock;
 use crate::domain::time::Boot;
 
-/// A loop that has not come round for so long is stuck. Longer than any one call may take.
+/// A loop that has not come round for so long is stuck, if a call takes no longer.
 pub const STUCK_AFTER: Duration = Duration::from_mins(3);
 
 #[derive(Debug, Default)]
@@ -23,6 +23,7 @@ struct Inner {
 #[derive(Clone)]
 pub struct Health {
     clock: Arc<dyn Clock>,
+    patience: Duration,
     inner: Arc<Mutex<Inner>>,
 }
 
@@ -33,9 +34,11 @@ impl std::fmt::Debug for Health {
 }
 
 impl Health {
-    /// Nothing is alive yet.
-    pub fn new(clock: Arc<dyn Clock>) -> Self {
-        Self { clock, inner: Arc::default() }
+    /// Nothing is alive yet. A loop may wait for a call for as long as `call_timeout`, twice: a token may
+    /// have to be asked for first.
+    pub fn new(clock: Arc<dyn Clock>, call_timeout: Duration) -> Self {
+        let patience = STUCK_AFTER.max(call_timeout.saturating_mul(2) + Duration::from_mins(1));
+        Self { clock, patience, inner: Arc::default() }
     }
 
     fn with<T>(&self, change: impl FnOnce(&mut Inner) -> T) -> T {
@@ -84,7 +87,7 @@ impl Health {
             if inner.database.is_some() {
                 return Vec::new();
             }
-            inner.beats.iter().filter(|(_, at)| now.since(**at) > STUCK_AFTER).map(|(name, _)| name.clone()).collect()
+            inner.beats.iter().filter(|(_, at)| now.since(**at) > self.patience).map(|(name, _)| name.clone()).collect()
         })
     }
 
