@@ -127,6 +127,7 @@ impl Budget {
 
     /// What others are believed to spend, when that is not what was noted last: to be written down.
     pub fn to_note(&mut self) -> Option<Foreign> {
+        self.limits();
         let foreign = self.shares.foreign();
         (std::mem::replace(&mut self.noted, foreign) != foreign).then_some(foreign)
     }

@@ -141,6 +141,9 @@ async fn unpark(lane: &Lane) -> Result<Option<Boot>, StoreError> {
 
 async fn nothing_ready(lane: &Lane, parked: Option<Boot>) -> Result<Round, StoreError> {
     let store = &lane.shared.store;
+    for kind in CallKind::ALL {
+        lane.note_foreign(*kind).await;
+    }
     let asked = store.questions(lane.row).await?;
     let held = store.held_sweeps(lane.row).await?;
     let blind = lane.feed_is_blind.load(Ordering::SeqCst) && store.to_follow(lane.row).await? > 0;

@@ -253,7 +253,9 @@ impl Lane {
         }
     }
 
-    async fn note_foreign(&self, kind: CallKind) {
+    /// Writes down what others are believed to spend, if that has changed: an estimate is also forgotten
+    /// in time.
+    pub async fn note_foreign(&self, kind: CallKind) {
         let Some(foreign) = self.budget(kind).and_then(|mut budget| budget.to_note()) else { return };
         tracing::info!(tenant = %self.name, call = kind.as_str(), minute = foreign.minute, hour = foreign.hour,
             "calls that others with the same app registration are believed to make");
