@@ -7,7 +7,7 @@
 
 pub mod action;
 pub mod eligibility;
-pub mod eta;
+pub mod forecast;
 pub mod id;
 pub mod job;
 pub mod lane;

@@ -167,6 +167,22 @@ impl Store {
         Ok(rows.into_iter().map(Boot).collect())
     }
 
+    /// What the last few hundred calls took, from the taking of the slot to its settling.
+    pub async fn latencies(&self, tenant: TenantRow, kind: CallKind, now: Boot) -> Result<Vec<Duration>, StoreError> {
+        let rows: Vec<i64> = sqlx::query_scalar(
+            "SELECT settles_boot - taken_boot FROM slots WHERE tenant_id = ? AND kind = ? AND settles_boot <= ?
+             ORDER BY settles_boot DESC LIMIT 300",
+        )
+        .bind(tenant)
+        .bind(kind.as_str())
+        .bind(now.0)
+        .fetch_all(&mut *self.reader().await?)
+        .await
+        .doing("read what calls took")?;
+        // Of a slot that was taken before this boot nobody knows.
+        Ok(rows.into_iter().filter_map(|took| u64::try_from(took).ok()).map(Duration::from_millis).collect())
+    }
+
     /// Forgets slots that can count in no window any more.
     pub async fn forget_old_slots(&self, now: Boot) -> Result<(), StoreError> {
         let before = now - HOUR * 2;

@@ -4,10 +4,10 @@ use std::collections::BTreeMap;
 
 use serde::Serialize;
 
-use crate::domain::eta;
+use crate::domain::forecast::{Outlook, Schedule, usual_latency};
 use crate::domain::id::TenantName;
 use crate::domain::job::State;
-use crate::domain::ledger::{CallKind, Limits};
+use crate::domain::ledger::{CallKind, Limits, Pace};
 use crate::domain::time::{Boot, Wall};
 use crate::store::status::{SweepStatus, TenantStatus};
 use crate::store::{Store, StoreError};
@@ -182,7 +182,9 @@ async fn one(
     let queued = tenant.jobs.get(&State::Queued).copied().unwrap_or(0).saturating_sub(hidden);
     if queued > 0 && !told.paused {
         let held = store.held(tenant.row, CallKind::Scan, now.boot).await?;
-        let last = eta::last_call(limits, &held, queued, now.boot);
+        let latency = usual_latency(store.latencies(tenant.row, CallKind::Scan, now.boot).await?);
+        let outlook = Outlook { limits, pace: Pace::Burst, latency, held, not_before: None };
+        let last = Schedule::of(outlook, now.boot, queued).answered(queued);
         // Not before what the lane waits for, whatever the budget would allow.
         let eta = (now.at + last.since(now.boot)).max(tenant.waiting.until.unwrap_or_default());
         told.eta = Some(eta.rfc3339());
