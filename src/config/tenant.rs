@@ -6,6 +6,7 @@ use std::time::Duration;
 use uuid::Uuid;
 
 use crate::domain::eligibility::PendingTypes;
+use crate::domain::forecast::Terms;
 use crate::domain::ledger::{Limits, Pace};
 use crate::domain::sweep::{OnPending, ScanType, clean_comment, words};
 
@@ -39,6 +40,8 @@ pub struct Tenant {
     pub inactive: Inactive,
     /// How many attempts a job may count.
     pub max_attempts: NonZeroU32,
+    /// A queued job rises a step of priority each time it has waited so long; zero: never.
+    pub rise_after: Duration,
     /// How sweepd signs in.
     pub auth: Auth,
     /// The limits of the scan call that are ours: the configured ones without the reserve.
@@ -186,6 +189,7 @@ impl Tenant {
             section.warn("inactive", "has no effect in this version, which does not read the list of machines");
         }
         let max_attempts = section.key("max_attempts", "5", values::positive);
+        let rise_after = section.key("rise_after", "24h", values::duration);
         let auth = section.within("auth", |auth| Auth::read(auth, around));
         let budget = section.within("limits", Budget::read);
         let (hosts, budget) = (hosts?, budget?);
@@ -201,11 +205,17 @@ impl Tenant {
             skip_if_scanned_within: skip_if_scanned_within?,
             inactive: inactive?,
             max_attempts: max_attempts?,
+            rise_after: rise_after?,
             auth: auth?,
             limits: budget.ours,
             configured_limits: budget.configured,
             pace: budget.pace,
         })
+    }
+
+    /// What decides the order and the speed of its calls.
+    pub const fn terms(&self) -> Terms {
+        Terms { limits: self.limits, pace: self.pace, rise_after: self.rise_after }
     }
 }
 

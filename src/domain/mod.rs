@@ -13,6 +13,7 @@ pub mod job;
 pub mod lane;
 pub mod ledger;
 pub mod lookup;
+pub mod order;
 pub mod outcome;
 pub mod sweep;
 pub mod time;

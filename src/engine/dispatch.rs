@@ -94,6 +94,7 @@ async fn round(lane: &Arc<Lane>) -> Result<Round, StoreError> {
         stamp: lane.stamp(),
         limits: lane.limits(CallKind::Scan),
         rules: lane.rules(),
+        rise_after: lane.tenant.rise_after,
         attempt: lane.shared.ids.attempt(),
         probe: probe == Some(Hold::Down),
         blind: lane.feed_is_blind.load(Ordering::SeqCst),

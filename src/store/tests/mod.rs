@@ -28,6 +28,7 @@ mod claiming;
 mod counting;
 mod feeding;
 mod looking;
+mod ordering;
 mod recording;
 mod settling;
 mod starting;
@@ -35,6 +36,7 @@ mod sweeping;
 mod writing;
 
 const GRACE: Duration = Duration::from_mins(1);
+const RISE_AFTER: Duration = Duration::from_hours(24);
 const HORIZON: Duration = Duration::from_mins(10);
 
 /// Seconds after the beginning of every test, on the wall clock.
@@ -196,6 +198,7 @@ impl Bench {
             stamp: self.stamp(seconds),
             limits: self.limits,
             rules: rules(),
+            rise_after: RISE_AFTER,
             attempt: AttemptId(self.id()),
             probe: false,
             blind: false,
