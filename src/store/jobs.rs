@@ -6,7 +6,7 @@ use sqlx::{Row, SqliteConnection};
 
 use super::events::{self, Kind, Subject};
 use super::tenants::TenantRow;
-use super::{Doing, Store, StoreError};
+use super::{Doing, Store, StoreError, unsent};
 use crate::domain::id::{JobId, MachineId};
 use crate::domain::job::{self, Event, Reason, State};
 use crate::domain::order::{self, Candidate};
@@ -166,6 +166,9 @@ pub(crate) async fn apply(
     if state != job.state {
         count(connection, job.tenant, job.state, -1).await?;
         count(connection, job.tenant, state, 1).await?;
+        if job.state == State::Queued || state == State::Queued {
+            unsent::moved(connection, job.id, if state == State::Queued { 1 } else { -1 }).await?;
+        }
         // Attempts and answers have events of their own; this one tells what became of the job.
         if state.is_final() || state == State::Accepted {
             let body = serde_json::json!({

@@ -26,6 +26,7 @@ pub mod sweeps;
 pub mod tenants;
 #[cfg(test)]
 mod tests;
+pub mod unsent;
 pub mod withdrawals;
 mod writer;
 
