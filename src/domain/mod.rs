@@ -15,5 +15,6 @@ pub mod ledger;
 pub mod lookup;
 pub mod order;
 pub mod outcome;
+pub mod queue;
 pub mod sweep;
 pub mod time;

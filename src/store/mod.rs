@@ -19,6 +19,7 @@ pub mod events;
 pub mod incarnations;
 pub mod jobs;
 pub mod lists;
+pub mod outlook;
 pub mod settle;
 pub mod slots;
 pub mod status;

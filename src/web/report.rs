@@ -4,10 +4,11 @@ use std::collections::BTreeMap;
 
 use serde::Serialize;
 
-use crate::domain::forecast::{Outlook, Schedule, usual_latency};
+use super::forecast::{self, in_force};
+use crate::domain::forecast::Terms;
 use crate::domain::id::TenantName;
 use crate::domain::job::State;
-use crate::domain::ledger::{CallKind, Limits, Pace};
+use crate::domain::ledger::{CallKind, Limits};
 use crate::domain::time::{Boot, Wall};
 use crate::store::status::{SweepStatus, TenantStatus};
 use crate::store::{Store, StoreError};
@@ -78,8 +79,8 @@ pub struct Now {
 }
 
 /// What is reported without a database: every configured tenant, with zeros.
-pub fn empty(limits: &BTreeMap<TenantName, Limits>, running: bool) -> Report {
-    let tenants = limits.iter().map(|(name, limits)| (name.to_string(), idle(*limits))).collect();
+pub fn empty(terms: &BTreeMap<TenantName, Terms>, running: bool) -> Report {
+    let tenants = terms.iter().map(|(name, terms)| (name.to_string(), idle(in_force(terms)))).collect();
     Report { tenants, sweeps: Vec::new(), daemon: daemon(running) }
 }
 
@@ -107,44 +108,40 @@ fn windows(limits: Limits, minute: u32, hour: u32) -> BTreeMap<&'static str, Gau
     ])
 }
 
-/// Reads everything. `limits` are those of the scan call of each configured tenant.
+/// Reads everything. `terms` are those of each configured tenant.
 pub async fn read(
     store: &Store,
-    limits: &BTreeMap<TenantName, Limits>,
+    terms: &BTreeMap<TenantName, Terms>,
     now: Now,
     running: bool,
 ) -> Result<Report, StoreError> {
-    let mut report = empty(limits, running);
-    let sweeps = store.unfinished_sweeps().await?;
-    let mut finish = BTreeMap::new();
+    let mut report = empty(terms, running);
+    let mut ends = BTreeMap::new();
     for tenant in store.tenants_status().await? {
-        // What is held, or not complete, is not on its way.
-        let hidden = sweeps.iter().filter(|sweep| sweep.tenant == tenant.name && sweep.state != "open");
-        let hidden = hidden.map(|sweep| sweep.open).sum();
-        let own = limits.get(&tenant.name).copied();
-        let limits = own.unwrap_or(Limits::DOCUMENTED);
-        let mut told = one(store, &tenant, limits, hidden, now).await?;
+        let own = terms.get(&tenant.name);
+        let mut told = one(store, &tenant, own.map_or(Limits::DOCUMENTED, in_force), now).await?;
         if !running {
             "the daemon, which is not running".clone_into(&mut told.waiting_for);
-            (told.waiting_until, told.eta) = (None, None);
-        } else if own.is_none() {
-            (told.waiting_until, told.eta) = (None, None);
+            told.waiting_until = None;
+        } else if let Some(own) = own {
+            // Nobody knows how long an operator will pause it.
+            if !told.paused {
+                let forecast = forecast::read(store, tenant.row, own, 0, now, running).await?;
+                told.eta = forecast.ends.queue.map(|end| forecast::wall(end, now).rfc3339());
+                ends.extend(forecast.ends.sweeps);
+            }
+        } else {
+            told.waiting_until = None;
             "a configuration: this tenant is not configured any more".clone_into(&mut told.waiting_for);
         }
-        finish.insert(tenant.name.clone(), told.eta.clone());
         report.tenants.insert(tenant.name.to_string(), told);
     }
-    report.sweeps = sweeps
-        .into_iter()
-        .map(|sweep| {
-            let eta = finish.get(&sweep.tenant).cloned().flatten();
-            told(sweep, eta)
-        })
-        .collect();
+    let eta = |sweep: &SweepStatus| ends.get(&sweep.n).map(|end| forecast::wall(*end, now).rfc3339());
+    report.sweeps = store.unfinished_sweeps().await?.into_iter().map(|sweep| (eta(&sweep), sweep)).map(told).collect();
     Ok(report)
 }
 
-fn told(sweep: SweepStatus, eta: Option<String>) -> SweepReport {
+fn told((eta, sweep): (Option<String>, SweepStatus)) -> SweepReport {
     SweepReport {
         id: sweep.id.to_string(),
         name: sweep.name,
@@ -158,13 +155,7 @@ fn told(sweep: SweepStatus, eta: Option<String>) -> SweepReport {
     }
 }
 
-async fn one(
-    store: &Store,
-    tenant: &TenantStatus,
-    limits: Limits,
-    hidden: u64,
-    now: Now,
-) -> Result<TenantReport, StoreError> {
+async fn one(store: &Store, tenant: &TenantStatus, limits: Limits, now: Now) -> Result<TenantReport, StoreError> {
     let mut told = idle(limits);
     for (state, n) in &tenant.jobs {
         told.jobs.insert(state.as_str(), *n);
@@ -179,15 +170,5 @@ async fn one(
     told.waiting_for.clone_from(&tenant.waiting.what);
     told.waiting_until = tenant.waiting.until.map(Wall::rfc3339);
     told.oldest_queued = tenant.oldest_queued;
-    let queued = tenant.jobs.get(&State::Queued).copied().unwrap_or(0).saturating_sub(hidden);
-    if queued > 0 && !told.paused {
-        let held = store.held(tenant.row, CallKind::Scan, now.boot).await?;
-        let latency = usual_latency(store.latencies(tenant.row, CallKind::Scan, now.boot).await?);
-        let outlook = Outlook { limits, pace: Pace::Burst, latency, held, not_before: None };
-        let last = Schedule::of(outlook, now.boot, queued).answered(queued);
-        // Not before what the lane waits for, whatever the budget would allow.
-        let eta = (now.at + last.since(now.boot)).max(tenant.waiting.until.unwrap_or_default());
-        told.eta = Some(eta.rfc3339());
-    }
     Ok(told)
 }

@@ -26,6 +26,7 @@ use crate::domain::time::{Boot, BootId, Wall};
 
 mod claiming;
 mod counting;
+mod ending;
 mod feeding;
 mod looking;
 mod ordering;

@@ -3,13 +3,13 @@
 use super::*;
 
 /// A machine that no other test has.
-fn numbered(n: u64) -> MachineId {
+pub fn numbered(n: u64) -> MachineId {
     let mut bytes = [0xee; 20];
     bytes[12..].copy_from_slice(&n.to_be_bytes());
     MachineId::from_bytes(bytes)
 }
 
-fn sweep_of(machines: std::ops::Range<u64>, priority: Priority) -> Chunk {
+pub fn sweep_of(machines: std::ops::Range<u64>, priority: Priority) -> Chunk {
     let jobs = (1..).zip(machines).map(|(line, n)| NewJob { priority, ..job(line, numbered(n)) });
     Chunk { jobs: jobs.collect(), ..Chunk::default() }
 }
