@@ -73,6 +73,9 @@ CREATE TABLE sweeps (
     refused      INTEGER NOT NULL DEFAULT 0,
     -- Jobs of this sweep that are not final yet, joined ones included.
     open         INTEGER NOT NULL DEFAULT 0 CHECK (open >= 0),
+    -- The lowest priority and the latest time that it asks for.
+    lowest_priority   INTEGER NOT NULL DEFAULT 3 CHECK (lowest_priority BETWEEN 0 AND 3),
+    latest_not_before INTEGER,
     receipt      TEXT,
     -- The path below the spool folder that the file is put away to, chosen before it is moved.
     filed_as     TEXT,
@@ -161,6 +164,15 @@ CREATE TABLE job_counts (
     state     TEXT    NOT NULL,
     n         INTEGER NOT NULL CHECK (n >= 0),
     PRIMARY KEY (tenant_id, state)
+) STRICT, WITHOUT ROWID;
+
+-- How many of a sweep's own jobs are queued, by priority; at -1, of those that it joined. Kept with
+-- every move, so that the end of each sweep can be told however long the queue is.
+CREATE TABLE unsent (
+    sweep_n  INTEGER NOT NULL REFERENCES sweeps (n),
+    priority INTEGER NOT NULL CHECK (priority BETWEEN -1 AND 3),
+    n        INTEGER NOT NULL CHECK (n >= 0),
+    PRIMARY KEY (sweep_n, priority)
 ) STRICT, WITHOUT ROWID;
 
 -- The ledger. A slot is held while its call may still arrive and one window longer.

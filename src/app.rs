@@ -16,8 +16,8 @@ use crate::clock::{Clock, boot_id};
 use crate::config::Config;
 use crate::defender::HttpWire;
 use crate::defender::http::Options;
+use crate::domain::forecast::Terms;
 use crate::domain::id::TenantName;
-use crate::domain::ledger::Limits;
 use crate::engine::{Engine, RandomIds, Shared, Signals};
 use crate::health::Health;
 use crate::metrics::Metrics;
@@ -104,7 +104,7 @@ pub struct App {
     health: Health,
     clock: Arc<dyn Clock + 'static>,
     epoch: crate::domain::id::Epoch,
-    limits: Arc<RwLock<BTreeMap<TenantName, Limits>>>,
+    terms: Arc<RwLock<BTreeMap<TenantName, Terms>>>,
     address: Option<SocketAddr>,
     web: CancellationToken,
     served: TaskTracker,
@@ -121,8 +121,9 @@ impl fmt::Debug for dyn Clock {
 const LOCK_TRIES: u32 = 20;
 const LOCK_PAUSE: Duration = Duration::from_millis(100);
 
-fn limits_of(config: &Config) -> BTreeMap<TenantName, Limits> {
-    config.tenants.iter().map(|(name, tenant)| (name.clone(), tenant.budgets.most)).collect()
+/// What decides order and speed, for each configured tenant.
+pub fn terms_of(config: &Config) -> BTreeMap<TenantName, Terms> {
+    config.tenants.iter().map(|(name, tenant)| (name.clone(), tenant.terms())).collect()
 }
 
 fn wire(config: &Config) -> anyhow::Result<Arc<HttpWire>> {
@@ -193,18 +194,18 @@ impl App {
             metrics: metrics.clone(),
             signals: Signals::default(),
         };
-        let limits = Arc::new(RwLock::new(limits_of(config)));
+        let terms = Arc::new(RwLock::new(terms_of(config)));
         let (web, served) = (CancellationToken::new(), TaskTracker::new());
         let shown = Shown {
             store: store.clone(),
-            limits: Arc::clone(&limits),
+            terms: Arc::clone(&terms),
             health: health.clone(),
             metrics,
             clock: Arc::clone(&clock),
         };
         let address = serve(config.http.listen, shown, &web, &served).await?;
         let engine = Engine::start(shared, config).await?;
-        Ok(Self { engine, store, health, clock, epoch: inherited.epoch, limits, address, web, served, lock })
+        Ok(Self { engine, store, health, clock, epoch: inherited.epoch, terms, address, web, served, lock })
     }
 
     /// Where health, metrics and dashboard are, if they are on.
@@ -215,7 +216,7 @@ impl App {
     /// Goes on with another configuration. What cannot change while it runs is told.
     pub async fn reload(&self, config: &Config) -> Result<(), Failure> {
         self.engine.reload(wire(config)?, config).await?;
-        *self.limits.write().unwrap_or_else(PoisonError::into_inner) = limits_of(config);
+        *self.terms.write().unwrap_or_else(PoisonError::into_inner) = terms_of(config);
         Ok(())
     }
 

@@ -26,7 +26,7 @@ pub fn run(context: &Context) -> Result<(), Failure> {
         }
         writeln!(out, "{}: right", file.as_deref().unwrap_or("the configuration"))?;
         for (name, tenant) in &config.tenants {
-            let limits = tenant.budgets.most;
+            let limits = tenant.budgets.scan.most;
             writeln!(
                 out,
                 "  {name}: {} at {} calls a minute and {} an hour",

@@ -9,8 +9,8 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::{Context, log, output, status};
-use crate::app::{App, Exit, Failure};
+use super::{Context, log, output};
+use crate::app::{App, Exit, Failure, terms_of};
 use crate::config::{self, Config, Environment, Log, LogFormat};
 use crate::domain::ledger::CallKind;
 use crate::domain::time::Boot;
@@ -134,7 +134,7 @@ fn portal_export(machines: &[SimulatedMachine]) -> String {
 
 /// Shows progress until every machine is final and the results are written.
 async fn watch(context: &Context, config: &Config, machines: usize) -> Result<Report, Failure> {
-    let limits = status::limits(config);
+    let terms = terms_of(config);
     let store = Store::open_existing(&config.daemon.state_dir)
         .await?
         .ok_or_else(|| Failure::new(Exit::Failed, "the daemon made no database"))?;
@@ -142,7 +142,7 @@ async fn watch(context: &Context, config: &Config, machines: usize) -> Result<Re
     let mut next_line = context.clock.boot();
     loop {
         let now = Now { at: context.clock.wall(), boot: context.clock.boot() };
-        let report = report::read(&store, &limits, now, true).await?;
+        let report = report::read(&store, &terms, now, true).await?;
         let counted: u64 = report.tenants.values().flat_map(|tenant| tenant.jobs.values()).sum();
         let done = counted > 0 && report.sweeps.is_empty() && store.sweeps_to_report().await?.is_empty();
         let line = progress(&report, machines, now);

@@ -5,6 +5,7 @@ mod action;
 mod audit;
 mod check;
 mod demo;
+mod forecast;
 mod job;
 mod log;
 mod output;
@@ -55,6 +56,8 @@ enum Command {
     Submit(submit::Args),
     /// Show queue, budget, sweeps in progress, and what each tenant waits for
     Status(status::Args),
+    /// Tell when what is queued would be done, and more machines behind it; works before any run
+    Forecast(forecast::Args),
     /// Look at sweeps, and let a held one go
     #[command(subcommand)]
     Sweep(sweep::Command),
@@ -156,6 +159,7 @@ async fn dispatch(command: Command, context: &Context) -> Result<(), Failure> {
         Command::Check => check::run(context),
         Command::Submit(args) => submit::run(context, &args).await,
         Command::Status(args) => status::run(context, &args).await,
+        Command::Forecast(args) => forecast::run(context, &args).await,
         Command::Sweep(command) => sweep::run(context, &command).await,
         Command::Job(command) => job::run(context, &command).await,
         Command::Action(command) => action::run(context, &command).await,

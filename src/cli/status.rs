@@ -6,10 +6,10 @@ use std::time::Duration;
 
 use super::Context;
 use super::output::{json_line, local, local_or_dash, print, short, table};
-use crate::app::Failure;
+use crate::app::{Failure, terms_of};
 use crate::config::Config;
+use crate::domain::forecast::Terms;
 use crate::domain::id::TenantName;
-use crate::domain::ledger::Limits;
 use crate::store::Store;
 use crate::store::incarnations::StateLock;
 use crate::web::report::{self, Now, Report};
@@ -23,16 +23,11 @@ pub struct Args {
 
 const AGAIN: Duration = Duration::from_secs(1);
 
-/// The limits of the scan call of each tenant.
-pub fn limits(config: &Config) -> BTreeMap<TenantName, Limits> {
-    config.tenants.iter().map(|(name, tenant)| (name.clone(), tenant.budgets.most)).collect()
-}
-
 pub async fn run(context: &Context, args: &Args) -> Result<(), Failure> {
     let config = context.plain_config()?;
-    let limits = limits(&config);
+    let terms = terms_of(&config);
     loop {
-        let report = read(context, &config, &limits).await?;
+        let report = read(context, &config, &terms).await?;
         print(|out| {
             if context.json {
                 return json_line(out, &report);
@@ -49,13 +44,13 @@ pub async fn run(context: &Context, args: &Args) -> Result<(), Failure> {
     }
 }
 
-async fn read(context: &Context, config: &Config, limits: &BTreeMap<TenantName, Limits>) -> Result<Report, Failure> {
+async fn read(context: &Context, config: &Config, terms: &BTreeMap<TenantName, Terms>) -> Result<Report, Failure> {
     let running = StateLock::is_held(&config.daemon.state_dir);
     let Some(store) = Store::open_existing(&config.daemon.state_dir).await? else {
-        return Ok(report::empty(limits, running));
+        return Ok(report::empty(terms, running));
     };
     let now = Now { at: context.clock.wall(), boot: context.clock.boot() };
-    let report = report::read(&store, limits, now, running).await?;
+    let report = report::read(&store, terms, now, running).await?;
     store.close().await;
     Ok(report)
 }
@@ -77,10 +72,15 @@ pub fn show(out: &mut dyn Write, report: &Report) -> io::Result<()> {
                 .map(|(window, gauge)| format!("{} of {} this {window}", gauge.used, gauge.limit))
                 .collect();
             writeln!(out, "  calls     {}", gauges.join(", "))?;
+            let foreign: Vec<_> = windows.iter().filter(|(_, gauge)| gauge.foreign > 0).collect();
+            let foreign: Vec<_> =
+                foreign.iter().map(|(window, gauge)| format!("{} a {window}", gauge.foreign)).collect();
+            if !foreign.is_empty() {
+                writeln!(out, "  others    about {}, with the same app registration", foreign.join(", "))?;
+            }
         }
-        let until = tenant.waiting_until.as_ref().map(|at| format!(", until {}", local(at))).unwrap_or_default();
         if report.daemon.running {
-            writeln!(out, "  waits for {}{until}", tenant.waiting_for)?;
+            writeln!(out, "  waits for {}", tenant.waiting_for)?;
         }
         if let Some(eta) = &tenant.eta {
             writeln!(out, "  all sent  about {}", local(eta))?;

@@ -22,7 +22,6 @@ use config::{Map, Value};
 use crate::domain::id::TenantName;
 
 pub use auth::Auth;
-pub use limits::{Budgets, CallBudget};
 pub use reader::{KnownKey, Problem};
 pub use sections::{Daemon, FollowUp, Http, Intake, Log, LogFormat, Network, Retention};
 pub use source::{DEFAULT_FILE, Environment};

@@ -5,12 +5,14 @@ use std::time::Duration;
 
 use uuid::Uuid;
 
+use crate::domain::budgets::Budgets;
 use crate::domain::eligibility::PendingTypes;
+use crate::domain::forecast::Terms;
 use crate::domain::sweep::{OnPending, ScanType, clean_comment, words};
 
 use super::Around;
 use super::auth::Auth;
-use super::limits::Budgets;
+use super::limits;
 use super::reader::Section;
 use super::values::{self, Wrong};
 
@@ -39,6 +41,8 @@ pub struct Tenant {
     pub inactive: Inactive,
     /// How many attempts a job may count.
     pub max_attempts: NonZeroU32,
+    /// A queued job rises a step of priority each time it has waited so long; zero: never.
+    pub rise_after: Duration,
     /// How sweepd signs in.
     pub auth: Auth,
     /// What may be spent, of each kind of call.
@@ -157,8 +161,9 @@ impl Tenant {
             section.warn("inactive", "has no effect in this version, which does not read the list of machines");
         }
         let max_attempts = section.key("max_attempts", "5", values::positive);
+        let rise_after = section.key("rise_after", "24h", values::duration);
         let auth = section.within("auth", |auth| Auth::read(auth, around));
-        let budgets = section.within("limits", Budgets::read);
+        let budgets = section.within("limits", limits::read);
         let hosts = hosts?;
         Some(Self {
             tenant_id: tenant_id?,
@@ -172,6 +177,7 @@ impl Tenant {
             skip_if_scanned_within: skip_if_scanned_within?,
             inactive: inactive?,
             max_attempts: max_attempts?,
+            rise_after: rise_after?,
             auth: auth?,
             budgets: budgets?,
         })
@@ -183,6 +189,11 @@ impl Tenant {
         let Auth::ClientSecret { client_id, .. } = &self.auth;
         let registration = format!("{}/{}", self.tenant_id, client_id.trim().to_ascii_lowercase());
         if self.api_url.starts_with("http://") { format!("{registration} at {}", self.api_url) } else { registration }
+    }
+
+    /// What decides the order and the speed of its calls.
+    pub fn terms(&self) -> Terms {
+        Terms { budgets: self.budgets.clone(), rise_after: self.rise_after }
     }
 }
 

@@ -81,6 +81,16 @@ pub enum Change {
     Resumed(Hold, Duration),
 }
 
+/// Calls that may be on the wire at once when each takes `latency`: enough that latency does not
+/// bind, few enough that a 429 meets few others.
+pub fn width(per_minute: NonZeroU32, latency: Duration) -> u32 {
+    let per_second = f64::from(per_minute.get()) / 60.0;
+    let wide = (4.0 * per_second * latency.as_secs_f64()).ceil().clamp(2.0, 128.0);
+    #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "clamped to 2..=128")]
+    let wide = wide as u32;
+    wide
+}
+
 #[derive(Clone, Copy, Debug)]
 struct Held {
     why: Hold,
@@ -138,14 +148,9 @@ impl Lane {
         self.in_flight
     }
 
-    /// Calls that may be on the wire at once: enough that latency does not bind, few enough that a
-    /// 429 meets few others.
+    /// Calls that may be on the wire at once.
     pub fn width(&self) -> u32 {
-        let per_second = f64::from(self.per_minute.get()) / 60.0;
-        let wide = (4.0 * per_second * self.latency.as_secs_f64()).ceil().clamp(2.0, 128.0);
-        #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "clamped to 2..=128")]
-        let wide = wide as u32;
-        wide
+        width(self.per_minute, self.latency)
     }
 
     /// May a call be made at `now`?

@@ -6,14 +6,17 @@
 //! a value. That is why this is the most tested room of the house.
 
 pub mod action;
+pub mod budgets;
 pub mod eligibility;
-pub mod eta;
+pub mod forecast;
 pub mod id;
 pub mod job;
 pub mod lane;
 pub mod ledger;
 pub mod lookup;
+pub mod order;
 pub mod outcome;
+pub mod queue;
 pub mod share;
 pub mod sweep;
 pub mod throttle;

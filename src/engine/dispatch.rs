@@ -100,6 +100,7 @@ async fn round(lane: &Arc<Lane>) -> Result<Round, StoreError> {
         stamp: lane.stamp(),
         limits: lane.limits(CallKind::Scan),
         rules: lane.rules(),
+        rise_after: lane.tenant.rise_after,
         attempt: lane.shared.ids.attempt(),
         probe: probe == Some(Hold::Down),
         blind: lane.feed_is_blind.load(Ordering::SeqCst),
@@ -151,7 +152,7 @@ async fn nothing_ready(lane: &Lane, parked: Option<Boot>) -> Result<Round, Store
         (0, None) if blind => "the list of actions, which cannot be read: what was sent is not followed".to_owned(),
         (0, None) if held > 0 => format!("`sweepd sweep release`: {held} sweeps are held"),
         (0, None) => "nothing".to_owned(),
-        (0, Some(_)) => "the time of what is queued, or the end of what blocks it".to_owned(),
+        (0, Some(_)) => "the time of what is queued, or the end of what blocks it; next look at {until}".to_owned(),
         (asked, _) => format!("the outcome of {asked} calls, which is being looked up"),
     };
     Ok(Round::Wait(what, parked))

@@ -12,8 +12,9 @@ use tokio_util::task::TaskTracker;
 use super::{Known, Shared};
 use crate::budget::Budget;
 use crate::clock::local;
-use crate::config::{Auth, CallBudget, Config, FollowUp, Tenant};
+use crate::config::{Auth, Config, FollowUp, Tenant};
 use crate::defender::{Client, SignIn, SignInError, Token};
+use crate::domain::budgets::CallBudget;
 use crate::domain::eligibility::Rules;
 use crate::domain::id::TenantName;
 use crate::domain::lane::{Hold, Lane as Breakers};
@@ -106,7 +107,7 @@ impl Lane {
         );
         let client = Client::new(Arc::clone(&shared.wire), &tenant.api_url, Arc::new(sign_in));
         let now = shared.clock.boot();
-        let (per_minute, longest) = (tenant.budgets.most.per_minute, tenant.budgets.longest_pause);
+        let (per_minute, longest) = (tenant.budgets.scan.most.per_minute, tenant.budgets.longest_pause);
         let breakers = before.map_or_else(
             || {
                 let mut breakers = Breakers::new(per_minute, longest);

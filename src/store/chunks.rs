@@ -6,7 +6,7 @@ use sqlx::SqliteConnection;
 use super::jobs;
 use super::sweeps::{Chunk, Counts, LeftOut, NewJob, SweepRow};
 use super::tenants::TenantRow;
-use super::{Doing, StoreError};
+use super::{Doing, StoreError, unsent};
 use crate::domain::job::State;
 use crate::domain::time::Wall;
 
@@ -80,7 +80,8 @@ pub(crate) async fn add(
     .await
     .doing("queue a chunk")?
     .rows_affected();
-    let joined = join(connection, tenant, sweep).await?;
+    let (joined, joined_unsent) = join(connection, tenant, sweep).await?;
+    unsent::took(connection, sweep, last, joined_unsent).await?;
     sqlx::query(
         "INSERT INTO open_jobs (tenant_id, machine, scan_type, job_id)
          SELECT tenant_id, machine, scan_type, id FROM jobs WHERE id > ? ORDER BY machine",
@@ -102,22 +103,25 @@ pub(crate) async fn add(
     Ok(counts)
 }
 
-/// Joins the chunk's machines that have an open job of another sweep.
-async fn join(connection: &mut SqliteConnection, tenant: TenantRow, sweep: SweepRow) -> Result<u64, StoreError> {
-    sqlx::query(
+/// Joins the chunk's machines that have an open job of another sweep. Returns how many, and how
+/// many of those are not sent yet.
+async fn join(connection: &mut SqliteConnection, tenant: TenantRow, sweep: SweepRow) -> Result<(u64, u64), StoreError> {
+    let joined: Vec<bool> = sqlx::query_scalar(
         "INSERT OR IGNORE INTO joins (sweep_n, job_id, priority, not_before)
          SELECT ?2, jobs.id, max(new.priority), nullif(min(coalesce(new.not_before, 0)), 0) FROM temp.chunk AS new
              -- Cross: from the chunk to the open jobs by their key, never the other way round.
              CROSS JOIN open_jobs AS o ON o.tenant_id = ?1 AND o.machine = new.machine AND o.scan_type = new.scan_type
              CROSS JOIN jobs ON jobs.id = o.job_id
-         WHERE jobs.sweep_n <> ?2 GROUP BY jobs.id",
+         WHERE jobs.sweep_n <> ?2 GROUP BY jobs.id
+         RETURNING (SELECT state = 'queued' FROM jobs WHERE id = job_id)",
     )
     .bind(tenant)
     .bind(sweep)
-    .execute(connection)
+    .fetch_all(connection)
     .await
-    .doing("join open jobs")
-    .map(|done| done.rows_affected())
+    .doing("join open jobs")?;
+    let unsent = joined.iter().filter(|unsent| **unsent).count();
+    Ok((joined.len() as u64, unsent as u64))
 }
 
 /// Makes ready the next [`CHUNK`](super::sweeps::CHUNK) of a sweep's own jobs after `after`, and of the jobs it joined
@@ -158,6 +162,7 @@ pub(crate) async fn release_some(
     .execute(&mut *connection)
     .await
     .doing("release jobs")?;
+    unsent::rises(connection, sweep, after.1, next.1).await?;
     sqlx::query(
         "UPDATE jobs SET priority = max(jobs.priority, wish.priority),
              parked_until = CASE WHEN jobs.blocked_by IS NOT NULL OR jobs.parked_until IS NULL THEN jobs.parked_until

@@ -28,6 +28,8 @@ pub struct Ask {
     pub limits: Limits,
     /// What decides before a call is spent.
     pub rules: Rules,
+    /// How long a job waits until it rises a step of priority; zero: it never does.
+    pub rise_after: Duration,
     /// The id of the attempt, should there be one.
     pub attempt: AttemptId,
     /// Whether this call probes a lane that stands: it does not count against its job.
@@ -93,7 +95,7 @@ async fn claim(connection: &mut SqliteConnection, ask: Ask) -> Result<Claimed, S
     }
     let admission = slots::may_take(connection, ask.budget, CallKind::Scan, ask.limits, ask.stamp.boot).await?;
     for _ in 0..DECIDE_AT_MOST {
-        let Some(job) = jobs::next_ready(connection, ask.tenant).await? else {
+        let Some(job) = jobs::next_ready(connection, ask.tenant, ask.rise_after, ask.stamp.at).await? else {
             return Ok(Claimed::Nothing);
         };
         if let Some((event, with)) = in_the_way(connection, &ask, &job).await? {

@@ -1,13 +1,16 @@
 //! Jobs: how one moves, and everything that has to move with it.
 
+use std::time::Duration;
+
 use sqlx::{Row, SqliteConnection};
 
 use super::events::{self, Kind, Subject};
 use super::tenants::TenantRow;
-use super::{Doing, Store, StoreError};
+use super::{Doing, Store, StoreError, unsent};
 use crate::domain::id::{JobId, MachineId};
 use crate::domain::job::{self, Event, Reason, State};
-use crate::domain::sweep::{OnPending, ScanType};
+use crate::domain::order::{self, Candidate};
+use crate::domain::sweep::{OnPending, Priority, ScanType};
 use crate::domain::time::Wall;
 
 /// A job as the engine needs it.
@@ -90,20 +93,40 @@ pub(crate) async fn find(connection: &mut SqliteConnection, id: JobId) -> Result
     job_of(&row).doing("read a job")
 }
 
-/// The next job that is ready: by priority, then by age.
+/// The statement that finds the oldest ready job of each priority: four steps down an index.
+pub(crate) fn oldest_ready() -> String {
+    let of = |priority: &Priority| {
+        let rank = priority.rank();
+        format!(
+            "(SELECT id FROM jobs WHERE tenant_id = ?1 AND state = 'queued' AND parked_until IS NULL
+                 AND priority = {rank} ORDER BY id LIMIT 1)"
+        )
+    };
+    let oldest: Vec<_> = Priority::ALL.iter().map(of).collect();
+    format!("SELECT {COLUMNS}, priority, created_at FROM jobs WHERE id IN ({})", oldest.join(", "))
+}
+
+/// The next job that is ready: by priority, which waiting raises, then by age. Looks at the oldest
+/// of each priority, however long the queue is.
 pub(crate) async fn next_ready(
     connection: &mut SqliteConnection,
     tenant: TenantRow,
+    rise_after: Duration,
+    now: Wall,
 ) -> Result<Option<Job>, StoreError> {
-    let row = sqlx::query(sqlx::AssertSqlSafe(format!(
-        "SELECT {COLUMNS} FROM jobs WHERE tenant_id = ? AND state = 'queued' AND parked_until IS NULL
-         ORDER BY priority DESC, id LIMIT 1"
-    )))
-    .bind(tenant)
-    .fetch_optional(connection)
-    .await
-    .doing("find the next job")?;
-    row.as_ref().map(job_of).transpose().doing("read a job")
+    let rows = sqlx::query(sqlx::AssertSqlSafe(oldest_ready()))
+        .bind(tenant)
+        .fetch_all(connection)
+        .await
+        .doing("find the next job")?;
+    let candidate = |row: &sqlx::sqlite::SqliteRow| {
+        let priority = Priority::from_rank(row.try_get("priority")?);
+        Ok(Candidate { job: JobId(row.try_get("id")?), priority, since: Wall(row.try_get("created_at")?) })
+    };
+    let candidates = rows.iter().map(candidate).collect::<Result<Vec<_>, _>>().doing("read a job")?;
+    let next = order::first(&candidates, rise_after, now);
+    let row = rows.iter().zip(&candidates).find(|(_, candidate)| Some(candidate.job) == next);
+    row.map(|(row, _)| job_of(row)).transpose().doing("read a job")
 }
 
 /// Moves a job, and with it the counts, the sweeps it belongs to, and the record.
@@ -143,6 +166,9 @@ pub(crate) async fn apply(
     if state != job.state {
         count(connection, job.tenant, job.state, -1).await?;
         count(connection, job.tenant, state, 1).await?;
+        if job.state == State::Queued || state == State::Queued {
+            unsent::moved(connection, job.id, if state == State::Queued { 1 } else { -1 }).await?;
+        }
         // Attempts and answers have events of their own; this one tells what became of the job.
         if state.is_final() || state == State::Accepted {
             let body = serde_json::json!({

@@ -19,6 +19,7 @@ pub mod events;
 pub mod incarnations;
 pub mod jobs;
 pub mod lists;
+pub mod outlook;
 pub mod settle;
 pub mod slots;
 pub mod status;
@@ -26,6 +27,7 @@ pub mod sweeps;
 pub mod tenants;
 #[cfg(test)]
 mod tests;
+pub mod unsent;
 pub mod withdrawals;
 mod writer;
 

@@ -180,6 +180,22 @@ impl Store {
         Ok(rows.into_iter().map(Boot).collect())
     }
 
+    /// What the last few hundred calls took, from the taking of the slot to its settling.
+    pub async fn latencies(&self, budget: BudgetRow, kind: CallKind, now: Boot) -> Result<Vec<Duration>, StoreError> {
+        let rows: Vec<i64> = sqlx::query_scalar(
+            "SELECT settles_boot - taken_boot FROM slots WHERE budget_id = ? AND kind = ? AND settles_boot <= ?
+             ORDER BY settles_boot DESC LIMIT 300",
+        )
+        .bind(budget.0)
+        .bind(kind.as_str())
+        .bind(now.0)
+        .fetch_all(&mut *self.reader().await?)
+        .await
+        .doing("read what calls took")?;
+        // Of a slot that was taken before this boot nobody knows.
+        Ok(rows.into_iter().filter_map(|took| u64::try_from(took).ok()).map(Duration::from_millis).collect())
+    }
+
     /// The budget of a tenant's app registration, made if it is new.
     pub async fn budget(&self, tenant: TenantRow, registration: &str) -> Result<BudgetRow, StoreError> {
         let registration = registration.to_owned();
@@ -203,6 +219,16 @@ impl Store {
             })
         })
         .await
+    }
+
+    /// The budget of a tenant's app registration, if its lane ever ran.
+    pub async fn budget_of(&self, tenant: TenantRow) -> Result<Option<BudgetRow>, StoreError> {
+        sqlx::query_scalar("SELECT budget_id FROM tenants WHERE id = ?")
+            .bind(tenant)
+            .fetch_one(&mut *self.reader().await?)
+            .await
+            .doing("find a tenant's budget")
+            .map(|row: Option<i64>| row.map(BudgetRow))
     }
 
     /// What others are believed to spend, by kind of call.

@@ -7,7 +7,7 @@ use super::chunks::{add, release_some};
 use super::events::{self, Kind, Subject};
 use super::jobs;
 use super::tenants::{Operator, TenantRow};
-use super::{Doing, Store, StoreError};
+use super::{Doing, Store, StoreError, unsent};
 use crate::domain::id::{MachineId, SweepId};
 use crate::domain::sweep::{OnPending, Priority, ScanType, Source};
 use crate::domain::time::Wall;
@@ -156,7 +156,7 @@ pub struct KnownSweep {
 
 /// Begins a sweep.
 async fn begin(connection: &mut SqliteConnection, new: &NewSweep) -> Result<SweepRow, StoreError> {
-    sqlx::query_scalar(
+    let sweep = sqlx::query_scalar(
         "INSERT INTO sweeps (id, tenant_id, name, source, state, file, sha256, file_uid, received_at)
          VALUES (?, ?, ?, ?, 'taking', ?, ?, ?, ?) RETURNING n",
     )
@@ -168,9 +168,11 @@ async fn begin(connection: &mut SqliteConnection, new: &NewSweep) -> Result<Swee
     .bind(&new.sha256)
     .bind(new.file_uid)
     .bind(new.received_at.0)
-    .fetch_one(connection)
+    .fetch_one(&mut *connection)
     .await
-    .doing("begin a sweep")
+    .doing("begin a sweep")?;
+    unsent::begin(connection, sweep).await?;
+    Ok(sweep)
 }
 
 /// What ends the taking of a file.

@@ -9,7 +9,7 @@ use super::events::{self, Kind, Subject};
 use super::jobs::{self, With};
 use super::sweeps::SweepRow;
 use super::tenants::TenantRow;
-use super::{Doing, Store, StoreError};
+use super::{Doing, Store, StoreError, unsent};
 use crate::domain::id::JobId;
 use crate::domain::job::{Event, Reason};
 use crate::domain::time::Wall;
@@ -47,6 +47,7 @@ impl Store {
                     .execute(&mut *connection)
                     .await
                     .doing("leave joined jobs")?;
+                unsent::left_all(connection, sweep).await?;
                 // Its own may have been sent, since another sweep had joined them.
                 sqlx::query(
                     "UPDATE sweeps SET state = iif(own.open = 0, 'done', 'open'),
@@ -137,10 +138,10 @@ async fn hand_over(
     .bind(not_before)
     .bind(released)
     .bind(job)
-    .execute(connection)
+    .execute(&mut *connection)
     .await
-    .doing("inherit a job")
-    .map(drop)
+    .doing("inherit a job")?;
+    unsent::handed_over(connection, job, sweep, heir).await
 }
 
 async fn withdraw_some(connection: &mut SqliteConnection, sweep: SweepRow, at: Wall) -> Result<u64, StoreError> {

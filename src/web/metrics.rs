@@ -29,6 +29,11 @@ pub fn render(metrics: &Metrics, report: &Report, now: Now) -> Result<String, st
     let jobs = gauge(&mut registry, "sweepd_jobs", "Jobs that are kept, by state");
     let used = gauge(&mut registry, "sweepd_budget_used", "Calls that count in the sliding window");
     let limit = gauge(&mut registry, "sweepd_budget_limit", "Calls that the window allows");
+    let foreign = gauge(
+        &mut registry,
+        "sweepd_budget_foreign",
+        "Calls in the window that others with the same app registration are believed to make",
+    );
     let oldest = gauge(&mut registry, "sweepd_oldest_queued_seconds", "Age of the job that is next in the queue");
     let paused = gauge(&mut registry, "sweepd_tenant_paused", "Whether an operator paused the tenant");
     for (name, tenant) in &report.tenants {
@@ -41,6 +46,7 @@ pub fn render(metrics: &Metrics, report: &Report, now: Now) -> Result<String, st
                 let labels = vec![tenant_label.clone(), ("call", (*call).to_owned()), ("window", (*window).to_owned())];
                 used.get_or_create(&labels).set(i64::from(gauge.used));
                 limit.get_or_create(&labels).set(i64::from(gauge.limit));
+                foreign.get_or_create(&labels).set(i64::from(gauge.foreign));
             }
         }
         let age = tenant.oldest_queued.map_or(0, |at| now.at.since(at).as_secs());

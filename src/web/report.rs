@@ -4,10 +4,13 @@ use std::collections::BTreeMap;
 
 use serde::Serialize;
 
-use crate::domain::eta;
+use super::forecast;
+use crate::domain::budgets::{Budgets, CallBudget};
+use crate::domain::forecast::Terms;
 use crate::domain::id::TenantName;
 use crate::domain::job::State;
-use crate::domain::ledger::{CallKind, Limits, Used};
+use crate::domain::ledger::{CallKind, Used};
+use crate::domain::share::Foreign;
 use crate::domain::time::{Boot, Wall};
 use crate::store::status::{SweepStatus, TenantStatus};
 use crate::store::{Store, StoreError};
@@ -51,6 +54,8 @@ pub struct TenantReport {
 pub struct Gauge {
     pub limit: u32,
     pub used: u32,
+    /// What others with the same app registration are believed to use of it.
+    pub foreign: u32,
 }
 
 /// A sweep as it stands.
@@ -78,8 +83,8 @@ pub struct Now {
 }
 
 /// What is reported without a database: every configured tenant, with zeros.
-pub fn empty(limits: &BTreeMap<TenantName, Limits>, running: bool) -> Report {
-    let tenants = limits.iter().map(|(name, limits)| (name.to_string(), idle(*limits))).collect();
+pub fn empty(terms: &BTreeMap<TenantName, Terms>, running: bool) -> Report {
+    let tenants = terms.iter().map(|(name, terms)| (name.to_string(), idle(&terms.budgets))).collect();
     Report { tenants, sweeps: Vec::new(), daemon: daemon(running) }
 }
 
@@ -87,12 +92,15 @@ const fn daemon(running: bool) -> Daemon {
     Daemon { running, version: env!("CARGO_PKG_VERSION") }
 }
 
-fn idle(limits: Limits) -> TenantReport {
+fn idle(budgets: &Budgets) -> TenantReport {
     TenantReport {
         paused: false,
         paused_reason: None,
         jobs: State::ALL.iter().map(|state| (state.as_str(), 0)).collect(),
-        budget: BTreeMap::from([("scan", windows(limits, 0, 0))]),
+        budget: CallKind::ALL
+            .iter()
+            .map(|kind| (kind.as_str(), gauges(budgets.of(*kind), Used::default(), Foreign::default())))
+            .collect(),
         waiting_for: "nothing".to_owned(),
         waiting_until: None,
         eta: None,
@@ -100,51 +108,49 @@ fn idle(limits: Limits) -> TenantReport {
     }
 }
 
-fn windows(limits: Limits, minute: u32, hour: u32) -> BTreeMap<&'static str, Gauge> {
+fn gauges(budget: CallBudget, used: Used, foreign: Foreign) -> BTreeMap<&'static str, Gauge> {
+    let limits = budget.most;
     BTreeMap::from([
-        ("minute", Gauge { limit: limits.per_minute.get(), used: minute }),
-        ("hour", Gauge { limit: limits.per_hour.get(), used: hour }),
+        ("minute", Gauge { limit: limits.per_minute.get(), used: used.minute, foreign: foreign.minute }),
+        ("hour", Gauge { limit: limits.per_hour.get(), used: used.hour, foreign: foreign.hour }),
     ])
 }
 
-/// Reads everything. `limits` are those of the scan call of each configured tenant.
+/// Reads everything. `terms` are those of each configured tenant.
 pub async fn read(
     store: &Store,
-    limits: &BTreeMap<TenantName, Limits>,
+    terms: &BTreeMap<TenantName, Terms>,
     now: Now,
     running: bool,
 ) -> Result<Report, StoreError> {
-    let mut report = empty(limits, running);
-    let sweeps = store.unfinished_sweeps().await?;
-    let mut finish = BTreeMap::new();
+    let mut report = empty(terms, running);
+    let mut ends = BTreeMap::new();
     for tenant in store.tenants_status().await? {
-        // What is held, or not complete, is not on its way.
-        let hidden = sweeps.iter().filter(|sweep| sweep.tenant == tenant.name && sweep.state != "open");
-        let hidden = hidden.map(|sweep| sweep.open).sum();
-        let own = limits.get(&tenant.name).copied();
-        let limits = own.unwrap_or(Limits::DOCUMENTED);
-        let mut told = one(store, &tenant, limits, hidden, now).await?;
+        let own = terms.get(&tenant.name);
+        let budgets = own.map(|own| own.budgets.clone()).unwrap_or_default();
+        let mut told = one(store, &tenant, &budgets, now).await?;
         if !running {
             "the daemon, which is not running".clone_into(&mut told.waiting_for);
-            (told.waiting_until, told.eta) = (None, None);
-        } else if own.is_none() {
-            (told.waiting_until, told.eta) = (None, None);
+            told.waiting_until = None;
+        } else if let Some(own) = own {
+            // Nobody knows how long an operator will pause it.
+            if !told.paused {
+                let forecast = forecast::read(store, tenant.row, own, 0, now, running).await?;
+                told.eta = forecast.ends.queue.map(|end| forecast::wall(end, now).rfc3339());
+                ends.extend(forecast.ends.sweeps);
+            }
+        } else {
+            told.waiting_until = None;
             "a configuration: this tenant is not configured any more".clone_into(&mut told.waiting_for);
         }
-        finish.insert(tenant.name.clone(), told.eta.clone());
         report.tenants.insert(tenant.name.to_string(), told);
     }
-    report.sweeps = sweeps
-        .into_iter()
-        .map(|sweep| {
-            let eta = finish.get(&sweep.tenant).cloned().flatten();
-            told(sweep, eta)
-        })
-        .collect();
+    let eta = |sweep: &SweepStatus| ends.get(&sweep.n).map(|end| forecast::wall(*end, now).rfc3339());
+    report.sweeps = store.unfinished_sweeps().await?.into_iter().map(|sweep| (eta(&sweep), sweep)).map(told).collect();
     Ok(report)
 }
 
-fn told(sweep: SweepStatus, eta: Option<String>) -> SweepReport {
+fn told((eta, sweep): (Option<String>, SweepStatus)) -> SweepReport {
     SweepReport {
         id: sweep.id.to_string(),
         name: sweep.name,
@@ -158,40 +164,23 @@ fn told(sweep: SweepStatus, eta: Option<String>) -> SweepReport {
     }
 }
 
-async fn one(
-    store: &Store,
-    tenant: &TenantStatus,
-    limits: Limits,
-    hidden: u64,
-    now: Now,
-) -> Result<TenantReport, StoreError> {
-    let mut told = idle(limits);
+async fn one(store: &Store, tenant: &TenantStatus, budgets: &Budgets, now: Now) -> Result<TenantReport, StoreError> {
+    let mut told = idle(budgets);
     for (state, n) in &tenant.jobs {
         told.jobs.insert(state.as_str(), *n);
     }
-    for kind in [CallKind::Scan, CallKind::ListActions] {
-        let used = match tenant.budget {
-            Some(budget) => store.used(budget, kind, now.boot).await?,
-            None => Used::default(),
-        };
-        let limits = if kind == CallKind::Scan { limits } else { Limits::DOCUMENTED };
-        told.budget.insert(kind.as_str(), windows(limits, used.minute, used.hour));
+    if let Some(budget) = tenant.budget {
+        let foreign = store.foreign(budget).await?;
+        for kind in CallKind::ALL {
+            let used = store.used(budget, *kind, now.boot).await?;
+            let foreign = foreign.get(kind).copied().unwrap_or_default();
+            told.budget.insert(kind.as_str(), gauges(budgets.of(*kind), used, foreign));
+        }
     }
     told.paused = tenant.pause.is_some();
     told.paused_reason = tenant.pause.as_ref().and_then(|pause| pause.reason.clone());
     told.waiting_for.clone_from(&tenant.waiting.what);
     told.waiting_until = tenant.waiting.until.map(Wall::rfc3339);
     told.oldest_queued = tenant.oldest_queued;
-    let queued = tenant.jobs.get(&State::Queued).copied().unwrap_or(0).saturating_sub(hidden);
-    if queued > 0 && !told.paused {
-        let held = match tenant.budget {
-            Some(budget) => store.held(budget, CallKind::Scan, now.boot).await?,
-            None => Vec::new(),
-        };
-        let last = eta::last_call(limits, &held, queued, now.boot);
-        // Not before what the lane waits for, whatever the budget would allow.
-        let eta = (now.at + last.since(now.boot)).max(tenant.waiting.until.unwrap_or_default());
-        told.eta = Some(eta.rfc3339());
-    }
     Ok(told)
 }

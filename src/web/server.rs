@@ -21,8 +21,8 @@ use tokio_util::sync::CancellationToken;
 
 use super::{metrics, report};
 use crate::clock::Clock;
+use crate::domain::forecast::Terms;
 use crate::domain::id::TenantName;
-use crate::domain::ledger::Limits;
 use crate::health::Health;
 use crate::metrics::Metrics;
 use crate::store::{Store, StoreError};
@@ -37,8 +37,8 @@ const CONNECTIONS: usize = 64;
 pub struct Shown {
     /// The database.
     pub store: Store,
-    /// The limits of the scan call of each configured tenant; replaced by a reload.
-    pub limits: Arc<RwLock<BTreeMap<TenantName, Limits>>>,
+    /// The terms of each configured tenant; replaced by a reload.
+    pub terms: Arc<RwLock<BTreeMap<TenantName, Terms>>>,
     /// What the loops say.
     pub health: Health,
     /// What the loops count.
@@ -59,8 +59,8 @@ impl Shown {
     }
 
     async fn report(&self) -> Result<report::Report, StoreError> {
-        let limits = self.limits.read().unwrap_or_else(std::sync::PoisonError::into_inner).clone();
-        report::read(&self.store, &limits, self.now(), true).await
+        let terms = self.terms.read().unwrap_or_else(std::sync::PoisonError::into_inner).clone();
+        report::read(&self.store, &terms, self.now(), true).await
     }
 }
 

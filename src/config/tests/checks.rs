@@ -127,8 +127,8 @@ fn clouds_and_regions_have_their_hosts() {
 fn the_reserve_is_taken_off_the_limits() {
     let config = House::new(&tenant("contoso", "limits.reserve_percent = 10")).good();
     let tenant = &config.tenants[&name("contoso")];
-    assert_eq!((tenant.budgets.most.per_minute.get(), tenant.budgets.most.per_hour.get()), (90, 1350));
-    assert_eq!(tenant.budgets.whole.per_minute.get(), 100);
+    assert_eq!((tenant.budgets.scan.most.per_minute.get(), tenant.budgets.scan.most.per_hour.get()), (90, 1350));
+    assert_eq!(tenant.budgets.scan.whole.per_minute.get(), 100);
 }
 
 #[test]

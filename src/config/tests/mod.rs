@@ -85,7 +85,7 @@ fn a_tenant_is_completed_from_defaults() {
     let tenant = &config.tenants[&name("contoso")];
     assert_eq!(tenant.tenant_id.to_string(), GUID);
     assert_eq!(tenant.api_url, "https://api.securitycenter.microsoft.com");
-    assert_eq!(tenant.budgets.most.per_hour.get(), 1500);
+    assert_eq!(tenant.budgets.scan.most.per_hour.get(), 1500);
     let Auth::ClientSecret { client_id, secret } = &tenant.auth;
     assert_eq!((client_id.as_str(), secret.expose_secret()), ("app", "s3cret"));
     assert_eq!(config.daemon.state_dir, Path::new("/var/lib/sweepd"));

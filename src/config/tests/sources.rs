@@ -20,7 +20,7 @@ fn environment_beats_the_file_and_flags_beat_both() {
     assert_eq!(config.daemon.state_dir, Path::new("/srv/one"));
     assert_eq!(config.daemon.spool_dir, Path::new("/srv/here"));
     let tenant = &config.tenants[&name("contoso")];
-    assert_eq!(tenant.budgets.most.per_minute.get(), 77);
+    assert_eq!(tenant.budgets.scan.most.per_minute.get(), 77);
     assert!(tenant.pending_types.holds("Isolate"));
     let Auth::ClientSecret { client_id, .. } = &tenant.auth;
     assert_eq!(client_id, "0123");

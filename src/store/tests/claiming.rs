@@ -111,6 +111,24 @@ async fn the_ledger_of_one_tenant_takes_nothing_from_another() {
 }
 
 #[tokio::test]
+async fn what_calls_took_is_read_from_their_slots() {
+    let bench = Bench::with_machines(&[1, 2, 3, 4]).await;
+    for (id, seconds, took) in [("a1", 1, 2), ("a2", 10, 5)] {
+        let claim = bench.call(seconds).await;
+        let ours = scan(id, claim.job.machine, ActionStatus::Pending, &claim.attempt.mark("weekly"), seconds);
+        bench.settle(&claim, Outcome::Created(ours.action), seconds + took).await;
+    }
+    // Neither of these has settled: one is on the wire, one may still arrive.
+    bench.call(20).await;
+    let lost = bench.call(21).await;
+    bench.settle(&lost, Outcome::Unknown, 22).await;
+    let took = bench.store.latencies(bench.budget, CallKind::Scan, boot(30)).await.unwrap();
+    assert_eq!(took, [5, 2].map(Duration::from_secs));
+    let reads = bench.store.latencies(bench.budget, CallKind::ListActions, boot(30)).await.unwrap();
+    assert_eq!(reads, []);
+}
+
+#[tokio::test]
 async fn priority_goes_first_and_then_age() {
     let bench = Bench::new().await;
     let with = |line, n, priority| NewJob { priority, ..job(line, machine(n)) };

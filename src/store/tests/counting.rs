@@ -7,11 +7,14 @@ use crate::domain::job::Reason;
 use crate::store::attempts::Looked;
 use crate::store::settle::Look;
 
+/// A machine, its priority, and how many seconds it is to wait.
+type Asked = (u8, u8, Option<u8>);
+
 /// Something that can happen to a store.
 #[derive(Clone, Debug)]
 enum Step {
-    Sweep { machines: Vec<u8>, full: bool, wait: bool, held: bool },
-    Begin(Vec<u8>),
+    Sweep { asked: Vec<Asked>, full: bool, wait: bool, held: bool },
+    Begin(Vec<Asked>),
     Abandon,
     LetGo,
     Withdraw(u8),
@@ -23,12 +26,12 @@ enum Step {
 }
 
 fn step() -> impl Strategy<Value = Step> {
-    let machines = prop::collection::vec(1_u8..6, 1..6);
+    let asked = prop::collection::vec((1_u8..6, 0_u8..4, prop::option::weighted(0.2, any::<u8>())), 1..6);
     prop_oneof![
-        1 => machines.clone().prop_map(Step::Begin),
+        1 => asked.clone().prop_map(Step::Begin),
         1 => Just(Step::Abandon),
-        3 => (machines, any::<bool>(), any::<bool>(), any::<bool>())
-            .prop_map(|(machines, full, wait, held)| Step::Sweep { machines, full, wait, held }),
+        3 => (asked, any::<bool>(), any::<bool>(), any::<bool>())
+            .prop_map(|(asked, full, wait, held)| Step::Sweep { asked, full, wait, held }),
         1 => Just(Step::LetGo),
         1 => (0_u8..8).prop_map(Step::Withdraw),
         6 => Just(Step::Claim),
@@ -52,6 +55,15 @@ struct Run {
 impl Run {
     fn next_id(&self) -> String {
         format!("a{}", self.bench.ids.get())
+    }
+
+    fn jobs(&self, asked: &[Asked]) -> Vec<NewJob> {
+        let job = |(line, (n, rank, wait)): (u64, &Asked)| NewJob {
+            priority: Priority::from_rank(i64::from(*rank)),
+            not_before: wait.map(|seconds| at(self.now + i64::from(seconds))),
+            ..job(line, machine(*n))
+        };
+        (1..).zip(asked).map(job).collect()
     }
 
     async fn answer(&mut self, kind: u8) {
@@ -111,17 +123,17 @@ impl Run {
     async fn take(&mut self, step: Step) {
         self.now += 70;
         match step {
-            Step::Sweep { machines, full, wait, held } => {
+            Step::Sweep { asked, full, wait, held } => {
                 let scan = if full { ScanType::Full } else { ScanType::Quick };
                 let on_pending = if wait { OnPending::Wait } else { OnPending::Skip };
-                let jobs = quick(&machines).into_iter().map(|job| NewJob { scan, on_pending, ..job }).collect();
+                let jobs = self.jobs(&asked).into_iter().map(|job| NewJob { scan, on_pending, ..job }).collect();
                 let sweep = self.bench.take(Chunk { jobs, ..Chunk::default() }, held).await;
                 self.sweeps.push(sweep);
             }
-            Step::Begin(machines) => {
+            Step::Begin(asked) => {
                 let bench = &self.bench;
                 let sweep = bench.store.begin_sweep(bench.new_sweep()).await.unwrap();
-                let chunk = Chunk { jobs: quick(&machines), ..Chunk::default() };
+                let chunk = Chunk { jobs: self.jobs(&asked), ..Chunk::default() };
                 bench.store.add_chunk(bench.tenant, sweep, chunk, at(self.now)).await.unwrap();
                 self.begun.push(sweep);
             }

@@ -28,8 +28,10 @@ use crate::domain::time::{Boot, BootId, Wall};
 mod budgeting;
 mod claiming;
 mod counting;
+mod ending;
 mod feeding;
 mod looking;
+mod ordering;
 mod recording;
 mod settling;
 mod starting;
@@ -37,6 +39,7 @@ mod sweeping;
 mod writing;
 
 const GRACE: Duration = Duration::from_mins(1);
+const RISE_AFTER: Duration = Duration::from_hours(24);
 const HORIZON: Duration = Duration::from_mins(10);
 
 /// Seconds after the beginning of every test, on the wall clock.
@@ -201,6 +204,7 @@ impl Bench {
             stamp: self.stamp(seconds),
             limits: self.limits,
             rules: rules(),
+            rise_after: RISE_AFTER,
             attempt: AttemptId(self.id()),
             probe: false,
             blind: false,
@@ -301,6 +305,20 @@ impl Bench {
             SELECT count(*) FROM jobs WHERE finished_at IS NULL AND (jobs.sweep_n = sweeps.n
                 OR jobs.id IN (SELECT job_id FROM joins WHERE joins.sweep_n = sweeps.n)))";
         assert_eq!(self.number(open).await, 0, "a sweep counts its open jobs wrongly");
+        let unsent = "SELECT count(*) FROM (
+            SELECT sweep_n, priority, n FROM unsent WHERE n > 0
+            EXCEPT SELECT * FROM (
+                SELECT sweep_n, priority, count(*) FROM jobs WHERE state = 'queued' GROUP BY sweep_n, priority
+                UNION ALL SELECT joins.sweep_n, -1, count(*) FROM joins JOIN jobs ON jobs.id = joins.job_id
+                WHERE state = 'queued' GROUP BY joins.sweep_n))";
+        assert_eq!(self.number(unsent).await, 0, "a sweep counts more unsent jobs than there are");
+        let unsent = "SELECT count(*) FROM (
+            SELECT * FROM (
+                SELECT sweep_n, priority, count(*) FROM jobs WHERE state = 'queued' GROUP BY sweep_n, priority
+                UNION ALL SELECT joins.sweep_n, -1, count(*) FROM joins JOIN jobs ON jobs.id = joins.job_id
+                WHERE state = 'queued' GROUP BY joins.sweep_n)
+            EXCEPT SELECT sweep_n, priority, n FROM unsent)";
+        assert_eq!(self.number(unsent).await, 0, "there are more unsent jobs than a sweep counts");
         let keys = "SELECT (SELECT count(*) FROM open_jobs) - (SELECT count(*) FROM jobs WHERE finished_at IS NULL)";
         assert_eq!(self.number(keys).await, 0, "open_jobs is not the list of open jobs");
         assert_eq!(self.number("SELECT count(*) FROM sweeps WHERE state = 'open' AND open = 0").await, 0);

@@ -1,0 +1,85 @@
+//! What a forecast has to know of a tenant beside its queue: what is spent, what calls take, and
+//! what its lane waits for.
+
+use std::time::Duration;
+
+use sqlx::Row;
+
+use super::tenants::TenantRow;
+use super::{Doing, Store, StoreError};
+use crate::domain::lane::Hold;
+use crate::domain::time::{Boot, Wall};
+
+/// What keeps a lane from calling, whatever the budget allows.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Standstill {
+    /// A pause of the lane, by this boot's clock.
+    pub hold: Option<(Hold, Boot)>,
+    /// Until when the lane of a running daemon waits, though a job is ready.
+    pub waits_until: Option<Wall>,
+}
+
+impl Standstill {
+    /// No call before this time; no hold is longer than `longest`. A daemon that starts probes at once, unless Defender asked for the
+    /// pause; what a lane waited for has gone with it.
+    pub fn not_before(self, at: Wall, boot: Boot, running: bool, longest: Duration) -> Option<Boot> {
+        let hold = self.hold.filter(|(why, _)| running || *why == Hold::Throttled);
+        let hold = hold.map(|(_, until)| until.min(boot + longest));
+        let wait = self.waits_until.filter(|_| running).map(|until| boot + until.since(at));
+        hold.into_iter().chain(wait).filter(|until| *until > boot).max()
+    }
+}
+
+impl Store {
+    /// What keeps the lane of a tenant from calling.
+    pub async fn standstill(&self, tenant: TenantRow) -> Result<Standstill, StoreError> {
+        let row = sqlx::query(
+            "SELECT hold, hold_until_boot,
+                 -- Without a ready job a lane waits for the time of one, which keeps no other back.
+                 CASE WHEN EXISTS (SELECT 1 FROM jobs WHERE tenant_id = tenants.id AND state = 'queued'
+                                   AND parked_until IS NULL) THEN waiting_until END AS waits_until
+             FROM tenants WHERE id = ?",
+        )
+        .bind(tenant)
+        .fetch_one(&mut *self.reader().await?)
+        .await
+        .doing("read what a tenant waits for")?;
+        let read = || {
+            let word: Option<String> = row.try_get("hold")?;
+            let until: Option<i64> = row.try_get("hold_until_boot")?;
+            let waits_until: Option<i64> = row.try_get("waits_until")?;
+            Ok(Standstill {
+                hold: word.and_then(|word| word.parse().ok()).zip(until.map(Boot)),
+                waits_until: waits_until.map(Wall),
+            })
+        };
+        read().doing("read what a tenant waits for")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const AT: Wall = Wall(1_000_000);
+    const BOOT: Boot = Boot(50_000);
+    const MINUTE: Duration = Duration::from_mins(1);
+    const LONGEST: Duration = Duration::from_mins(61);
+
+    #[test]
+    fn the_longer_of_hold_and_wait_counts_while_the_daemon_runs() {
+        let both = Standstill { hold: Some((Hold::Down, BOOT + MINUTE)), waits_until: Some(AT + MINUTE * 3) };
+        assert_eq!(both.not_before(AT, BOOT, true, LONGEST), Some(BOOT + MINUTE * 3));
+        assert_eq!(both.not_before(AT + MINUTE * 5, BOOT, true, LONGEST), Some(BOOT + MINUTE));
+        assert_eq!(both.not_before(AT, BOOT, false, LONGEST), None, "a start probes at once");
+        assert_eq!(Standstill::default().not_before(AT, BOOT, true, LONGEST), None);
+    }
+
+    #[test]
+    fn a_pause_that_defender_asked_for_counts_for_a_daemon_that_is_down() {
+        let hold = |until| Standstill { hold: Some((Hold::Throttled, until)), waits_until: None };
+        assert_eq!(hold(BOOT + MINUTE).not_before(AT, BOOT, false, LONGEST), Some(BOOT + MINUTE));
+        assert_eq!(hold(BOOT).not_before(AT, BOOT, false, LONGEST), None, "it is over");
+        assert_eq!(hold(Boot(i64::MAX)).not_before(AT, BOOT, true, LONGEST), Some(BOOT + LONGEST));
+    }
+}

@@ -1,0 +1,76 @@
+//! When what is queued of a tenant will be done, and more machines behind it: `status` and
+//! `sweepd forecast` ask the same question here, and so may a test.
+
+use super::report::Now;
+use crate::domain::forecast::{Outlook, Terms, usual_latency};
+use crate::domain::ledger::CallKind;
+use crate::domain::queue::{self, End, Ends, Sweep};
+use crate::domain::time::{Boot, Wall};
+use crate::store::tenants::TenantRow;
+use crate::store::unsent::UnsentSweep;
+use crate::store::{Store, StoreError};
+
+/// What lies ahead of a tenant.
+#[derive(Clone, Debug, Default)]
+pub struct Forecast {
+    /// Machines that are queued and may be sent: those of held sweeps are not among them.
+    pub queued: u64,
+    /// When they are done.
+    pub ends: Ends,
+}
+
+/// By the wall clock, what a forecast made at `now` says.
+pub fn wall(end: End, now: Now) -> Wall {
+    now.at + end.at.since(now.boot)
+}
+
+/// The forecast from the configuration alone, when there is no database yet.
+pub fn from_terms(terms: &Terms, more: u64, now: Now) -> Forecast {
+    let scan = terms.budgets.scan;
+    let outlook = Outlook::idle(scan.most, scan.pace);
+    Forecast { queued: 0, ends: queue::ends(&outlook, &[], more, terms.rise_after, now.boot) }
+}
+
+/// The forecast for a tenant, with `more` machines that would come in now at the usual priority.
+///
+/// An operator's pause is left out of it: the times of a paused tenant count as if it were resumed
+/// now. So are those of a daemon that is not `running`, as if it were started.
+pub async fn read(
+    store: &Store,
+    tenant: TenantRow,
+    terms: &Terms,
+    more: u64,
+    now: Now,
+    running: bool,
+) -> Result<Forecast, StoreError> {
+    let unsent = store.unsent(tenant).await?;
+    let standstill = store.standstill(tenant).await?;
+    let longest = terms.budgets.longest_pause;
+    let scan = terms.budgets.scan;
+    let mut outlook = Outlook {
+        not_before: standstill.not_before(now.at, now.boot, running, longest),
+        ..Outlook::idle(scan.most, scan.pace)
+    };
+    // Without one the lane has never run: nothing is spent.
+    if let Some(budget) = store.budget_of(tenant).await? {
+        let foreign = store.foreign(budget).await?.get(&CallKind::Scan).copied().unwrap_or_default();
+        outlook.limits = scan.left_by(foreign);
+        outlook.latency = usual_latency(store.latencies(budget, CallKind::Scan, now.boot).await?);
+        outlook.held = store.held(budget, CallKind::Scan, now.boot).await?;
+    }
+    let queued = unsent.iter().flat_map(|sweep| sweep.own.values()).sum();
+    let sweeps: Vec<Sweep> = unsent.into_iter().map(|sweep| on_boot_clock(sweep, now)).collect();
+    Ok(Forecast { queued, ends: queue::ends(&outlook, &sweeps, more, terms.rise_after, now.boot) })
+}
+
+fn on_boot_clock(sweep: UnsentSweep, now: Now) -> Sweep {
+    let boot = |at: Wall| -> Boot { now.boot + at.since(now.at) - now.at.since(at) };
+    Sweep {
+        n: sweep.n,
+        own: sweep.own,
+        joined: sweep.joined,
+        lowest: sweep.lowest_priority,
+        ready: sweep.latest_not_before.map_or(now.boot, boot),
+        since: boot(sweep.received_at),
+    }
+}

@@ -1,0 +1,93 @@
+//! `forecast` and the ends that `status` tells: before a run, during it, and with the daemon down.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    reason = "a scenario fails loudly, in its helpers too"
+)]
+
+mod support;
+
+use serde_json::Value;
+use support::{Configured, Daemon, Site, eventually, limits, list, number, quick_tenant, simulate, text};
+use sweepd::domain::time::Wall;
+use sweepd::simulator::{SimulatedMachine, Simulator, TenantOptions, fleet};
+
+/// Nothing more is sent for an hour, however slow the machine is.
+const PER_HOUR: usize = 5;
+const ROUTINE: usize = 12;
+const URGENT: usize = 3;
+
+async fn scene(per_hour: u32) -> (Simulator, Daemon, Vec<SimulatedMachine>) {
+    let machines = fleet(31, ROUTINE + URGENT, "forecast");
+    let tenant = TenantOptions { limits: limits(5, per_hour), ..quick_tenant(machines.clone()) };
+    let simulator = simulate(31, vec![tenant.clone()]).await;
+    let site = Site::new(&simulator, &[Configured::of("contoso", &tenant)], "");
+    (simulator, Daemon::new(site), machines)
+}
+
+fn forecast(daemon: &Daemon, machines: &str) -> Value {
+    let mut lines = daemon.lines(&["forecast", "--machines", machines]);
+    assert_eq!(lines.len(), 1, "{lines:?}");
+    lines.remove(0)
+}
+
+fn time(value: &Value) -> Wall {
+    Wall::parse(value.as_str().unwrap()).unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn before_any_run_the_limits_tell() {
+    let (_simulator, daemon, _) = scene(60).await;
+    let none = forecast(&daemon, "0");
+    assert_eq!((number(&none, "queued"), number(&none, "seconds")), (0, 0), "{none}");
+    assert_eq!((&none["queued_done_at"], &none["paused"]), (&Value::Null, &Value::Bool(false)), "{none}");
+    let hour = forecast(&daemon, "61");
+    assert_eq!((text(&hour, "tenant"), text(&hour, "bound_by")), ("contoso", "hour"), "{hour}");
+    assert_eq!((number(&hour, "machines"), number(&hour, "seconds")), (61, 3600), "{hour}");
+    let people = daemon.told(&["forecast", "--machines", "61"]);
+    assert!(people.contains("61 more") && people.contains("1 h 00 min"), "{people}");
+    assert!(!daemon.site.state().exists(), "looking makes no state");
+
+    let unknown = daemon.command(&["forecast", "--tenant", "fabrikam"]);
+    assert_eq!((unknown.code, unknown.stdout.as_str()), (2, ""), "{}", unknown.stderr);
+    assert!(unknown.stderr.contains("fabrikam") && unknown.stderr.contains("contoso"), "{}", unknown.stderr);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn during_a_run_status_and_forecast_tell_the_same_end() {
+    let (_simulator, mut daemon, machines) = scene(5).await;
+    daemon.start().await;
+    let (routine, urgent) = machines.split_at(ROUTINE);
+    daemon.site.put("weekly.txt", list(routine));
+    let queued = |daemon: &Daemon| number(&daemon.status()["tenants"]["contoso"]["jobs"], "queued");
+    eventually("an hour's calls", || (queued(&daemon) == (ROUTINE - PER_HOUR) as u64).then_some(())).await;
+    let ids: Vec<_> = urgent.iter().map(|machine| machine.id.to_string()).collect();
+    let mut submit = vec!["submit", "--wait", "--priority", "urgent", "--name", "incident"];
+    submit.extend(ids.iter().map(String::as_str));
+    daemon.told(&submit);
+
+    let status = daemon.status();
+    let told = forecast(&daemon, "100");
+    assert_eq!(number(&told, "queued"), (ROUTINE - PER_HOUR + URGENT) as u64, "{told}");
+    let all = time(&status["tenants"]["contoso"]["eta"]);
+    let same = time(&told["queued_done_at"]);
+    assert!(all.since(same).as_secs() < 5 && same.since(all).as_secs() < 5, "{status} and {told}");
+    assert!(time(&told["done_at"]) > same && text(&told, "bound_by") == "hour", "{told}");
+    let end = |name: &str| {
+        let sweeps = status["sweeps"].as_array().unwrap();
+        time(&sweeps.iter().find(|sweep| sweep["name"] == name).unwrap()["eta"])
+    };
+    assert!(end("incident") < end("weekly.txt"), "the urgent ones are next: {status}");
+
+    daemon.told(&["pause"]);
+    let paused = forecast(&daemon, "0");
+    assert_eq!((&paused["paused"], &paused["running"]), (&true.into(), &true.into()), "{paused}");
+    assert!(paused["queued_done_at"].is_string(), "it counts as if it were resumed: {paused}");
+    assert!(daemon.told(&["forecast"]).contains("contoso is paused"));
+    assert!(daemon.terminate().await.success());
+    let down = forecast(&daemon, "1");
+    assert_eq!((&down["running"], number(&down, "queued")), (&false.into(), number(&told, "queued")), "{down}");
+    assert!(daemon.told(&["forecast"]).contains("The daemon is not running"));
+}
