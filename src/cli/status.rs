@@ -10,6 +10,7 @@ use crate::app::{Failure, terms_of};
 use crate::config::Config;
 use crate::domain::forecast::Terms;
 use crate::domain::id::TenantName;
+use crate::domain::share::Foreign;
 use crate::store::Store;
 use crate::store::incarnations::StateLock;
 use crate::web::report::{self, Now, Report};
@@ -72,11 +73,12 @@ pub fn show(out: &mut dyn Write, report: &Report) -> io::Result<()> {
                 .map(|(window, gauge)| format!("{} of {} this {window}", gauge.used, gauge.limit))
                 .collect();
             writeln!(out, "  calls     {}", gauges.join(", "))?;
-            let foreign: Vec<_> = windows.iter().filter(|(_, gauge)| gauge.foreign > 0).collect();
-            let foreign: Vec<_> =
-                foreign.iter().map(|(window, gauge)| format!("{} a {window}", gauge.foreign)).collect();
-            if !foreign.is_empty() {
-                writeln!(out, "  others    about {}, with the same app registration", foreign.join(", "))?;
+            if let Some(foreign) = tenant.foreign.get("scan").filter(|foreign| **foreign != Foreign::default()) {
+                let Foreign { minute, hour } = foreign;
+                writeln!(
+                    out,
+                    "  others    about {minute} a minute and {hour} an hour, with the same app registration"
+                )?;
             }
         }
         if report.daemon.running {

@@ -36,7 +36,7 @@ const HOUR_TRIED: Duration = Duration::from_mins(15);
 const NEARLY_FULL: f64 = 0.8;
 
 /// What others are believed to spend of each window, in calls.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize)]
 pub struct Foreign {
     /// Of the minute.
     pub minute: u32,

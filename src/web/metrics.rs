@@ -46,7 +46,12 @@ pub fn render(metrics: &Metrics, report: &Report, now: Now) -> Result<String, st
                 let labels = vec![tenant_label.clone(), ("call", (*call).to_owned()), ("window", (*window).to_owned())];
                 used.get_or_create(&labels).set(i64::from(gauge.used));
                 limit.get_or_create(&labels).set(i64::from(gauge.limit));
-                foreign.get_or_create(&labels).set(i64::from(gauge.foreign));
+            }
+        }
+        for (call, calls) in &tenant.foreign {
+            for (window, n) in [("minute", calls.minute), ("hour", calls.hour)] {
+                let labels = vec![tenant_label.clone(), ("call", (*call).to_owned()), ("window", window.to_owned())];
+                foreign.get_or_create(&labels).set(i64::from(n));
             }
         }
         let age = tenant.oldest_queued.map_or(0, |at| now.at.since(at).as_secs());

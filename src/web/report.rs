@@ -41,6 +41,8 @@ pub struct TenantReport {
     pub paused_reason: Option<String>,
     pub jobs: BTreeMap<&'static str, u64>,
     pub budget: BTreeMap<&'static str, BTreeMap<&'static str, Gauge>>,
+    /// Calls of each window that others with the same app registration are believed to make.
+    pub foreign: BTreeMap<&'static str, Foreign>,
     pub waiting_for: String,
     pub waiting_until: Option<String>,
     pub eta: Option<String>,
@@ -54,8 +56,6 @@ pub struct TenantReport {
 pub struct Gauge {
     pub limit: u32,
     pub used: u32,
-    /// What others with the same app registration are believed to use of it.
-    pub foreign: u32,
 }
 
 /// A sweep as it stands.
@@ -97,10 +97,8 @@ fn idle(budgets: &Budgets) -> TenantReport {
         paused: false,
         paused_reason: None,
         jobs: State::ALL.iter().map(|state| (state.as_str(), 0)).collect(),
-        budget: CallKind::ALL
-            .iter()
-            .map(|kind| (kind.as_str(), gauges(budgets.of(*kind), Used::default(), Foreign::default())))
-            .collect(),
+        budget: CallKind::ALL.iter().map(|kind| (kind.as_str(), gauges(budgets.of(*kind), Used::default()))).collect(),
+        foreign: CallKind::ALL.iter().map(|kind| (kind.as_str(), Foreign::default())).collect(),
         waiting_for: "nothing".to_owned(),
         waiting_until: None,
         eta: None,
@@ -108,11 +106,11 @@ fn idle(budgets: &Budgets) -> TenantReport {
     }
 }
 
-fn gauges(budget: CallBudget, used: Used, foreign: Foreign) -> BTreeMap<&'static str, Gauge> {
+fn gauges(budget: CallBudget, used: Used) -> BTreeMap<&'static str, Gauge> {
     let limits = budget.most;
     BTreeMap::from([
-        ("minute", Gauge { limit: limits.per_minute.get(), used: used.minute, foreign: foreign.minute }),
-        ("hour", Gauge { limit: limits.per_hour.get(), used: used.hour, foreign: foreign.hour }),
+        ("minute", Gauge { limit: limits.per_minute.get(), used: used.minute }),
+        ("hour", Gauge { limit: limits.per_hour.get(), used: used.hour }),
     ])
 }
 
@@ -173,8 +171,8 @@ async fn one(store: &Store, tenant: &TenantStatus, budgets: &Budgets, now: Now) 
         let foreign = store.foreign(budget).await?;
         for kind in CallKind::ALL {
             let used = store.used(budget, *kind, now.boot).await?;
-            let foreign = foreign.get(kind).copied().unwrap_or_default();
-            told.budget.insert(kind.as_str(), gauges(budgets.of(*kind), used, foreign));
+            told.foreign.insert(kind.as_str(), foreign.get(kind).copied().unwrap_or_default());
+            told.budget.insert(kind.as_str(), gauges(budgets.of(*kind), used));
         }
     }
     told.paused = tenant.pause.is_some();
