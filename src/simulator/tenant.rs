@@ -237,7 +237,7 @@ impl Tenant {
         let options = &self.options;
         let fate = match (asked.source, machine.known.kind) {
             ("Portal", _) => Fate::pending_for(options.foreign_scan_duration),
-            (_, MachineKind::Inactive) => Fate::of_an_absent_machine(),
+            (_, MachineKind::Inactive) => Fate::of_an_absent_machine(options.absent_for),
             _ => Fate::draw(&mut machine.chance, options.action_duration, options.all_succeed),
         };
         let named = (id.to_string(), machine.known.name.clone());

@@ -226,7 +226,7 @@ impl Store {
         Ok(Reader { connection, _operation: operation })
     }
 
-    /// Whether nobody waits for the database: nothing is read, written, or queued to be.
+    /// Whether nobody waits for the database: nothing is read, written, queued to be, or closed.
     pub fn is_idle(&self) -> bool {
         self.under_way.is_nothing()
     }
@@ -244,6 +244,7 @@ impl Store {
 
     /// Closes readers and writer after what is queued is written.
     pub async fn close(&self) {
+        let _operation = self.under_way.begin();
         self.readers.close().await;
         self.writer.close().await;
     }
