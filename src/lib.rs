@@ -13,7 +13,7 @@
 //! | [`intake`] | from files to sweeps: folder, formats, receipts, results |
 //! | [`engine`] | what moves: a lane for each tenant, the taking of files, the housekeeping |
 //! | [`web`] | health, metrics, dashboard: read-only |
-//! | [`simulator`] | a Defender tenant on loopback that enforces what the documents say |
+//! | [`simulator`] | a Defender tenant on loopback, or in process and virtual time, that enforces what the documents say |
 //! | [`app`] | puts the parts together; the only place that knows them all |
 //! | [`cli`] | the command line, one file a command |
 //!

@@ -49,7 +49,8 @@ const ARROWS: [(&str, &[&str]); 15] = [
     ),
     ("engine", &["store", "defender", "budget", "intake", "config", "health", "metrics", "clock", "domain"]),
     ("web", &["store", "health", "metrics", "clock", "domain"]),
-    ("simulator", &["clock", "domain"]),
+    // What it carries in process is what the client sends.
+    ("simulator", &["defender", "clock", "domain"]),
     ("store", &["clock", "domain"]),
     // Of the configuration, the API's client reads the secret's type and nothing else.
     ("defender", &["config", "clock", "domain"]),

@@ -182,6 +182,17 @@ impl std::fmt::Debug for Engine {
 impl Engine {
     /// Starts every loop.
     pub async fn start(shared: Shared, config: &Config) -> anyhow::Result<Self> {
+        let engine = Self::start_sending(shared, config).await?;
+        engine.start_intake(config)?;
+        let noticing = control::notice(engine.shared.clone(), Arc::clone(&engine.lanes), engine.stop.clone());
+        engine.loops.spawn(noticing);
+        Ok(engine)
+    }
+
+    /// Starts the lanes and the housekeeping alone: what is queued is sent and followed, but no file
+    /// is taken, no result written, and no command of another process noticed. None of these loops
+    /// touches anything but the clock, the wire and the store: they may run in virtual time.
+    pub async fn start_sending(shared: Shared, config: &Config) -> anyhow::Result<Self> {
         let engine = Self {
             shared,
             lanes: Arc::default(),
@@ -192,10 +203,7 @@ impl Engine {
         };
         let memories = engine.memories(config).await?;
         engine.start_lanes(&engine.shared, config, &memories, &BTreeMap::new());
-        engine.start_intake(config)?;
-        let stop = engine.stop.clone();
-        engine.loops.spawn(control::notice(engine.shared.clone(), Arc::clone(&engine.lanes), stop.clone()));
-        engine.loops.spawn(control::keep_house(engine.shared.clone(), stop));
+        engine.loops.spawn(control::keep_house(engine.shared.clone(), engine.stop.clone()));
         Ok(engine)
     }
 

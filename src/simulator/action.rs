@@ -72,10 +72,9 @@ impl Fate {
         Self { starts_after: None, ends_after: duration, end: ActionStatus::Succeeded }
     }
 
-    /// The machine stays away: last update 3 d 0 h 14 min after creation, twice (Elastic's
-    /// fixtures).
-    pub(super) const fn of_an_absent_machine() -> Self {
-        Self { starts_after: None, ends_after: Duration::from_mins(3 * 24 * 60 + 14), end: ActionStatus::TimeOut }
+    /// The machine stays away.
+    pub(super) const fn of_an_absent_machine(times_out_after: Duration) -> Self {
+        Self { starts_after: None, ends_after: times_out_after, end: ActionStatus::TimeOut }
     }
 }
 

@@ -4,16 +4,17 @@ use uuid::Uuid;
 
 /// The splitmix64 generator: one word of state, good enough to scatter durations and draw ids.
 #[derive(Clone, Debug)]
-pub(crate) struct Chance(u64);
+pub struct Chance(u64);
 
 impl Chance {
-    pub(crate) const fn new(seed: u64) -> Self {
+    /// A stream of random numbers.
+    pub const fn new(seed: u64) -> Self {
         Self(seed)
     }
 
     /// A stream of its own for what `name` names, so that one machine's fate does not depend on
     /// the order in which others were asked.
-    pub(crate) fn of(seed: u64, name: &[u8]) -> Self {
+    pub fn of(seed: u64, name: &[u8]) -> Self {
         // FNV-1a, 64 bits.
         let hash = name.iter().fold(0xcbf2_9ce4_8422_2325, |hash: u64, byte| {
             (hash ^ u64::from(*byte)).wrapping_mul(0x0000_0100_0000_01b3)
@@ -21,7 +22,8 @@ impl Chance {
         Self(Self(seed ^ hash).draw())
     }
 
-    pub(crate) fn draw(&mut self) -> u64 {
+    /// The next 64 bits.
+    pub fn draw(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut word = self.0;
         word = (word ^ (word >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
@@ -30,16 +32,17 @@ impl Chance {
     }
 
     /// In 0..1, 1 excluded.
-    pub(crate) fn share(&mut self) -> f64 {
+    pub fn share(&mut self) -> f64 {
         f64::from(u32::try_from(self.draw() >> 32).unwrap_or(0)) / (f64::from(u32::MAX) + 1.0)
     }
 
     /// In 0..`bound`.
-    pub(crate) fn below(&mut self, bound: u32) -> u32 {
+    pub fn below(&mut self, bound: u32) -> u32 {
         u32::try_from(self.draw() % u64::from(bound.max(1))).unwrap_or(0)
     }
 
-    pub(crate) fn bytes<const N: usize>(&mut self) -> [u8; N] {
+    /// Random bytes.
+    pub fn bytes<const N: usize>(&mut self) -> [u8; N] {
         let mut bytes = [0; N];
         for chunk in bytes.chunks_mut(8) {
             for (byte, drawn) in chunk.iter_mut().zip(self.draw().to_be_bytes()) {
@@ -49,7 +52,8 @@ impl Chance {
         bytes
     }
 
-    pub(crate) fn uuid(&mut self) -> Uuid {
+    /// A random id, of version 4.
+    pub fn uuid(&mut self) -> Uuid {
         uuid::Builder::from_random_bytes(self.bytes()).into_uuid()
     }
 }

@@ -10,6 +10,7 @@
 //!   in process, under a virtual clock.
 //! * [`Fault`]: what goes wrong, on order.
 //! * [`Simulator`]: the same over real HTTP, where connections can really break.
+//! * [`InProcess`]: the same in virtual time, over a network that delays, stalls and loses, from a seed.
 //! * [`Report`]: what was seen. It counts effects, not answers.
 //!
 //! A call is checked in this order: token, role, windows, faults, body, effect. Everything random
@@ -25,6 +26,7 @@ mod exchange;
 mod faults;
 mod filter;
 mod fleet;
+mod in_process;
 mod odata;
 mod options;
 mod report;
@@ -37,13 +39,17 @@ pub mod windows;
 #[cfg(test)]
 mod fault_tests;
 #[cfg(test)]
+mod in_process_tests;
+#[cfg(test)]
 mod server_tests;
 #[cfg(test)]
 mod tenant_tests;
 
+pub use chance::Chance;
 pub use exchange::{Delivery, Request, Response};
 pub use faults::{Fault, FaultKind, Target};
 pub use fleet::{MachineKind, SimulatedMachine, fleet};
+pub use in_process::{InProcess, Network, Stall, Traffic};
 pub use options::{Options, TenantOptions};
 pub use report::{KindReport, Report, TenantReport};
 pub use server::Simulator;

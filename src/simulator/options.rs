@@ -7,6 +7,7 @@ use uuid::Uuid;
 
 use super::chance::Chance;
 use super::fleet::SimulatedMachine;
+use super::windows::Shape;
 use crate::domain::ledger::{CallKind, Limits};
 
 /// A simulation.
@@ -47,8 +48,12 @@ pub struct TenantOptions {
     pub other_limits: Limits,
     /// Whether calls that are answered with 429 fill the windows too (unknown of Defender).
     pub count_rejected: bool,
+    /// How the windows are laid (unknown of Defender too).
+    pub windows: Shape,
     /// How long an action is Pending, and how long in progress; each scattered by half by the seed.
     pub action_duration: (Duration, Duration),
+    /// How long an action of a machine that stays away is Pending before it times out.
+    pub absent_for: Duration,
     /// How long a scan of somebody else stays Pending.
     pub foreign_scan_duration: Duration,
     /// How long a token is good for.
@@ -78,7 +83,10 @@ impl TenantOptions {
             limits: Limits::DOCUMENTED,
             other_limits: Limits::DOCUMENTED,
             count_rejected: false,
+            windows: Shape::Sliding,
             action_duration: (Duration::from_secs(5), Duration::from_secs(15)),
+            // Last update 3 d 0 h 14 min after creation, twice (Elastic's fixtures).
+            absent_for: Duration::from_mins(3 * 24 * 60 + 14),
             foreign_scan_duration: Duration::from_mins(10),
             token_lifetime: Duration::from_secs(3599),
             list_lag: Duration::ZERO,

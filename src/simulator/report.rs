@@ -66,6 +66,10 @@ pub struct KindReport {
     pub worst_minute: usize,
     /// The most arrivals that any closed 3,600 s saw.
     pub worst_hour: usize,
+    /// Calls of others who use the same app registration; in none of the numbers above.
+    pub foreign_arrivals: u64,
+    /// How many of those were answered with 429.
+    pub foreign_throttled: u64,
 }
 
 impl KindReport {
@@ -88,6 +92,8 @@ impl Tenant {
                 limit_per_hour: windows.limits().per_hour.get(),
                 worst_minute: windows.worst(MINUTE),
                 worst_hour: windows.worst(HOUR),
+                foreign_arrivals: windows.foreign().arrivals,
+                foreign_throttled: windows.foreign().throttled,
             };
             (kind.as_str().to_owned(), report)
         });

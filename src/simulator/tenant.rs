@@ -71,7 +71,10 @@ impl Tenant {
             sign_in: SignIn::default(),
             windows: CallKind::ALL
                 .iter()
-                .map(|kind| (*kind, Windows::new(options.limits_of(*kind), options.count_rejected)))
+                .map(|kind| {
+                    let windows = Windows::new(options.limits_of(*kind), options.count_rejected);
+                    (*kind, windows.shaped(options.windows))
+                })
                 .collect(),
             faults: Faults::new(Chance::of(seed.wrapping_add(1), own)),
             machines: options.machines.iter().map(|known| (known.id, machine(known))).collect(),
@@ -132,6 +135,16 @@ impl Tenant {
         if self.open_action(now, machine).is_none() && self.create(now, machine, asked).is_some() {
             self.counts.foreign_scans += 1;
         }
+    }
+
+    /// Somebody else who uses the same app registration makes a call. Returns whether there was room.
+    pub fn call_by_a_stranger(&mut self, now: Wall, kind: CallKind) -> bool {
+        self.windows.get_mut(&kind).is_some_and(|windows| windows.arrive_foreign(now) == Verdict::Admitted)
+    }
+
+    /// When each call of this kind arrived, those of strangers aside.
+    pub fn arrivals(&self, kind: CallKind) -> &[Wall] {
+        self.windows.get(&kind).map_or(&[], Windows::seen)
     }
 
     /// Ends every token, as an administrator may.
@@ -224,7 +237,7 @@ impl Tenant {
         let options = &self.options;
         let fate = match (asked.source, machine.known.kind) {
             ("Portal", _) => Fate::pending_for(options.foreign_scan_duration),
-            (_, MachineKind::Inactive) => Fate::of_an_absent_machine(),
+            (_, MachineKind::Inactive) => Fate::of_an_absent_machine(options.absent_for),
             _ => Fate::draw(&mut machine.chance, options.action_duration, options.all_succeed),
         };
         let named = (id.to_string(), machine.known.name.clone());

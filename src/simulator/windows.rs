@@ -3,7 +3,10 @@
 //! Microsoft documents 100 calls a minute and 1,500 an hour (API/run-av-scan.md and the pages of
 //! the other calls) and does not say how a window begins. The strictest reading is enforced here:
 //! no closed window of 60 s or 3,600 s, wherever it begins, holds more than its limit. Whoever
-//! keeps this keeps every other reading.
+//! keeps this keeps every other reading; [`Shape::Fixed`] is such another one.
+//!
+//! The windows belong to an app registration. Others may use the same one: their calls fill the
+//! windows as ours do, and are told apart in the report.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -34,39 +37,94 @@ pub struct Full {
     pub wait: Duration,
 }
 
-/// Both windows of one kind of call of one tenant.
+/// How a server lays its windows; what Defender does is not documented.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Shape {
+    /// Any 60 s and any 3,600 s.
+    #[default]
+    Sliding,
+    /// One after the other, the first beginning with the first call.
+    Fixed,
+}
+
+/// Both windows of one kind of call of one app registration in one tenant.
 #[derive(Clone, Debug)]
 pub struct Windows {
     limits: Limits,
     count_rejected: bool,
+    shape: Shape,
+    /// The first call, and the last.
+    span: Option<(Wall, Wall)>,
     /// What the windows hold; never more than the larger limit, since older arrivals decide
     /// nothing.
     counted: VecDeque<Wall>,
-    /// Everything that arrived, for the report.
+    /// Everything of ours that arrived, for the report.
     seen: Vec<Wall>,
     admitted: u64,
     throttled: u64,
+    foreign: Foreign,
+}
+
+/// Calls of others that use the same app registration.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Foreign {
+    /// How many arrived.
+    pub arrivals: u64,
+    /// How many of them were answered with 429.
+    pub throttled: u64,
 }
 
 impl Windows {
-    /// Empty windows. With `count_rejected`, calls that were answered with 429 fill the windows
+    /// Empty windows, which slide. With `count_rejected`, calls that were answered with 429 fill the windows
     /// too, so that a client that does not stop is never let in (which of the two Defender does is
     /// unknown).
     pub const fn new(limits: Limits, count_rejected: bool) -> Self {
-        Self { limits, count_rejected, counted: VecDeque::new(), seen: Vec::new(), admitted: 0, throttled: 0 }
+        Self {
+            limits,
+            count_rejected,
+            shape: Shape::Sliding,
+            span: None,
+            counted: VecDeque::new(),
+            seen: Vec::new(),
+            admitted: 0,
+            throttled: 0,
+            foreign: Foreign { arrivals: 0, throttled: 0 },
+        }
+    }
+
+    /// The same, laid otherwise.
+    #[must_use]
+    pub const fn shaped(mut self, shape: Shape) -> Self {
+        self.shape = shape;
+        self
     }
 
     /// A call arrives. Time does not run backwards here: an earlier `now` counts as the latest one
     /// seen.
     pub fn arrive(&mut self, now: Wall) -> Verdict {
         let now = self.record(now);
-        let full = self.full(now);
-        if full.is_none() {
-            self.admitted += 1;
+        let verdict = self.judge(now);
+        match verdict {
+            Verdict::Admitted => self.admitted += 1,
+            Verdict::Throttled(_) => self.throttled += 1,
+        }
+        verdict
+    }
+
+    /// A call of somebody else arrives who uses the same app registration.
+    pub fn arrive_foreign(&mut self, now: Wall) -> Verdict {
+        let now = self.pass(now);
+        let verdict = self.judge(now);
+        self.foreign.arrivals += 1;
+        self.foreign.throttled += u64::from(verdict != Verdict::Admitted);
+        verdict
+    }
+
+    fn judge(&mut self, now: Wall) -> Verdict {
+        if self.full(now).is_none() {
             self.count(now);
             return Verdict::Admitted;
         }
-        self.throttled += 1;
         if self.count_rejected {
             self.count(now);
         }
@@ -79,17 +137,27 @@ impl Windows {
         self.record(now);
     }
 
-    /// Everything that arrived.
+    /// How much of ours arrived.
     pub const fn arrivals(&self) -> usize {
         self.seen.len()
     }
 
-    /// What was let in.
+    /// When each call of ours arrived.
+    pub fn seen(&self) -> &[Wall] {
+        &self.seen
+    }
+
+    /// What others did.
+    pub const fn foreign(&self) -> Foreign {
+        self.foreign
+    }
+
+    /// What of ours was let in.
     pub const fn admitted(&self) -> u64 {
         self.admitted
     }
 
-    /// What was answered with 429.
+    /// What of ours was answered with 429.
     pub const fn throttled(&self) -> u64 {
         self.throttled
     }
@@ -99,7 +167,7 @@ impl Windows {
         self.limits
     }
 
-    /// The most arrivals that any closed window of this length saw, refused ones included.
+    /// The most arrivals of ours that any closed window of this length saw, refused ones included.
     pub fn worst(&self, window: Duration) -> usize {
         let mut worst = 0;
         let mut opening = self.seen.iter().enumerate().peekable();
@@ -111,8 +179,14 @@ impl Windows {
     }
 
     fn record(&mut self, now: Wall) -> Wall {
-        let now = self.seen.last().map_or(now, |last| now.max(*last));
+        let now = self.pass(now);
         self.seen.push(now);
+        now
+    }
+
+    fn pass(&mut self, now: Wall) -> Wall {
+        let (first, now) = self.span.map_or((now, now), |(first, last)| (first, now.max(last)));
+        self.span = Some((first, now));
         now
     }
 
@@ -134,7 +208,15 @@ impl Windows {
                 // has left it.
                 let back = usize::try_from(limit).ok()?;
                 let oldest = self.counted.get(self.counted.len().checked_sub(back)?)?;
-                let wait = (*oldest + window + TICK).since(now);
+                let wait = match self.shape {
+                    Shape::Sliding => (*oldest + window + TICK).since(now),
+                    Shape::Fixed => {
+                        let (first, _) = self.span?;
+                        let inside = now.since(first).as_millis() % window.as_millis();
+                        let opened = now - Duration::from_millis(u64::try_from(inside).ok()?);
+                        if *oldest < opened { Duration::ZERO } else { (opened + window).since(now) }
+                    }
+                };
                 (!wait.is_zero()).then_some(Full { limit, window, wait })
             })
             .max_by_key(|full| full.wait)
@@ -193,6 +275,39 @@ mod tests {
         windows.arrive(Wall(100_000));
         assert!(matches!(windows.arrive(Wall(0)), Verdict::Throttled(_)));
         assert_eq!(windows.worst(MINUTE), 2);
+    }
+
+    #[test]
+    fn fixed_windows_follow_each_other_and_each_holds_its_limit() {
+        let mut windows = Windows::new(limits(2, 3), false).shaped(Shape::Fixed);
+        for (at, admitted) in [
+            (7_000, true),
+            (66_998, true),
+            (66_999, false),
+            // The second minute of the windows: two calls more within two milliseconds, but for the hour.
+            (67_000, true),
+            (67_001, false),
+            (3_606_999, false),
+            (3_607_000, true),
+            (3_607_001, true),
+            (3_607_002, false),
+        ] {
+            assert_eq!(windows.arrive(Wall(at)) == Verdict::Admitted, admitted, "{at}");
+        }
+        assert_eq!(windows.worst(MINUTE), 4);
+        let full = Full { limit: 2, window: MINUTE, wait: Duration::from_millis(59_998) };
+        assert_eq!(windows.arrive(Wall(3_607_002)), Verdict::Throttled(full));
+    }
+
+    #[test]
+    fn a_stranger_fills_the_same_windows_and_is_told_apart() {
+        let mut windows = Windows::new(limits(2, 10), false);
+        assert_eq!(windows.arrive_foreign(Wall(0)), Verdict::Admitted);
+        assert_eq!(windows.arrive(Wall(1)), Verdict::Admitted);
+        assert!(matches!(windows.arrive(Wall(2)), Verdict::Throttled(_)));
+        assert!(matches!(windows.arrive_foreign(Wall(3)), Verdict::Throttled(_)));
+        assert_eq!(windows.foreign(), Foreign { arrivals: 2, throttled: 1 });
+        assert_eq!((windows.arrivals(), windows.throttled(), windows.worst(HOUR)), (2, 1, 2));
     }
 
     /// Whether one more call fits, by definition.

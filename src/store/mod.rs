@@ -4,12 +4,16 @@
 //! command line are a second writer in a process of their own: every write begins with
 //! `BEGIN IMMEDIATE` and waits for the other.
 
+use std::ops::{Deref, DerefMut};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use sqlx::pool::PoolConnection;
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteSynchronous};
-use sqlx::{ConnectOptions, SqliteConnection};
+use sqlx::{ConnectOptions, Sqlite, SqliteConnection};
+
+use under_way::{Operation, UnderWay};
 
 pub mod actions;
 pub mod attempts;
@@ -27,6 +31,7 @@ pub mod sweeps;
 pub mod tenants;
 #[cfg(test)]
 mod tests;
+mod under_way;
 pub mod unsent;
 pub mod withdrawals;
 mod writer;
@@ -111,6 +116,27 @@ impl<T> Doing<T> for Result<T, sqlx::Error> {
 pub struct Store {
     writer: writer::Writer,
     readers: SqlitePool,
+    under_way: UnderWay,
+}
+
+/// A connection to read with. Until it is dropped, something is under way.
+pub(crate) struct Reader {
+    connection: PoolConnection<Sqlite>,
+    _operation: Operation,
+}
+
+impl Deref for Reader {
+    type Target = SqliteConnection;
+
+    fn deref(&self) -> &SqliteConnection {
+        &self.connection
+    }
+}
+
+impl DerefMut for Reader {
+    fn deref_mut(&mut self) -> &mut SqliteConnection {
+        &mut self.connection
+    }
 }
 
 fn options(path: &Path) -> SqliteConnectOptions {
@@ -179,7 +205,8 @@ impl Store {
             .acquire_timeout(PATIENCE)
             .acquire_slow_threshold(PATIENCE)
             .connect_lazy_with(options(path).read_only(true));
-        Self { writer: writer::Writer::start(connection), readers }
+        let under_way = UnderWay::default();
+        Self { writer: writer::Writer::start(connection, under_way.clone()), readers, under_way }
     }
 
     /// Runs `unit` in a transaction and returns once it is on disk.
@@ -195,8 +222,15 @@ impl Store {
     }
 
     /// A connection to read with.
-    pub(crate) async fn reader(&self) -> Result<sqlx::pool::PoolConnection<sqlx::Sqlite>, StoreError> {
-        self.readers.acquire().await.doing("open a reading connection")
+    pub(crate) async fn reader(&self) -> Result<Reader, StoreError> {
+        let operation = self.under_way.begin();
+        let connection = self.readers.acquire().await.doing("open a reading connection")?;
+        Ok(Reader { connection, _operation: operation })
+    }
+
+    /// Whether nobody waits for the database: nothing is read, written, queued to be, or closed.
+    pub fn is_idle(&self) -> bool {
+        self.under_way.is_nothing()
     }
 
     /// A number that changes when another process has written. Cheap: no table is read.
@@ -212,6 +246,7 @@ impl Store {
 
     /// Closes readers and writer after what is queued is written.
     pub async fn close(&self) {
+        let _operation = self.under_way.begin();
         self.readers.close().await;
         self.writer.close().await;
     }

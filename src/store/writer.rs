@@ -10,6 +10,7 @@ use futures_util::future::BoxFuture;
 use sqlx::{Connection, SqliteConnection};
 use tokio::sync::{mpsc, oneshot};
 
+use super::under_way::{Operation, UnderWay};
 use super::{Doing, StoreError};
 
 /// What a unit of work returns: a future on the connection it was given.
@@ -32,6 +33,8 @@ trait Work: Send {
 struct Asked<T, F> {
     unit: F,
     reply: oneshot::Sender<Result<T, StoreError>>,
+    /// Goes with the work, not with whoever asked for it: it is under way though nobody waits.
+    operation: Operation,
 }
 
 impl<T, F> Work for Asked<T, F>
@@ -41,12 +44,13 @@ where
 {
     fn run(self: Box<Self>, connection: &mut SqliteConnection) -> BoxFuture<'_, (Option<StoreError>, Finish)> {
         Box::pin(async move {
-            let Self { unit, reply } = *self;
+            let Self { unit, reply, operation } = *self;
             let result = unit(connection).await;
             let failed = result.as_ref().err().cloned();
             let finish: Finish = Box::new(move |committed| {
                 // Whoever asked may have gone (a cancelled task): the work stands all the same.
                 drop(reply.send(committed.and(result)));
+                drop(operation);
             });
             (failed, finish)
         })
@@ -68,6 +72,7 @@ enum Order {
 #[derive(Clone)]
 pub(super) struct Writer {
     orders: mpsc::Sender<Order>,
+    under_way: UnderWay,
 }
 
 impl fmt::Debug for Writer {
@@ -77,10 +82,10 @@ impl fmt::Debug for Writer {
 }
 
 impl Writer {
-    pub(super) fn start(connection: SqliteConnection) -> Self {
+    pub(super) fn start(connection: SqliteConnection, under_way: UnderWay) -> Self {
         let (orders, waiting) = mpsc::channel(1024);
         tokio::spawn(serve(connection, waiting));
-        Self { orders }
+        Self { orders, under_way }
     }
 
     pub(super) async fn write<T, F>(&self, unit: F) -> Result<T, StoreError>
@@ -89,7 +94,8 @@ impl Writer {
         F: for<'c> FnOnce(&'c mut SqliteConnection) -> Unit<'c, T> + Send + 'static,
     {
         let (reply, answer) = oneshot::channel();
-        self.order(Order::InTransaction(Box::new(Asked { unit, reply })), answer).await
+        self.order(Order::InTransaction(Box::new(Asked { unit, reply, operation: self.under_way.begin() })), answer)
+            .await
     }
 
     pub(super) async fn outside<T, F>(&self, unit: F) -> Result<T, StoreError>
@@ -98,7 +104,7 @@ impl Writer {
         F: for<'c> FnOnce(&'c mut SqliteConnection) -> Unit<'c, T> + Send + 'static,
     {
         let (reply, answer) = oneshot::channel();
-        self.order(Order::Outside(Box::new(Asked { unit, reply })), answer).await
+        self.order(Order::Outside(Box::new(Asked { unit, reply, operation: self.under_way.begin() })), answer).await
     }
 
     async fn order<T>(&self, order: Order, answer: oneshot::Receiver<Result<T, StoreError>>) -> Result<T, StoreError> {

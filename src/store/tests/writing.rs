@@ -51,6 +51,26 @@ async fn a_statement_that_sqlite_refuses_takes_no_neighbour_with_it() {
 }
 
 #[tokio::test]
+async fn the_store_is_idle_when_nothing_is_read_written_or_queued() {
+    let bench = Bench::new().await;
+    assert!(bench.store.is_idle());
+    let reader = bench.store.reader().await.unwrap();
+    assert!(!bench.store.is_idle(), "while somebody reads");
+    drop(reader);
+    assert!(bench.store.is_idle());
+    let abandoned = {
+        let mut write = Box::pin(unit(&bench.store, 1, false));
+        futures_util::poll!(write.as_mut()).is_pending()
+    };
+    assert!(abandoned && !bench.store.is_idle(), "work that is queued is done, though nobody waits for it");
+    unit(&bench.store, 2, true).await.unwrap_err();
+    assert!(bench.store.is_idle());
+    bench.store.close().await;
+    unit(&bench.store, 3, false).await.unwrap_err();
+    assert!(bench.store.is_idle(), "after the end");
+}
+
+#[tokio::test]
 async fn whoever_gives_up_waiting_does_not_undo_the_work() {
     let bench = Bench::new().await;
     let before = bench.number("SELECT count(*) FROM events").await;

@@ -2,6 +2,12 @@
 //!
 //! Read through libc (std and `nix`): what paces a budget must be the clock that the operating
 //! system, its container and its tests all agree on. Waiting is done on tokio's timer.
+//!
+//! [`VirtualClock`] is the other implementation: a world whose time moves when nothing else does.
+
+mod virtual_time;
+
+pub use virtual_time::VirtualClock;
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 

@@ -1,0 +1,52 @@
+//! The budget is used: with a backlog, sweepd is about as fast as the limits allow.
+
+#![allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::panic, reason = "a scenario fails loudly")]
+
+#[path = "support/world.rs"]
+mod world;
+
+use std::time::Duration;
+
+use sweepd::clock::{Clock, SystemClock};
+use sweepd::domain::ledger::{CallKind, Limits};
+use world::{BEGIN, Death, Setup, World, fastest};
+
+/// Sends to so many machines, and holds the time from the first call to the last against the
+/// promise: one per cent and a minute more than the fastest legal time.
+fn assert_used(machines: usize, latency: Duration) {
+    let began = SystemClock.boot();
+    let mut world = World::new(Setup::backlog(machines, latency));
+    assert!(world.live(BEGIN + Duration::from_hours(12), Death::Killed), "{}", world.status());
+    let arrivals = world.wire.with_tenant(|tenant| tenant.arrivals(CallKind::Scan).to_vec());
+    let report = world.wire.with_tenant(|tenant| tenant.report(world.clock.world()));
+    assert_eq!(arrivals.len(), machines);
+    assert!(report.calls["scan"].within_limits(), "{report:?}");
+    let took = arrivals.last().unwrap().since(arrivals[0]);
+    let fastest = fastest(machines, Limits::DOCUMENTED);
+    let real = SystemClock.boot().since(began);
+    println!("{machines} machines, {latency:?} a call: {took:?}, fastest {fastest:?}; in {real:?}");
+    let promised = fastest.mul_f64(1.01) + Duration::from_mins(1);
+    assert!(took <= promised, "{machines} machines at {latency:?} took {took:?}, promised is {promised:?}");
+}
+
+const QUICK: Duration = Duration::from_millis(300);
+const SLOW: Duration = Duration::from_secs(3);
+
+#[test]
+fn fifteen_hundred_machines_take_a_quarter_of_an_hour() {
+    assert_eq!(fastest(1500, Limits::DOCUMENTED), Duration::from_mins(14));
+    assert_used(1500, QUICK);
+    assert_used(1500, SLOW);
+}
+
+#[test]
+fn one_machine_more_takes_an_hour() {
+    assert_eq!(fastest(1501, Limits::DOCUMENTED), Duration::from_hours(1));
+    assert_used(1501, SLOW);
+}
+
+#[test]
+fn five_thousand_machines_take_three_hours_and_four_minutes() {
+    assert_eq!(fastest(5000, Limits::DOCUMENTED), Duration::from_mins(3 * 60 + 4));
+    assert_used(5000, QUICK);
+}
