@@ -1,4 +1,5 @@
-//! The budget is used: with a backlog, sweepd is about as fast as the limits allow.
+//! The budget is used: with a backlog, sweepd is about as fast as the limits allow, and as fast as its
+//! forecast says.
 
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::panic, reason = "a scenario fails loudly")]
 
@@ -8,7 +9,11 @@ mod world;
 use std::time::Duration;
 
 use sweepd::clock::{Clock, SystemClock};
+use sweepd::domain::forecast::Terms;
 use sweepd::domain::ledger::{CallKind, Limits};
+use sweepd::domain::time::Wall;
+use sweepd::web::forecast;
+use sweepd::web::report::Now;
 use world::{BEGIN, Death, Setup, World, fastest};
 
 /// Sends to so many machines, and holds the time from the first call to the last against the
@@ -45,8 +50,39 @@ fn one_machine_more_takes_an_hour() {
     assert_used(1501, SLOW);
 }
 
+/// What `sweepd forecast --machines` would say now, as the time of the last answer.
+fn forecast(world: &World, more: u64) -> Wall {
+    let now = Now { at: world.clock.wall(), boot: world.clock.boot() };
+    let ends = world.ask(async |store| {
+        let tenant = store.tenants_status().await.unwrap().remove(0);
+        forecast::read(&store, tenant.row, &Terms::default(), more, now, false).await.unwrap().ends
+    });
+    forecast::wall(ends.queue.unwrap(), now)
+}
+
 #[test]
-fn five_thousand_machines_take_three_hours_and_four_minutes() {
+fn five_thousand_machines_take_three_hours_and_four_minutes_as_was_forecast() {
     assert_eq!(fastest(5000, Limits::DOCUMENTED), Duration::from_mins(3 * 60 + 4));
-    assert_used(5000, QUICK);
+    let mut world = World::new(Setup::backlog(5000, QUICK));
+    let before = {
+        let now = Now { at: BEGIN, boot: world.clock.boot() };
+        let end = forecast::from_terms(&Terms::default(), 5000, now).ends.more.unwrap();
+        forecast::wall(end, now)
+    };
+    // Half-way through the second hour somebody asks again. The daemon is stopped for that moment, since
+    // this process has one thread.
+    let half_way = BEGIN + Duration::from_mins(90);
+    assert!(!world.live(half_way, Death::Stopped(Duration::from_secs(30))));
+    let during = forecast(&world, 0);
+    assert!(world.live(BEGIN + Duration::from_hours(12), Death::Killed), "{}", world.status());
+    let arrivals = world.wire.with_tenant(|tenant| tenant.arrivals(CallKind::Scan).to_vec());
+    let (first, last) = (arrivals[0], *arrivals.last().unwrap());
+    let promised = fastest(5000, Limits::DOCUMENTED).mul_f64(1.01) + Duration::from_mins(1);
+    assert!(last.since(first) <= promised, "took {:?}, promised is {promised:?}", last.since(first));
+    for (asked, told) in [(BEGIN, before), (half_way, during)] {
+        let (told, took) = (told.since(asked), last.since(asked));
+        let off = (told.as_secs_f64() / took.as_secs_f64() - 1.0).abs();
+        println!("asked after {:?}: {told:?} were forecast, it took {took:?}", asked.since(BEGIN));
+        assert!(off <= 0.02, "{told:?} were forecast, it took {took:?}");
+    }
 }

@@ -261,6 +261,7 @@ impl Scenario {
             limits: self.limits,
             network: self.network.clone(),
             keys: format!("on_pending = \"{}\"", if self.waits { "wait" } else { "skip" }),
+            limit_keys: String::new(),
             sections: "[follow_up]\ninterval = \"2m\"\ngive_up_after = \"2h\"\n".to_owned(),
             uptime: SECOND * u32::try_from(self.seed % 7000).unwrap(),
         });

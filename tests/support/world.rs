@@ -70,6 +70,8 @@ pub struct Setup {
     pub network: Network,
     /// Further keys of the tenant's section.
     pub keys: String,
+    /// Further keys of its limits.
+    pub limit_keys: String,
     /// Further sections of the configuration.
     pub sections: String,
     /// How long the machine has been up when it all begins.
@@ -87,6 +89,7 @@ impl Setup {
             limits: Limits::DOCUMENTED,
             network: good_network(latency),
             keys: String::new(),
+            limit_keys: String::new(),
             // Each look takes in the last five minutes again, which costs a test more than the calls do.
             sections: "[follow_up]\ninterval = \"5m\"\n".to_owned(),
             uptime: Duration::from_hours(1),
@@ -170,7 +173,7 @@ fn configuration(folder: &Path, setup: &Setup) -> Config {
         "[daemon]\nstate_dir = \"{}\"\n[http]\nlisten = \"\"\n{}\n[tenants.contoso]\ntenant_id = \"{}\"\n\
          api_url = \"https://api.example\"\nauthority_url = \"https://login.example\"\n{}\n\
          [tenants.contoso.auth]\nclient_id = \"{}\"\nsecret_file = \"secret\"\n\
-         [tenants.contoso.limits]\nper_minute = {}\nper_hour = {}\n",
+         [tenants.contoso.limits]\nper_minute = {}\nper_hour = {}\n{}",
         folder.display(),
         setup.sections,
         tenant.tenant_id,
@@ -178,6 +181,7 @@ fn configuration(folder: &Path, setup: &Setup) -> Config {
         tenant.client_id,
         limits.per_minute,
         limits.per_hour,
+        setup.limit_keys,
     );
     let path = folder.join("sweepd.toml");
     std::fs::write(&path, text).unwrap();
