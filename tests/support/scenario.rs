@@ -186,6 +186,15 @@ fn stalls(chance: &mut Chance) -> Vec<Stall> {
     stalls
 }
 
+/// While nothing gets through, as often as at any other time: then the most is under way.
+fn some_bad_time(chance: &mut Chance, stalls: &[Stall]) -> Wall {
+    let at = sometime(chance);
+    match stalls {
+        [_, ..] if one_in(chance, 2) => pick(chance, stalls).from + SECOND * chance.below(90),
+        _ => at,
+    }
+}
+
 fn wall_error(chance: &mut Chance) -> WallError {
     use WallError::{Ahead, Epoch, None};
     let hour = 3_600_000;
@@ -231,7 +240,8 @@ impl Scenario {
         tenant.list_lag = if one_in(chance, 3) { seconds(chance, 1..30) } else { Duration::ZERO };
         tenant.count_rejected = one_in(chance, 4);
         tenant.windows = if one_in(chance, 4) { Shape::Fixed } else { Shape::Sliding };
-        tenant.action_duration = (seconds(chance, 1..300), seconds(chance, 1..600));
+        // A call that is made twice meets a busy machine, or one that is free again.
+        tenant.action_duration = pick(chance, &[(SECOND, SECOND), (20 * SECOND, MINUTE), (5 * MINUTE, 10 * MINUTE)]);
         tenant.absent_for = 3 * 60 * MINUTE;
         let mut incidents: Vec<_> = (0..between(chance, 2..9)).map(|_| (sometime(chance), incident(chance))).collect();
         incidents.sort_by_key(|(at, _)| *at);
@@ -271,6 +281,18 @@ impl Scenario {
             world.wire.add_stranger(CallKind::Scan, per_hour, evenly);
         }
         world
+    }
+
+    /// How much longer than the fastest time the calls may take, if that can be said: not when a
+    /// stranger spends the same budget.
+    ///
+    /// After a reboot the ledger may hold slots that are really free, for an hour at most; that much
+    /// once more for latency, faults and stalls; the rest is for what each incident costs itself.
+    pub fn delay(&self) -> Option<Duration> {
+        let is_reboot = |incident: &Incident| matches!(incident, Incident::Reboot(..));
+        let reboots = u32::try_from(self.incidents.iter().filter(|(_, incident)| is_reboot(incident)).count()).unwrap();
+        let incidents = u32::try_from(self.incidents.len()).unwrap();
+        self.stranger.is_none().then(|| 60 * MINUTE * (1 + reboots) + 15 * MINUTE * incidents)
     }
 
     /// Lives through it all, at the longest until `deadline`. Returns whether all was done by then.
