@@ -204,7 +204,8 @@ fn wall_error(chance: &mut Chance) -> WallError {
 fn incident(chance: &mut Chance) -> Incident {
     let down = if one_in(chance, 2) { Duration::ZERO } else { seconds(chance, 1..120) };
     match chance.below(11) {
-        0 | 1 => Incident::Death(Death::Killed, down),
+        0 => Incident::Death(Death::Killed, down),
+        1 => Incident::Death(Death::KilledCalling, Duration::ZERO),
         2 | 3 => Incident::Death(Death::KilledWriting(u16::try_from(chance.below(40)).unwrap()), down),
         4 => Incident::Death(Death::Stopped(seconds(chance, 0..60)), down),
         5 => Incident::Deaths,
@@ -243,9 +244,10 @@ impl Scenario {
         // A call that is made twice meets a busy machine, or one that is free again.
         tenant.action_duration = pick(chance, &[(SECOND, SECOND), (20 * SECOND, MINUTE), (5 * MINUTE, 10 * MINUTE)]);
         tenant.absent_for = 3 * 60 * MINUTE;
-        let mut incidents: Vec<_> = (0..between(chance, 2..9)).map(|_| (sometime(chance), incident(chance))).collect();
-        incidents.sort_by_key(|(at, _)| *at);
         let mut stalls = stalls(chance);
+        let mut incidents: Vec<_> =
+            (0..between(chance, 2..9)).map(|_| (some_bad_time(chance, &stalls), incident(chance))).collect();
+        incidents.sort_by_key(|(at, _)| *at);
         for (at, incident) in &incidents {
             if let Incident::Suspended(time) = incident {
                 stalls.push(Stall { from: *at, until: *at + *time, connects: false });
@@ -305,7 +307,7 @@ impl Scenario {
                 Incident::Death(death, down) => Self::die(world, at, *death, *down),
                 Incident::Deaths => (0..20_u32).all(|n| Self::die(world, at + 3 * SECOND * n, Death::Killed, SECOND)),
                 Incident::WallSetBetween(error) => {
-                    let died = Self::die(world, at, Death::Killed, SECOND);
+                    let died = Self::die(world, at, Death::KilledCalling, SECOND);
                     world.clock.set_wall(error.at(world.clock.world()));
                     died
                 }
