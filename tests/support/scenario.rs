@@ -286,7 +286,7 @@ impl Scenario {
     }
 
     /// How much longer than the fastest time the calls may take, if that can be said: not when a
-    /// stranger spends the same budget.
+    /// stranger spends the same budget, or Defender says so.
     ///
     /// After a reboot the ledger may hold slots that are really free, for an hour at most; that much
     /// once more for latency, faults and stalls; the rest is for what each incident costs itself.
@@ -294,7 +294,9 @@ impl Scenario {
         let is_reboot = |incident: &Incident| matches!(incident, Incident::Reboot(..));
         let reboots = u32::try_from(self.incidents.iter().filter(|(_, incident)| is_reboot(incident)).count()).unwrap();
         let incidents = u32::try_from(self.incidents.len()).unwrap();
-        self.stranger.is_none().then(|| 60 * MINUTE * (1 + reboots) + 15 * MINUTE * incidents)
+        let is_throttling = |fault: &Fault| matches!(fault.kind, FaultKind::Status { code: 429, .. });
+        let is_shared = self.stranger.is_some() || self.faults.iter().any(is_throttling);
+        (!is_shared).then(|| 60 * MINUTE * (1 + reboots) + 15 * MINUTE * incidents)
     }
 
     /// Lives through it all, at the longest until `deadline`. Returns whether all was done by then.
