@@ -26,7 +26,8 @@ use std::time::Duration;
 use scenario::Scenario;
 use sweepd::clock::{Clock, SystemClock};
 use sweepd::domain::ledger::CallKind;
-use world::{BEGIN, World};
+use sweepd::simulator::TenantReport;
+use world::{BEGIN, Ledger, World, fastest};
 
 const SEEDS: u64 = 50;
 
@@ -65,20 +66,40 @@ fn run(seed: u64) -> Duration {
 
 fn judge(scenario: &Scenario, world: &World) {
     let report = world.wire.with_tenant(|tenant| tenant.report(world.clock.world()));
+    budget(scenario, world, &report);
+    let ledger = world.ledger();
+    machines(scenario, &ledger, &report);
+    attempts(world, &ledger, &report);
+}
+
+/// No window saw more than its limit, and the limits were made use of.
+fn budget(scenario: &Scenario, world: &World, report: &TenantReport) {
     for (kind, calls) in &report.calls {
         assert!(calls.within_limits(), "{kind}: {calls:?}");
     }
+    let arrivals = world.wire.with_tenant(|tenant| tenant.arrivals(CallKind::Scan).to_vec());
+    let took = arrivals.last().unwrap().since(arrivals[0]);
+    let fastest = fastest(arrivals.len(), scenario.limits);
+    if let Some(delay) = scenario.delay() {
+        assert!(took <= fastest + delay, "{took:?} for {} calls; the fastest is {fastest:?}", arrivals.len());
+    }
+}
+
+/// Every job has ended, no machine was scanned twice, and the queue knows what Defender knows.
+fn machines(scenario: &Scenario, ledger: &Ledger, report: &TenantReport) {
     for (machine, scans) in &report.scans_per_machine {
         assert_eq!(*scans, 1, "scans of {machine}");
     }
-    let ledger = world.ledger();
     assert_eq!(ledger.jobs.len(), scenario.tenant.machines.len());
     for job in &ledger.jobs {
         let is_scanned = report.scans_per_machine.contains_key(&job.machine_id);
         assert_eq!(is_scanned, job.action_id.is_some(), "Defender and the queue disagree about {job:?}");
         assert!(job.finished_at.is_some(), "{job:?}");
     }
-    // Nothing left without its attempt; what an attempt did not send, a kill kept from leaving.
+}
+
+/// Nothing left without its attempt; what an attempt did not send, a kill kept from leaving.
+fn attempts(world: &World, ledger: &Ledger, report: &TenantReport) {
     let traffic = world.wire.traffic(CallKind::Scan);
     let arrivals = report.calls["scan"].arrivals as u64;
     assert_eq!(arrivals, traffic.sent - traffic.lost, "{traffic:?}");

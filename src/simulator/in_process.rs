@@ -184,7 +184,12 @@ impl Inner {
         let mut state = self.lock();
         let (least, most) = self.network.latency;
         let latency = whole(least + most.saturating_sub(least).mul_f64(state.chance.share()));
-        let there = whole(latency.mul_f64(state.chance.share()));
+        // The extremes as often as what lies between: all of it on the way there, or all on the way back.
+        let there = match state.chance.below(3) {
+            0 => Duration::ZERO,
+            1 => latency,
+            _ => whole(latency.mul_f64(state.chance.share())),
+        };
         let (refused, lost) = (state.chance.share(), state.chance.share());
         let in_time = |at: &Wall| at.since(now) < self.network.connect_timeout;
         let connects = match self.stall(now) {

@@ -186,6 +186,15 @@ fn stalls(chance: &mut Chance) -> Vec<Stall> {
     stalls
 }
 
+/// While nothing gets through, as often as at any other time: then the most is under way.
+fn some_bad_time(chance: &mut Chance, stalls: &[Stall]) -> Wall {
+    let at = sometime(chance);
+    match stalls {
+        [_, ..] if one_in(chance, 2) => pick(chance, stalls).from + SECOND * chance.below(90),
+        _ => at,
+    }
+}
+
 fn wall_error(chance: &mut Chance) -> WallError {
     use WallError::{Ahead, Epoch, None};
     let hour = 3_600_000;
@@ -195,7 +204,8 @@ fn wall_error(chance: &mut Chance) -> WallError {
 fn incident(chance: &mut Chance) -> Incident {
     let down = if one_in(chance, 2) { Duration::ZERO } else { seconds(chance, 1..120) };
     match chance.below(11) {
-        0 | 1 => Incident::Death(Death::Killed, down),
+        0 => Incident::Death(Death::Killed, down),
+        1 => Incident::Death(Death::KilledCalling, Duration::ZERO),
         2 | 3 => Incident::Death(Death::KilledWriting(u16::try_from(chance.below(40)).unwrap()), down),
         4 => Incident::Death(Death::Stopped(seconds(chance, 0..60)), down),
         5 => Incident::Deaths,
@@ -231,11 +241,13 @@ impl Scenario {
         tenant.list_lag = if one_in(chance, 3) { seconds(chance, 1..30) } else { Duration::ZERO };
         tenant.count_rejected = one_in(chance, 4);
         tenant.windows = if one_in(chance, 4) { Shape::Fixed } else { Shape::Sliding };
-        tenant.action_duration = (seconds(chance, 1..300), seconds(chance, 1..600));
+        // A call that is made twice meets a busy machine, or one that is free again.
+        tenant.action_duration = pick(chance, &[(SECOND, SECOND), (20 * SECOND, MINUTE), (5 * MINUTE, 10 * MINUTE)]);
         tenant.absent_for = 3 * 60 * MINUTE;
-        let mut incidents: Vec<_> = (0..between(chance, 2..9)).map(|_| (sometime(chance), incident(chance))).collect();
-        incidents.sort_by_key(|(at, _)| *at);
         let mut stalls = stalls(chance);
+        let mut incidents: Vec<_> =
+            (0..between(chance, 2..9)).map(|_| (some_bad_time(chance, &stalls), incident(chance))).collect();
+        incidents.sort_by_key(|(at, _)| *at);
         for (at, incident) in &incidents {
             if let Incident::Suspended(time) = incident {
                 stalls.push(Stall { from: *at, until: *at + *time, connects: false });
@@ -274,6 +286,20 @@ impl Scenario {
         world
     }
 
+    /// How much longer than the fastest time the calls may take, if that can be said: not when a
+    /// stranger spends the same budget, or Defender says so.
+    ///
+    /// After a reboot the ledger may hold slots that are really free, for an hour at most; that much
+    /// once more for latency, faults and stalls; the rest is for what each incident costs itself.
+    pub fn delay(&self) -> Option<Duration> {
+        let is_reboot = |incident: &Incident| matches!(incident, Incident::Reboot(..));
+        let reboots = u32::try_from(self.incidents.iter().filter(|(_, incident)| is_reboot(incident)).count()).unwrap();
+        let incidents = u32::try_from(self.incidents.len()).unwrap();
+        let is_throttling = |fault: &Fault| matches!(fault.kind, FaultKind::Status { code: 429, .. });
+        let is_shared = self.stranger.is_some() || self.faults.iter().any(is_throttling);
+        (!is_shared).then(|| 60 * MINUTE * (1 + reboots) + 15 * MINUTE * incidents)
+    }
+
     /// Lives through it all, at the longest until `deadline`. Returns whether all was done by then.
     pub fn run(&self, world: &mut World, deadline: Wall) -> bool {
         self.let_happen(world);
@@ -284,7 +310,7 @@ impl Scenario {
                 Incident::Death(death, down) => Self::die(world, at, *death, *down),
                 Incident::Deaths => (0..20_u32).all(|n| Self::die(world, at + 3 * SECOND * n, Death::Killed, SECOND)),
                 Incident::WallSetBetween(error) => {
-                    let died = Self::die(world, at, Death::Killed, SECOND);
+                    let died = Self::die(world, at, Death::KilledCalling, SECOND);
                     world.clock.set_wall(error.at(world.clock.world()));
                     died
                 }

@@ -17,14 +17,15 @@
 use std::collections::BTreeMap;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
-use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
+use std::sync::atomic::Ordering::SeqCst;
+use std::sync::atomic::{AtomicBool, AtomicI64};
 use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
 use sweepd::clock::{Clock, VirtualClock};
 use sweepd::config::{self, Config, Environment};
 use sweepd::domain::id::{AttemptId, SweepId};
-use sweepd::domain::ledger::{HOUR, Limits, MINUTE};
+use sweepd::domain::ledger::{CallKind, HOUR, Limits, MINUTE};
 use sweepd::domain::sweep::{OnPending, Priority, ScanType, Source};
 use sweepd::domain::time::{BootId, Wall};
 use sweepd::engine::{Engine, Ids, Shared, Signals};
@@ -111,6 +112,8 @@ pub enum Death {
     Killed,
     /// Killed while SQLite is at work, the n-th time that it is.
     KilledWriting(u16),
+    /// Killed just after the next call has left.
+    KilledCalling,
     /// Told to stop, and given so long.
     Stopped(Duration),
 }
@@ -149,11 +152,27 @@ impl Ids for SeededIds {
 }
 
 /// What kills an incarnation between two rests of its runtime.
-#[derive(Default)]
 struct Blow {
-    armed: AtomicBool,
+    /// Rests while SQLite is at work that are still survived; negative when that is not how it falls.
     rests: AtomicI64,
+    /// Calls that may have left; negative in the same way.
+    calls: AtomicI64,
     falls: Notify,
+}
+
+impl Blow {
+    fn new() -> Self {
+        Self { rests: AtomicI64::new(-1), calls: AtomicI64::new(-1), falls: Notify::new() }
+    }
+
+    /// The runtime rests, and SQLite may be at work, after so many calls have left.
+    fn at_rest(&self, is_idle: bool, calls: impl Fn() -> i64) {
+        let writing = !is_idle && self.rests.load(SeqCst) >= 0 && self.rests.fetch_sub(1, SeqCst) == 0;
+        let before = self.calls.load(SeqCst);
+        if writing || before >= 0 && calls() > before {
+            self.falls.notify_one();
+        }
+    }
 }
 
 fn folder() -> TempDir {
@@ -216,30 +235,28 @@ impl World {
     pub fn rest(&self, time: Duration) {
         let over = Arc::new(AtomicBool::new(false));
         let rings = Arc::clone(&over);
-        self.clock.at(self.clock.world() + time, move || rings.store(true, Ordering::SeqCst));
-        while !over.load(Ordering::SeqCst) && self.clock.move_on() {}
+        self.clock.at(self.clock.world() + time, move || rings.store(true, SeqCst));
+        while !over.load(SeqCst) && self.clock.move_on() {}
     }
 
     /// An incarnation lives until all is done, or until then. Returns whether all is done.
     pub fn live(&mut self, until: Wall, death: Death) -> bool {
         let opened: Arc<OnceLock<Store>> = Arc::default();
-        let blow = Arc::new(Blow::default());
-        let (store, falling) = (Arc::clone(&opened), Arc::clone(&blow));
+        let blow = Arc::new(Blow::new());
+        let wire = self.wire.clone();
+        let calls = move || i64::try_from(wire.traffic(CallKind::Scan).sent).unwrap();
+        let (store, falling, left) = (Arc::clone(&opened), Arc::clone(&blow), calls.clone());
         let is_idle = move || {
             // Time stands still until the database is open.
-            let idle = store.get().is_some_and(Store::is_idle);
-            if !idle && falling.armed.load(Ordering::SeqCst) && falling.rests.fetch_sub(1, Ordering::SeqCst) == 0 {
-                falling.falls.notify_one();
-            }
-            idle
+            let is_idle = store.get().is_some_and(Store::is_idle);
+            falling.at_rest(is_idle, &left);
+            is_idle
         };
         let runtime = self.clock.runtime(is_idle).unwrap();
         let struck = Arc::clone(&blow);
         self.clock.at(until, move || match death {
-            Death::KilledWriting(rests) => {
-                struck.rests.store(i64::from(rests), Ordering::SeqCst);
-                struck.armed.store(true, Ordering::SeqCst);
-            }
+            Death::KilledWriting(rests) => struck.rests.store(i64::from(rests), SeqCst),
+            Death::KilledCalling => struck.calls.store(calls(), SeqCst),
             Death::Killed | Death::Stopped(_) => struck.falls.notify_one(),
         });
         self.incarnations += 1;
