@@ -11,20 +11,23 @@ CREATE TABLE incarnations (
     stopped_at   INTEGER
 ) STRICT;
 
--- One boot of this machine: at `boot` on its clock the sign-in server's clock had `server_at` at the
--- latest. So the age of a slot is known over a reboot, whatever this machine's wall clock says.
-CREATE TABLE boots (
-    boot_id   TEXT    PRIMARY KEY,
-    boot      INTEGER NOT NULL,
-    server_at INTEGER NOT NULL
-) STRICT, WITHOUT ROWID;
-
 -- What an app registration may spend. Defender counts by registration: a tenant that is renamed keeps
 -- its ledger, and two sections with one registration share one.
 CREATE TABLE budgets (
     id           INTEGER PRIMARY KEY,
     registration TEXT    NOT NULL UNIQUE
 ) STRICT;
+
+-- One boot of this machine: at `boot` on its clock the clock of the registration's sign-in server had
+-- `server_at` at the latest. So the age of a slot is known over a reboot, whatever this machine's wall
+-- clock says.
+CREATE TABLE boots (
+    boot_id   TEXT    NOT NULL,
+    budget_id INTEGER NOT NULL REFERENCES budgets (id),
+    boot      INTEGER NOT NULL,
+    server_at INTEGER NOT NULL,
+    PRIMARY KEY (boot_id, budget_id)
+) STRICT, WITHOUT ROWID;
 
 -- What others with the same registration are believed to spend of each window, in calls.
 CREATE TABLE foreign_calls (

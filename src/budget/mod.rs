@@ -5,7 +5,7 @@
 //! one window, so with `pace = "burst"` it carries the full quotas and the ledger is what binds;
 //! with `"even"`, and after a 429, it spreads the calls.
 //!
-//! The workers of a tenant share one [`Pace`] for each kind of call. One waiter asks it and sleeps
+//! The workers of a tenant share one [`Budget`] for each kind of call. One waiter asks it and sleeps
 //! on our clock; `until_ready` has a timer of its own, which virtual time cannot move.
 
 use std::num::NonZeroU32;
@@ -138,7 +138,11 @@ impl Budget {
         let ours = self.shares.limits();
         let wanted = match self.spread {
             Spread::Even => Some((HOUR / ours.per_hour.get(), CATCH_UP)),
-            Spread::Burst if self.shares.are_lowered() => Some((MINUTE / ours.per_minute.get(), CAREFUL)),
+            Spread::Burst if self.shares.are_lowered() => {
+                // The hour alone is full: slower than the minute would let us, for as long.
+                let slower = if self.shares.foreign().minute == 0 { MINUTE / 4 } else { Duration::ZERO };
+                Some(((MINUTE + slower) / ours.per_minute.get(), CAREFUL))
+            }
             Spread::Burst => None,
         };
         if wanted.map(|(spacing, _)| spacing) != self.spacing() {

@@ -169,6 +169,11 @@ impl Lane {
         self.in_flight += 1;
     }
 
+    /// A call that was about to go out did not: nothing is learnt from that.
+    pub const fn kept_back(&mut self) {
+        self.in_flight = self.in_flight.saturating_sub(1);
+    }
+
     /// A call has settled with `outcome`. `wait` is what a 429 asked for; `token_was_current` says
     /// whether a 401 was about the token that is still in use, or about one already replaced.
     pub fn settled(
@@ -224,9 +229,16 @@ impl Lane {
         match &mut self.held {
             // Others that were on the wire when the lane stopped: they prolong, but do not double.
             Some(held) if now < held.until => {
-                let until = held.until.max(now + wait.map_or(Duration::ZERO, |wait| wait.min(longest)));
+                let first = why == Hold::Throttled && held.why != Hold::Throttled;
+                let told = wait.or_else(|| first.then(|| why.pause(0))).unwrap_or_default();
+                let until = held.until.max(now + told.min(longest));
                 let longer = until > held.until;
                 held.until = until;
+                if first {
+                    // What Defender asks for goes before our own reasons: no answer and no restart ends it.
+                    held.why = why;
+                    return Change::Stopped(why, until);
+                }
                 if longer { Change::Prolonged(held.why, until) } else { Change::None }
             }
             Some(held) => {
@@ -310,6 +322,22 @@ mod tests {
         assert_eq!(throttled(Boot(0)), Change::Stopped(Hold::Throttled, Boot(20_000)));
         assert_eq!(throttled(Boot(7)), Change::Prolonged(Hold::Throttled, Boot(20_007)));
         assert_eq!(throttled(Boot(7)), Change::None);
+    }
+
+    #[test]
+    fn a_429_that_comes_while_the_lane_is_down_is_kept_whatever_else_comes_home() {
+        let mut lane = lane();
+        for _ in 0..12 {
+            lane.sent();
+        }
+        for _ in 0..10 {
+            lane.settled(Boot(0), OutcomeWord::Unknown, None, SECOND, true);
+        }
+        let until = Boot(0) + SECOND * 300;
+        let told = lane.settled(Boot(0), OutcomeWord::Throttled, Some(SECOND * 300), SECOND, true);
+        assert_eq!(told, Change::Stopped(Hold::Throttled, until));
+        assert_eq!(lane.settled(Boot(1), OutcomeWord::Created, None, SECOND, true), Change::None);
+        assert_eq!(lane.gate(Boot(2)), Gate::Held(Hold::Throttled, until));
     }
 
     #[test]

@@ -10,7 +10,7 @@
 //! |---|---|
 //! | never less than half of what was ours before | one 429 may be a mistake, or about something else |
 //! | never less than a twentieth of the limit | a lane that stands still cannot learn that others left |
-//! | [`STEP`] below what was measured | the stranger's calls do not come evenly |
+//! | a step below what was measured | the stranger's calls do not come evenly |
 //! | raised only while the window is what binds | what was not tried was not allowed either |
 //! | forgotten after [`FORGOTTEN`] without a 429 | a stranger of last week is no reason |
 

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::lane::Lane;
 use crate::defender::{Scanned, Token};
 use crate::domain::job::State;
-use crate::domain::lane::{Change, Hold};
+use crate::domain::lane::{Change, Gate, Hold};
 use crate::domain::ledger::CallKind;
 use crate::domain::outcome::Outcome;
 use crate::domain::throttle::Told;
@@ -16,6 +16,10 @@ use crate::store::tenants::Held;
 pub async fn make(lane: Arc<Lane>, claim: Claim, token: Token) {
     let began = lane.now();
     let job = &claim.job;
+    // A 429 may have been read, or the daemon told to stop, while the attempt was written down.
+    if lane.stop.is_cancelled() || matches!(lane.breakers().gate(began), Gate::Held(..)) {
+        return keep_back(&lane, &claim).await;
+    }
     let comment = if job.comment.is_empty() { &lane.tenant.comment } else { &job.comment };
     let scanned = lane.client.scan(&token, claim.attempt, job.machine, job.scan, comment).await;
     let ended = lane.now();
@@ -47,6 +51,17 @@ pub async fn make(lane: Arc<Lane>, claim: Claim, token: Token) {
         Some(state) if state.is_final() => lane.shared.signals.finished.notify_one(),
         _ => {}
     }
+    lane.wake.notify_one();
+}
+
+/// The call does not go out: its slot is free, its job goes back, and nothing is learnt.
+async fn keep_back(lane: &Lane, claim: &Claim) {
+    lane.breakers().kept_back();
+    let text = "not sent: the lane was stopped before".to_owned();
+    let kept = Scanned { outcome: Outcome::NotSent, status: None, text, raw: None };
+    let settlement = settlement(lane, claim, kept, Change::None);
+    let settle = || lane.shared.store.settle(settlement.clone(), lane.policy());
+    lane.shared.until_it_holds("a call that was kept back", settle).await;
     lane.wake.notify_one();
 }
 

@@ -273,17 +273,27 @@ impl Lane {
 
     /// A reading call was throttled. Returns when it may be made again.
     pub fn hold_reads(&self, kind: CallKind, told: Told) -> Boot {
+        let (now, longest) = (self.now(), self.tenant.budgets.longest_pause);
         let mut holds = lock(&self.read_holds);
-        let strikes = holds.get(&kind).map_or(0, |(_, strikes)| strikes.saturating_add(1));
-        let wait = told.wait.unwrap_or_else(|| Hold::Throttled.pause(strikes));
-        let until = self.now() + wait.min(self.tenant.budgets.longest_pause);
+        let (until, strikes) = match holds.get(&kind) {
+            // Two loops read the same list: the second 429 of one pause may prolong it, and no more.
+            Some((until, strikes)) if *until > now => {
+                ((*until).max(now + told.wait.unwrap_or_default().min(longest)), *strikes)
+            }
+            before => {
+                let strikes = before.map_or(0, |(_, strikes)| strikes.saturating_add(1));
+                let wait = told.wait.unwrap_or_else(|| Hold::Throttled.pause(strikes));
+                (now + wait.min(longest), strikes)
+            }
+        };
         holds.insert(kind, (until, strikes));
         until
     }
 
-    /// A reading call was answered.
+    /// A reading call was answered. One from before a pause proves nothing about it.
     pub fn release_reads(&self, kind: CallKind) {
-        lock(&self.read_holds).remove(&kind);
+        let now = self.now();
+        lock(&self.read_holds).retain(|held, (until, _)| *held != kind || *until > now);
     }
 
     /// The wall clock; or the clock of the sign-in server, where ours is plainly wrong: a machine that
@@ -294,10 +304,10 @@ impl Lane {
         theirs.filter(|theirs| theirs.since(ours) > WRONG || ours.since(*theirs) > WRONG).unwrap_or(ours)
     }
 
-    /// Whether the wall clock went back since this was asked last.
+    /// Whether the wall clock went back since this was asked last; before a start nobody knows.
     pub fn wall_went_back(&self) -> bool {
         let ahead = self.wall().0.saturating_sub(self.now().0);
-        lock(&self.wall_ahead).replace(ahead).is_some_and(|before| ahead < before - STEPPED_BACK)
+        lock(&self.wall_ahead).replace(ahead).is_none_or(|before| ahead < before - STEPPED_BACK)
     }
 
     /// By the wall clock, what the boot clock says.
@@ -371,7 +381,7 @@ impl Lane {
         if first && apart > Duration::from_mins(5) {
             tracing::warn!(tenant = %self.name, seconds = apart.as_secs(), "this machine's clock and the sign-in server's are {} s apart: check the time service; the budget does not depend on it", apart.as_secs());
         }
-        if let Err(error) = self.shared.store.server_time(&self.shared.boot_id, seen).await {
+        if let Err(error) = self.shared.store.server_time(&self.shared.boot_id, self.budget, seen).await {
             tracing::warn!(tenant = %self.name, %error, "the server's time could not be noted: after a reboot the budget is free later than it could be");
         }
     }

@@ -8,6 +8,9 @@ use crate::domain::ledger::{Admission, CallKind};
 use crate::domain::time::Boot;
 use crate::store::StoreError;
 
+/// A read that has to wait longer for its budget keeps no scan back.
+const PATIENCE: Duration = Duration::from_mins(1);
+
 /// Why a read was not made.
 #[derive(Debug)]
 pub enum NotRead {
@@ -41,6 +44,11 @@ where
         let answer = call(token.clone()).await;
         let ended = lane.now();
         let took = ended.since(began);
+        // At once: the other loop that reads must not go on while this is written down.
+        let hold = match &answer {
+            Read::Throttled(told) => Some(lane.hold_reads(kind, *told)),
+            _ => None,
+        };
         lane.shared.metrics.call(lane.name.as_str(), kind.as_str(), answer.word(), took);
         // A read that failed on the way may still arrive.
         let settles = if matches!(answer, Read::Failed(_)) { ended + lane.unknown_grace } else { ended };
@@ -60,9 +68,9 @@ where
                 }
             }
             Read::Throttled(told) => {
-                let until = lane.hold_reads(kind, *told);
                 lane.learn(kind, *told).await;
-                tracing::warn!(tenant = %lane.name, call = kind.as_str(), seconds = until.since(ended).as_secs(), "Defender throttles a reading call (429)");
+                let seconds = hold.unwrap_or(ended).since(ended).as_secs();
+                tracing::warn!(tenant = %lane.name, call = kind.as_str(), seconds, "Defender throttles a reading call (429); scans go on, and a busy machine costs a call meanwhile");
             }
             _ => lane.release_reads(kind),
         }
@@ -82,11 +90,17 @@ fn body<T>(kind: CallKind, answer: &Read<T>, took: Duration) -> serde_json::Valu
 }
 
 async fn slot(lane: &Lane, beat: &str, kind: CallKind) -> Result<crate::domain::id::SlotId, NotRead> {
+    let began = lane.now();
     loop {
         if lane.stop.is_cancelled() {
             return Err(NotRead::Stopping);
         }
         lane.shared.health.beat(beat);
+        if lane.now().since(began) >= PATIENCE {
+            // The scan has a budget of its own, which must not stand unused.
+            lane.feed_unreadable();
+            lane.wake.notify_one();
+        }
         let hold = lane.read_hold(kind);
         let paced = || lane.budget(kind).map_or(Ok(()), |mut budget| budget.check());
         let until = match hold.map_or_else(paced, Err) {

@@ -13,6 +13,7 @@ use sqlx::{Row, SqliteConnection};
 
 use super::events::{self, Kind, Subject};
 use super::jobs::machine_of;
+use super::slots::BudgetRow;
 use super::{Doing, Store, StoreError};
 use crate::domain::id::{Epoch, JobId};
 use crate::domain::lookup::{Question, next_look};
@@ -97,12 +98,13 @@ impl Store {
 
     /// Notes what time a sign-in server has. Slots of earlier boots get the age that they have by its
     /// clock, if that is more than the time since this boot.
-    pub async fn server_time(&self, boot_id: &BootId, seen: ServerTime) -> Result<(), StoreError> {
+    pub async fn server_time(&self, boot_id: &BootId, budget: BudgetRow, seen: ServerTime) -> Result<(), StoreError> {
         let boot_id = boot_id.clone();
         self.write(move |connection| {
             Box::pin(async move {
-                sqlx::query("INSERT OR REPLACE INTO boots (boot_id, boot, server_at) VALUES (?, ?, ?)")
+                sqlx::query("INSERT OR REPLACE INTO boots (boot_id, budget_id, boot, server_at) VALUES (?, ?, ?, ?)")
                     .bind(&boot_id.0)
+                    .bind(budget.0)
                     .bind(seen.asked.0)
                     .bind(seen.latest().0)
                     .execute(&mut *connection)
@@ -111,10 +113,11 @@ impl Store {
                 sqlx::query(
                     "UPDATE slots SET settles_boot = min(settles_boot, ?1 - max(?2 - settled_server, 0)),
                          settled_server = NULL
-                     WHERE settled_server IS NOT NULL",
+                     WHERE settled_server IS NOT NULL AND budget_id = ?3",
                 )
                 .bind(seen.answered.0)
                 .bind(seen.earliest().0)
+                .bind(budget.0)
                 .execute(connection)
                 .await
                 .doing("age the slots of earlier boots")
@@ -165,29 +168,28 @@ async fn begin(connection: &mut SqliteConnection, birth: &Birth) -> Result<Inher
 
 /// Brings slots and holds of other boots onto this boot's clock, and settles what is unsettled.
 ///
-/// All that happened before this boot happened at zero or earlier on its clock; zero is the
-/// careful reading, whatever the wall clock says, until a sign-in tells the time
-/// ([`Store::server_time`]). What was unsettled may still be delivered for `unknown_grace` from now on.
+/// What happened on another boot is read as if it had happened now, whatever the wall clock says, until
+/// a sign-in tells the time ([`Store::server_time`]): the folder may come from another machine, whose
+/// last call may be a second old. What was unsettled may still be delivered for `unknown_grace`.
 async fn carry_ledger_over(connection: &mut SqliteConnection, birth: &Birth) -> Result<(), StoreError> {
     let grace = millis(birth.unknown_grace);
     let lost = birth.boot.0.saturating_add(grace);
     for statement in [
         // By the clock of the sign-in server, where one was seen on that boot.
         "UPDATE slots SET settled_server = boots.server_at + (slots.settles_boot - boots.boot) FROM boots
-         WHERE boots.boot_id = slots.boot_id AND slots.boot_id <> ?3
+         WHERE boots.boot_id = slots.boot_id AND boots.budget_id = slots.budget_id AND slots.boot_id <> ?3
            AND slots.settled_server IS NULL AND slots.settles_boot < 9223372036854775807",
-        // Another boot's: settled by the start of this one, a lost call's grace included.
-        "UPDATE slots SET boot_id = ?3, settles_boot = iif(settles_boot = 9223372036854775807, ?1, min(?1, ?2))
-         WHERE boot_id <> ?3",
+        // Another boot's, perhaps of another machine: settled by now, a lost call's grace included.
+        "UPDATE slots SET boot_id = ?3, settles_boot = ?1 WHERE boot_id <> ?3",
         // This boot's: unsettled ones; and a bound for a clock that went back all the same.
         "UPDATE slots SET settles_boot = ?1 WHERE settles_boot > ?1",
-        // A pause that began before this boot ends its own length after the start at the latest.
-        "UPDATE tenants SET hold_until_boot = hold_ms, hold_boot_id = ?3
+        // A pause that began before this boot ends its own length from now at the latest.
+        "UPDATE tenants SET hold_until_boot = ?2 + hold_ms, hold_boot_id = ?3
          WHERE hold IS NOT NULL AND hold_boot_id <> ?3",
     ] {
         sqlx::query(statement)
             .bind(lost)
-            .bind(grace)
+            .bind(birth.boot.0)
             .bind(&birth.boot_id.0)
             .execute(&mut *connection)
             .await

@@ -270,8 +270,8 @@ impl Store {
             Box::pin(async move {
                 // By budget and kind, as the index has them: the table may hold millions.
                 sqlx::query(
-                    "DELETE FROM slots WHERE id IN (SELECT slots.id FROM budgets, json_each(?) AS kinds
-                         JOIN slots ON slots.budget_id = budgets.id AND slots.kind = kinds.value
+                    "DELETE FROM slots WHERE id IN (SELECT slots.id FROM budgets CROSS JOIN json_each(?) AS kinds
+                         CROSS JOIN slots ON slots.budget_id = budgets.id AND slots.kind = kinds.value
                                    AND slots.settles_boot < ?)",
                 )
                 .bind(serde_json::json!(CallKind::ALL.iter().map(|kind| kind.as_str()).collect::<Vec<_>>()).to_string())

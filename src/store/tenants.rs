@@ -101,15 +101,19 @@ pub(crate) async fn hold(
     boot: Boot,
 ) -> Result<(), StoreError> {
     let pause = held.until.since(boot);
-    sqlx::query("UPDATE tenants SET hold = ?1, hold_until_boot = ?2, hold_ms = ?3, hold_boot_id = ?4 WHERE id = ?5")
-        .bind(held.why.as_str())
-        .bind(held.until.0)
-        .bind(millis(pause))
-        .bind(&held.boot_id.0)
-        .bind(tenant)
-        .execute(&mut *connection)
-        .await
-        .doing("note a hold")?;
+    sqlx::query(
+        "UPDATE tenants SET hold = ?1, hold_until_boot = ?2, hold_ms = ?3, hold_boot_id = ?4 WHERE id = ?5
+         -- Answers may be written in another order than they came: a pause that was asked for is not shortened.
+         AND NOT (coalesce(hold = 'throttled', 0) AND hold_boot_id = ?4 AND hold_until_boot > ?2)",
+    )
+    .bind(held.why.as_str())
+    .bind(held.until.0)
+    .bind(millis(pause))
+    .bind(&held.boot_id.0)
+    .bind(tenant)
+    .execute(&mut *connection)
+    .await
+    .doing("note a hold")?;
     let body = serde_json::json!({ "why": held.why.as_str(), "seconds": pause.as_secs() });
     events::append(connection, at, Kind::LaneStopped, Subject::tenant(tenant), &body).await
 }

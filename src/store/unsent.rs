@@ -35,7 +35,7 @@ pub struct UnsentSweep {
 async fn add(connection: &mut SqliteConnection, sweep: SweepRow, priority: i64, by: i64) -> Result<(), StoreError> {
     sqlx::query(
         "INSERT INTO unsent (sweep_n, priority, n) VALUES (?1, ?2, max(?3, 0))
-         ON CONFLICT (sweep_n, priority) DO UPDATE SET n = n + ?3",
+         ON CONFLICT (sweep_n, priority) DO UPDATE SET n = max(n + ?3, 0)",
     )
     .bind(sweep)
     .bind(priority)
@@ -85,8 +85,8 @@ pub(crate) async fn took(
 /// A job leaves the queue (−1), or comes back to it (1): for its own sweep and for those that joined.
 pub(crate) async fn moved(connection: &mut SqliteConnection, job: JobId, by: i64) -> Result<(), StoreError> {
     for statement in [
-        "UPDATE unsent SET n = n + ?2 WHERE (sweep_n, priority) = (SELECT sweep_n, priority FROM jobs WHERE id = ?1)",
-        "UPDATE unsent SET n = n + ?2 WHERE priority = -1 AND sweep_n IN (SELECT sweep_n FROM joins WHERE job_id = ?1)",
+        "UPDATE unsent SET n = max(n + ?2, 0) WHERE (sweep_n, priority) = (SELECT sweep_n, priority FROM jobs WHERE id = ?1)",
+        "UPDATE unsent SET n = max(n + ?2, 0) WHERE priority = -1 AND sweep_n IN (SELECT sweep_n FROM joins WHERE job_id = ?1)",
     ] {
         sqlx::query(statement).bind(job.0).bind(by).execute(&mut *connection).await.doing("count what is not sent")?;
     }

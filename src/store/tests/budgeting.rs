@@ -31,7 +31,7 @@ async fn over_a_reboot(seen_before: Option<ServerTime>) -> Bench {
     let mut bench = Bench::with_machines(&[1, 2, 3]).await;
     bench.limits = limits(1, 1);
     if let Some(seen) = seen_before {
-        bench.store.server_time(&this_boot(), seen).await.unwrap();
+        bench.store.server_time(&this_boot(), bench.budget, seen).await.unwrap();
     }
     let claim = bench.call(100).await;
     bench.settle(&claim, refused(), 101).await;
@@ -48,32 +48,32 @@ async fn the_age_of_a_slot_over_a_reboot_is_told_by_the_sign_in_and_never_by_the
     // On the old boot, at 50 s, the server had `at(0)`.
     let before = ServerTime { asked: boot(50), answered: boot(50), date: at(0) };
     let bench = over_a_reboot(Some(before)).await;
-    // This machine's wall clock says that three years have passed; the time since this boot counts.
-    let from_boot = Admission::NotBefore(Boot(60_000) + HOUR + MARGIN, Window::Hour);
+    // This machine's wall clock says that three years have passed; nothing is older than this start.
+    let from_boot = Admission::NotBefore(Boot(80_000) + HOUR + MARGIN, Window::Hour);
     assert_eq!(admission(&bench, Boot(30_000)).await, from_boot);
     // The sign-in says that half an hour has passed: 51 s after the server's `at(0)`, less what the
     // servers' clocks may lie apart on both sides, and the second that a date is cut to.
     let now = ServerTime { asked: Boot(29_000), answered: Boot(30_000), date: at(1800 + 51) };
-    bench.store.server_time(&BootId("boot-2".to_owned()), now).await.unwrap();
+    bench.store.server_time(&BootId("boot-2".to_owned()), bench.budget, now).await.unwrap();
     let settled = Boot(30_000) - Duration::from_secs(1800 - 61);
     assert_eq!(admission(&bench, Boot(30_000)).await, Admission::NotBefore(settled + HOUR + MARGIN, Window::Hour));
     // A later sign-in on the same boot changes nothing more.
     let later = ServerTime { asked: Boot(40_000), answered: Boot(40_000), date: at(999_999) };
-    bench.store.server_time(&BootId("boot-2".to_owned()), later).await.unwrap();
+    bench.store.server_time(&BootId("boot-2".to_owned()), bench.budget, later).await.unwrap();
     assert_eq!(admission(&bench, Boot(40_000)).await, Admission::NotBefore(settled + HOUR + MARGIN, Window::Hour));
 }
 
 #[tokio::test]
 async fn a_server_whose_time_goes_back_or_was_never_seen_makes_no_slot_older() {
-    let from_boot = Admission::NotBefore(Boot(60_000) + HOUR + MARGIN, Window::Hour);
+    let from_boot = Admission::NotBefore(Boot(80_000) + HOUR + MARGIN, Window::Hour);
     let before = ServerTime { asked: boot(50), answered: boot(50), date: at(0) };
     for (before, date) in [(Some(before), at(-50_000)), (None, at(50_000))] {
         let bench = over_a_reboot(before).await;
         let now = ServerTime { asked: Boot(29_000), answered: Boot(30_000), date };
-        bench.store.server_time(&BootId("boot-2".to_owned()), now).await.unwrap();
+        bench.store.server_time(&BootId("boot-2".to_owned()), bench.budget, now).await.unwrap();
         let told = admission(&bench, Boot(30_000)).await;
         let Admission::NotBefore(free, _) = told else { panic!("{told:?}") };
-        assert!(free <= Boot(60_000) + HOUR + MARGIN && free >= Boot(30_000) + HOUR + MARGIN, "{told:?} {from_boot:?}");
+        assert!(free <= Boot(80_000) + HOUR + MARGIN && free >= Boot(30_000) + HOUR + MARGIN, "{told:?} {from_boot:?}");
     }
 }
 
@@ -83,7 +83,7 @@ async fn an_age_is_carried_over_two_reboots_without_a_sign_in_between() {
     let mut bench = over_a_reboot(Some(before)).await;
     bench.restart(Birth { boot: Boot(5_000), boot_id: BootId("boot-3".to_owned()), ..birth(5) }).await;
     let now = ServerTime { asked: Boot(6_000), answered: Boot(6_000), date: at(7200) };
-    bench.store.server_time(&BootId("boot-3".to_owned()), now).await.unwrap();
+    bench.store.server_time(&BootId("boot-3".to_owned()), bench.budget, now).await.unwrap();
     assert_eq!(admission(&bench, Boot(6_000)).await, Admission::Open);
 }
 
