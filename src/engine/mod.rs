@@ -47,6 +47,10 @@ pub trait Ids: Send + Sync {
     fn attempt(&self) -> AttemptId;
     /// The id of a sweep.
     fn sweep(&self) -> SweepId;
+    /// An id of anything else, never given before.
+    fn guid(&self) -> Uuid {
+        self.attempt().0
+    }
 }
 
 /// Ids from the operating system's randomness.
