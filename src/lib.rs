@@ -41,3 +41,7 @@ pub mod metrics;
 pub mod simulator;
 pub mod store;
 pub mod web;
+
+#[cfg(test)]
+#[path = "../tests/support/credentials.rs"]
+mod credentials;

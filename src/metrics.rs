@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::Registry;
 
@@ -19,6 +20,7 @@ pub struct Metrics {
     files: Family<Labels, Counter>,
     machines: Family<Labels, Counter>,
     left_in_place: Counter,
+    credentials: Family<Labels, Gauge>,
 }
 
 fn durations() -> Histogram {
@@ -33,6 +35,7 @@ impl Default for Metrics {
             files: Family::default(),
             machines: Family::default(),
             left_in_place: Counter::default(),
+            credentials: Family::default(),
         }
     }
 }
@@ -61,6 +64,15 @@ impl Metrics {
         self.left_in_place.inc();
     }
 
+    /// When the credentials end of those tenants where that is known, in seconds since 1970: it stays
+    /// right while this machine's clock is wrong. Whoever is not named has none any more.
+    pub fn credentials<'a>(&self, ends: impl Iterator<Item = (&'a str, i64)>) {
+        self.credentials.clear();
+        for (tenant, end) in ends {
+            self.credentials.get_or_create(&vec![("tenant", tenant.to_owned())]).set(end);
+        }
+    }
+
     /// Registers the counters.
     pub fn register(&self, registry: &mut Registry) {
         registry.register("sweepd_api_calls", "Calls to Defender and the sign-in, by outcome", self.calls.clone());
@@ -75,6 +87,11 @@ impl Metrics {
             "sweepd_intake_left_in_place",
             "Things in the drop folder that are no regular file, and stay",
             self.left_in_place.clone(),
+        );
+        registry.register(
+            "sweepd_credential_expires_seconds",
+            "When the certificate ends that the tenant signs in with, in seconds since 1970",
+            self.credentials.clone(),
         );
     }
 }

@@ -52,7 +52,7 @@ const ARROWS: [(&str, &[&str]); 15] = [
     // What it carries in process is what the client sends.
     ("simulator", &["defender", "clock", "domain"]),
     ("store", &["clock", "domain"]),
-    // Of the configuration, the API's client reads the secret's type and nothing else.
+    // Of the configuration, the API's client reads how a tenant signs in and nothing else.
     ("defender", &["config", "clock", "domain"]),
     ("budget", &["clock", "domain"]),
     ("intake", &["clock", "domain"]),

@@ -1,10 +1,14 @@
 //! `sweepd check`: is the configuration right?
 
+use std::collections::BTreeMap;
+
 use serde_json::json;
 
 use super::Context;
 use super::output::{json_line, print};
 use crate::app::{Exit, Failure};
+use crate::config::Tenant;
+use crate::domain::time::Wall;
 
 pub fn run(context: &Context) -> Result<(), Failure> {
     let config = context.full_config()?;
@@ -22,7 +26,16 @@ pub fn run(context: &Context) -> Result<(), Failure> {
     print(|out| {
         use std::io::Write;
         if context.json {
-            return json_line(out, &json!({ "file": file, "tenants": tenants, "disabled": disabled }));
+            let sign_in: BTreeMap<_, _> = config
+                .tenants
+                .iter()
+                .map(|(name, Tenant { auth, .. })| {
+                    let expires = auth.expires().map(Wall::rfc3339);
+                    (name.to_string(), json!({ "method": auth.method(), "expires": expires }))
+                })
+                .collect();
+            let line = json!({ "file": file, "tenants": tenants, "disabled": disabled, "sign_in": sign_in });
+            return json_line(out, &line);
         }
         writeln!(out, "{}: right", file.as_deref().unwrap_or("the configuration"))?;
         for (name, tenant) in &config.tenants {
@@ -32,6 +45,8 @@ pub fn run(context: &Context) -> Result<(), Failure> {
                 "  {name}: {} at {} calls a minute and {} an hour",
                 tenant.api_url, limits.per_minute, limits.per_hour
             )?;
+            let until = tenant.auth.expires().map(|end| format!(", until {end}")).unwrap_or_default();
+            writeln!(out, "    signs in with {}{until} at {}", tenant.auth.method(), tenant.authority_url)?;
         }
         Ok(())
     })?;

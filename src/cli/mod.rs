@@ -98,7 +98,7 @@ impl Context {
 
     /// The configuration, secrets included.
     fn full_config(&self) -> Result<Config, Failure> {
-        self.config(&Environment::of_process())
+        self.config(&Environment::of_process().at(self.clock.wall()))
     }
 
     /// The configuration of a command that needs no secret.

@@ -1,14 +1,15 @@
 //! How a tenant signs in, and the secrets for it.
 
-use std::fs;
-use std::io::ErrorKind;
-use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
-use secrecy::SecretString;
+use secrecy::{ExposeSecret, SecretString};
+
+use crate::domain::time::Wall;
 
 use super::Around;
+use super::certificate::{self, At, Certificate};
 use super::reader::Section;
+use super::secret_file;
 use super::values::{self, Wrong};
 
 /// How a tenant signs in.
@@ -20,6 +21,26 @@ pub enum Auth {
         client_id: String,
         /// The secret's value.
         secret: SecretString,
+    },
+    /// An app registration with a certificate.
+    ClientCertificate {
+        /// The application's id.
+        client_id: String,
+        /// None when the configuration was read without its secrets.
+        certificate: Option<Certificate>,
+    },
+    /// The identity that Azure gives to the machine.
+    ManagedIdentity {
+        /// Which of those that a user assigned; none: the machine's own.
+        client_id: Option<String>,
+    },
+    /// An app registration, or an identity that a user assigned, which trusts the tokens of somebody
+    /// else, such as a cluster.
+    WorkloadIdentity {
+        /// The application's id.
+        client_id: String,
+        /// Where those tokens are; absolute. The file is read at each sign-in, since they change.
+        token_file: PathBuf,
     },
 }
 
@@ -38,119 +59,200 @@ crate::domain::sweep::words!(Method {
     WorkloadIdentity = "workload_identity",
 });
 
-/// The largest file that is taken for a secret, in bytes.
-const LARGEST: u64 = 64 * 1024;
+/// Where the webhook of Azure's workload identity puts the token.
+const TOKEN_FILE: &str = "/var/run/secrets/azure/tokens/azure-identity-token";
 
-const READABLE: &str = "check the name, and let the service user read the file";
+/// Where Azure answers its own machines, and nobody else; link-local, so that http stays on the host.
+const METADATA_SERVICE: &str = "http://169.254.169.254";
+
+const CLIENT_ID: &str = "write the application (client) id";
+
+/// The keys that name files: each belongs to one method.
+struct Files {
+    secret: Option<PathBuf>,
+    certificate: Option<PathBuf>,
+    key: Option<PathBuf>,
+    token: Option<PathBuf>,
+}
 
 impl Auth {
-    /// Reads `[tenants.X.auth]` and the secret that it names.
+    /// Reads `[tenants.X.auth]` and the secrets that it names.
     pub(super) fn read(section: &mut Section<'_, '_>, around: &Around<'_>) -> Option<Self> {
-        let method = section.key("method", "client_secret", values::word::<Method>);
-        if let Some(method) = method.filter(|method| *method != Method::ClientSecret) {
+        let Some(method) = section.key("method", "client_secret", values::word::<Method>) else {
+            // What the others should be is not known.
             section.ignore_rest();
-            section.complain(
-                "method",
-                Wrong::new(format!("{method} is not available in this version"), "use client_secret"),
-            );
             return None;
-        }
-        let client_id = section.required("client_id", "write the application (client) id", values::text);
-        let file = section.required("secret_file", "name the file that holds the client secret", values::path);
-        if !around.environment.reads_secrets {
-            return Some(Self::ClientSecret { client_id: client_id?, secret: SecretString::default() });
-        }
-        let secret = file.and_then(|file| match secret(&file, around) {
-            Ok((secret, place)) => {
-                if let Some(warning) = exposed(&place) {
-                    section.warn("secret_file", &warning);
-                }
-                Some(secret)
-            }
-            Err(wrong) => {
-                section.complain("secret_file", wrong);
-                None
-            }
-        });
-        method?;
-        Some(Self::ClientSecret { client_id: client_id?, secret: secret? })
-    }
-}
-
-/// The secret in a file, with the place where it was found. A relative name is looked up in
-/// `$CREDENTIALS_DIRECTORY`, then beside the configuration. The name is not repeated in errors
-/// unless it is absolute: people paste the secret itself.
-fn secret(name: &Path, around: &Around<'_>) -> Result<(SecretString, PathBuf), Wrong> {
-    let folders: Vec<PathBuf> = around
-        .environment
-        .get("CREDENTIALS_DIRECTORY")
-        .map(PathBuf::from)
-        .into_iter()
-        .chain([around.dir.to_path_buf()])
-        .collect();
-    if name.is_absolute() {
-        return match content(name) {
-            Ok(secret) => Ok((secret, name.to_path_buf())),
-            Err(Unusable::Unreadable(error)) => {
-                Err(Wrong::new(format!("cannot read {}: {error}", name.display()), READABLE))
-            }
-            Err(Unusable::Content(wrong)) => Err(wrong),
         };
-    }
-    for folder in &folders {
-        let path = folder.join(name);
-        match content(&path) {
-            Ok(secret) => return Ok((secret, path)),
-            Err(Unusable::Unreadable(error)) if error.kind() == ErrorKind::NotFound => {}
-            Err(Unusable::Unreadable(error)) => {
-                let what = format!("the file of this name in {} cannot be read: {error}", folder.display());
-                return Err(Wrong::new(what, READABLE));
+        let client_id = client_id(section, around, method);
+        let files = Files::read(section, method);
+        let (client_id, files) = (client_id, files?);
+        match method {
+            Method::ClientSecret => {
+                let secret = secret(section, around, &files.secret?);
+                Some(Self::ClientSecret { client_id: client_id??, secret: secret? })
             }
-            Err(Unusable::Content(wrong)) => return Err(wrong),
+            Method::ClientCertificate => {
+                let certificate = certificate(section, around, &files.certificate?, files.key.as_deref());
+                Some(Self::ClientCertificate { client_id: client_id??, certificate: certificate? })
+            }
+            Method::ManagedIdentity => Some(Self::ManagedIdentity { client_id: client_id? }),
+            Method::WorkloadIdentity => {
+                let standard = || around.environment.get("AZURE_FEDERATED_TOKEN_FILE").unwrap_or(TOKEN_FILE).into();
+                let token_file = around.dir.join(files.token.unwrap_or_else(standard));
+                Some(Self::WorkloadIdentity { client_id: client_id??, token_file })
+            }
         }
     }
-    let folders: Vec<_> = folders.iter().map(|folder| folder.display().to_string()).collect();
-    Err(Wrong::new(format!("no file of this name is in {}", folders.join(" or ")), READABLE))
-}
 
-enum Unusable {
-    Unreadable(std::io::Error),
-    Content(Wrong),
-}
-
-fn content(path: &Path) -> Result<SecretString, Unusable> {
-    const HOW: &str = "put nothing but the secret's value into the file";
-    let metadata = fs::metadata(path).map_err(Unusable::Unreadable)?;
-    if !metadata.is_file() {
-        return Err(Unusable::Content(Wrong::new("is not a regular file", HOW)));
-    }
-    if metadata.len() > LARGEST {
-        return Err(Unusable::Content(Wrong::new("is larger than any secret", HOW)));
-    }
-    let bytes = fs::read(path).map_err(Unusable::Unreadable)?;
-    let Ok(mut text) = String::from_utf8(bytes) else {
-        return Err(Unusable::Content(Wrong::new("the secret is not UTF-8", HOW)));
-    };
-    if text.ends_with('\n') {
-        text.pop();
-        if text.ends_with('\r') {
-            text.pop();
+    /// The application's id, if one is named.
+    pub fn client_id(&self) -> Option<&str> {
+        match self {
+            Self::ClientSecret { client_id, .. }
+            | Self::ClientCertificate { client_id, .. }
+            | Self::WorkloadIdentity { client_id, .. } => Some(client_id),
+            Self::ManagedIdentity { client_id } => client_id.as_deref(),
         }
     }
-    if text.trim().is_empty() {
-        return Err(Unusable::Content(Wrong::new("the secret is empty", HOW)));
+
+    /// Where it signs in, if not at its cloud.
+    pub(super) const fn authority(&self) -> Option<&'static str> {
+        match self {
+            Self::ManagedIdentity { .. } => Some(METADATA_SERVICE),
+            _ => None,
+        }
     }
-    Ok(SecretString::from(text))
+
+    /// The word for it in the configuration.
+    pub fn method(&self) -> &'static str {
+        let method = match self {
+            Self::ClientSecret { .. } => Method::ClientSecret,
+            Self::ClientCertificate { .. } => Method::ClientCertificate,
+            Self::ManagedIdentity { .. } => Method::ManagedIdentity,
+            Self::WorkloadIdentity { .. } => Method::WorkloadIdentity,
+        };
+        method.as_str()
+    }
+
+    /// When it is over, where that can be told from here: a certificate has its end in it.
+    pub fn expires(&self) -> Option<Wall> {
+        match self {
+            Self::ClientCertificate { certificate, .. } => certificate.as_ref().map(Certificate::expires),
+            _ => None,
+        }
+    }
 }
 
-/// What to warn of when everybody on this machine may read, change or run the file.
-fn exposed(path: &Path) -> Option<String> {
-    let mode = fs::metadata(path).ok()?.permissions().mode();
-    (mode & 0o007 != 0).then(|| {
-        format!(
-            "{} is open to every user of this machine (mode {:04o}); run chmod o= on it",
-            path.display(),
-            mode & 0o7777
-        )
+impl Files {
+    fn read(section: &mut Section<'_, '_>, method: Method) -> Option<Self> {
+        let mut file = |name, of, required| {
+            if method == of {
+                return match required {
+                    Some(remedy) => section.required(name, remedy, values::path).map(Some),
+                    None => section.key(name, "", values::optional(values::path)),
+                };
+            }
+            let given = section.key(name, "", values::optional(values::path))?;
+            if given.is_some() {
+                let how = format!("remove it, or write method = \"{of}\"");
+                section.complain(name, Wrong::new(format!("is of no use to {method}"), how));
+                return None;
+            }
+            Some(None)
+        };
+        let secret = file("secret_file", Method::ClientSecret, Some("name the file that holds the client secret"));
+        let certificate = file(
+            "certificate_file",
+            Method::ClientCertificate,
+            Some("name the PEM file that holds the certificate and, unless key_file does, its private key"),
+        );
+        let key = file("key_file", Method::ClientCertificate, None);
+        let token = file("token_file", Method::WorkloadIdentity, None);
+        Some(Self { secret: secret?, certificate: certificate?, key: key?, token: token? })
+    }
+}
+
+/// The id, which a managed identity need not have.
+#[allow(clippy::option_option, reason = "wrong, or right and none")]
+fn client_id(section: &mut Section<'_, '_>, around: &Around<'_>, method: Method) -> Option<Option<String>> {
+    let optional = |section: &mut Section<'_, '_>| section.key("client_id", "", values::optional(values::text));
+    match method {
+        Method::ClientSecret | Method::ClientCertificate => {
+            section.required("client_id", CLIENT_ID, values::text).map(Some)
+        }
+        Method::ManagedIdentity => optional(section),
+        Method::WorkloadIdentity => {
+            let given = optional(section)?;
+            let standard = around.environment.get("AZURE_CLIENT_ID").map(str::to_owned);
+            // Commands that sign in nowhere run where this variable need not be set.
+            let standard = standard.or_else(|| (!around.environment.reads_secrets).then(String::new));
+            if given.is_none() && standard.is_none() {
+                section.complain("client_id", Wrong::new("is missing, and so is $AZURE_CLIENT_ID", CLIENT_ID));
+                return None;
+            }
+            Some(given.or(standard))
+        }
+    }
+}
+
+fn secret(section: &mut Section<'_, '_>, around: &Around<'_>, file: &Path) -> Option<SecretString> {
+    if !around.environment.reads_secrets {
+        return Some(SecretString::default());
+    }
+    text(section, around, "secret_file", file, secret_file::SECRET).map(|(secret, place)| {
+        warn_if_exposed(section, "secret_file", &place);
+        secret
     })
+}
+
+/// The certificate, which is absent where secrets are not read.
+#[allow(clippy::option_option, reason = "wrong, or right and none")]
+fn certificate(
+    section: &mut Section<'_, '_>,
+    around: &Around<'_>,
+    file: &Path,
+    key_file: Option<&Path>,
+) -> Option<Option<Certificate>> {
+    if !around.environment.reads_secrets {
+        return Some(None);
+    }
+    let certificates = text(section, around, "certificate_file", file, certificate::CERTIFICATE);
+    let key = key_file.map(|file| text(section, around, "key_file", file, certificate::KEY));
+    let ((certificates, place), key) = match (certificates, key) {
+        (Some(certificates), None) => (certificates, None),
+        (Some(certificates), Some(Some(key))) => (certificates, Some(key)),
+        (None, _) | (_, Some(None)) => return None,
+    };
+    let secret_one = key.as_ref().map_or(("certificate_file", &place), |(_, place)| ("key_file", place));
+    warn_if_exposed(section, secret_one.0, secret_one.1);
+    let key = key.as_ref().map(|(key, _)| key.expose_secret());
+    let read = Certificate::read(certificates.expose_secret(), key).map_err(|(at, wrong)| {
+        let name = if at == At::Key { "key_file" } else { "certificate_file" };
+        section.complain(name, wrong);
+    });
+    let certificate = read.ok()?;
+    let now = around.environment.now;
+    if let Some(wrong) = now.and_then(|now| certificate.over(now)) {
+        section.complain("certificate_file", wrong);
+        return None;
+    }
+    if let Some(warning) = now.and_then(|now| certificate::soon_over(certificate.expires(), now)) {
+        section.warn("certificate_file", &warning);
+    }
+    Some(Some(certificate))
+}
+
+fn text(
+    section: &mut Section<'_, '_>,
+    around: &Around<'_>,
+    key: &str,
+    file: &Path,
+    wanted: secret_file::Wanted,
+) -> Option<(SecretString, PathBuf)> {
+    secret_file::read(file, around, wanted).map_err(|wrong| section.complain(key, wrong)).ok()
+}
+
+fn warn_if_exposed(section: &mut Section<'_, '_>, key: &str, place: &Path) {
+    if let Some(warning) = secret_file::exposed(place) {
+        section.warn(key, &warning);
+    }
 }

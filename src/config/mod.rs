@@ -4,8 +4,11 @@
 //! complete: every default is filled in, every path absolute, every secret read.
 
 mod auth;
+mod certificate;
+mod der;
 mod limits;
 mod reader;
+mod secret_file;
 mod sections;
 mod source;
 mod tenant;
@@ -22,6 +25,7 @@ use config::{Map, Value};
 use crate::domain::id::TenantName;
 
 pub use auth::Auth;
+pub use certificate::{Certificate, soon_over};
 pub use reader::{KnownKey, Problem};
 pub use sections::{Daemon, FollowUp, Http, Intake, Log, LogFormat, Network, Retention};
 pub use source::{DEFAULT_FILE, Environment};

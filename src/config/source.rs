@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use config::{Config, FileFormat, Format, Map, Value, ValueKind};
 
 use crate::domain::id::TenantName;
+use crate::domain::time::Wall;
 
 use super::ConfigError;
 use super::reader::Problem;
@@ -21,13 +22,15 @@ pub(super) const COMMAND_LINE: &str = "command line";
 const PREFIX: &str = "SWEEPD";
 const SEPARATOR: &str = "__";
 
-/// The environment as it was at one moment: the variables, and the folder that relative paths
-/// start from.
+/// The environment as it was at one moment: the variables, the folder that relative paths start
+/// from, and what time it was.
 #[derive(Clone)]
 pub struct Environment {
     variables: BTreeMap<String, String>,
     working_dir: PathBuf,
     pub(super) reads_secrets: bool,
+    /// None: nothing is judged by its age.
+    pub(super) now: Option<Wall>,
 }
 
 impl Environment {
@@ -39,12 +42,19 @@ impl Environment {
             variables: std::env::vars_os().map(|(name, value)| (readable(name), readable(value))).collect(),
             working_dir: std::env::current_dir().unwrap_or_else(|_| PathBuf::from("/")),
             reads_secrets: true,
+            now: None,
         }
     }
 
     /// An environment of these variables, in this working folder.
     pub fn new(variables: BTreeMap<String, String>, working_dir: impl Into<PathBuf>) -> Self {
-        Self { variables, working_dir: working_dir.into(), reads_secrets: true }
+        Self { variables, working_dir: working_dir.into(), reads_secrets: true, now: None }
+    }
+
+    /// The same at this time, by which the age of certificates is judged.
+    #[must_use]
+    pub fn at(self, now: Wall) -> Self {
+        Self { now: Some(now), ..self }
     }
 
     /// The same, for commands that only look at the database: they need no secret, and outside the
@@ -86,6 +96,7 @@ impl fmt::Debug for Environment {
             .field("variables", &self.variables.keys())
             .field("working_dir", &self.working_dir)
             .field("reads_secrets", &self.reads_secrets)
+            .field("now", &self.now)
             .finish()
     }
 }

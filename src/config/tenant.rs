@@ -23,7 +23,8 @@ pub struct Tenant {
     pub tenant_id: Uuid,
     /// Where calls go, without a slash at its end.
     pub api_url: String,
-    /// Where the sign-in goes, without a slash at its end.
+    /// Where the sign-in goes, without a slash at its end: Entra's host, or this machine's metadata
+    /// service for a managed identity.
     pub authority_url: String,
     /// What a token is asked for; the cloud's, whatever `api_url` says.
     pub scope: String,
@@ -118,7 +119,9 @@ impl Cloud {
 /// Where a tenant's calls and sign-ins go, and what for.
 struct Hosts {
     api_url: String,
-    authority_url: String,
+    /// Unless the method has a place of its own.
+    authority_url: &'static str,
+    given_authority: Option<String>,
     scope: String,
 }
 
@@ -140,7 +143,8 @@ impl Hosts {
             .map_or_else(|| cloud.api().to_owned(), |region| format!("https://{region}.api.security.microsoft.com"));
         Some(Self {
             api_url: api?.unwrap_or(standard),
-            authority_url: authority?.unwrap_or_else(|| cloud.authority().to_owned()),
+            authority_url: cloud.authority(),
+            given_authority: authority?,
             scope: cloud.scope(),
         })
     }
@@ -164,11 +168,12 @@ impl Tenant {
         let rise_after = section.key("rise_after", "24h", values::duration);
         let auth = section.within("auth", |auth| Auth::read(auth, around));
         let budgets = section.within("limits", limits::read);
-        let hosts = hosts?;
+        let (hosts, auth) = (hosts?, auth?);
+        let authority_url = auth.authority().unwrap_or(hosts.authority_url);
         Some(Self {
             tenant_id: tenant_id?,
             api_url: hosts.api_url,
-            authority_url: hosts.authority_url,
+            authority_url: hosts.given_authority.unwrap_or_else(|| authority_url.to_owned()),
             scope: hosts.scope,
             default_scan: default_scan?,
             comment: comment?,
@@ -178,16 +183,17 @@ impl Tenant {
             inactive: inactive?,
             max_attempts: max_attempts?,
             rise_after: rise_after?,
-            auth: auth?,
+            auth,
             budgets: budgets?,
         })
     }
 
-    /// What Defender counts by: the app registration in its directory. A service on loopback, which no
+    /// What Defender counts by: the app registration in its directory, or what else signs in there. A
+    /// service on loopback, which no
     /// Defender is, counts for itself.
     pub fn registration(&self) -> String {
-        let Auth::ClientSecret { client_id, .. } = &self.auth;
-        let registration = format!("{}/{}", self.tenant_id, client_id.trim().to_ascii_lowercase());
+        let application = self.auth.client_id().unwrap_or("managed identity");
+        let registration = format!("{}/{}", self.tenant_id, application.trim().to_ascii_lowercase());
         if self.api_url.starts_with("http://") { format!("{registration} at {}", self.api_url) } else { registration }
     }
 

@@ -189,6 +189,7 @@ impl Client {
             url: format!("{}/api/machines/{machine}/runAntiVirusScan", self.base),
             bearer: Some(token.secret.clone()),
             body: Body::Json(body.to_string()),
+            metadata: false,
             at_most: SCAN_AT_MOST,
         };
         match self.wire.send(request).await {
@@ -262,8 +263,14 @@ impl Client {
     }
 
     async fn read<T>(&self, token: &Token, url: String) -> Result<Reply, Read<T>> {
-        let request =
-            Request { post: false, url, bearer: Some(token.secret.clone()), body: Body::None, at_most: LIST_AT_MOST };
+        let request = Request {
+            post: false,
+            url,
+            bearer: Some(token.secret.clone()),
+            body: Body::None,
+            metadata: false,
+            at_most: LIST_AT_MOST,
+        };
         let reply = match self.wire.send(request).await {
             Err(Failure::NotSent(why)) => return Err(Read::NotSent(why)),
             Err(Failure::Lost(why)) => return Err(Read::Failed(why)),

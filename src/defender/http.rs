@@ -68,8 +68,11 @@ impl HttpWire {
 
     async fn exchange(&self, request: Request) -> Result<Reply, Failure> {
         let url = Url::parse(&request.url).map_err(|error| Failure::NotSent(format!("{}: {error}", request.url)))?;
-        let client = if is_loopback(&url) { &self.direct } else { &self.proxied };
+        let client = if request.metadata || is_loopback(&url) { &self.direct } else { &self.proxied };
         let mut builder = if request.post { client.post(url) } else { client.get(url) };
+        if request.metadata {
+            builder = builder.header("metadata", "true");
+        }
         if let Some(bearer) = &request.bearer {
             builder = builder.bearer_auth(bearer.expose_secret());
         }

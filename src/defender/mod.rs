@@ -10,7 +10,7 @@ mod wire;
 
 pub use client::{ActionQuery, Client, Listed, PAGE, Read, Scanned};
 pub use http::HttpWire;
-pub use sign_in::{SignIn, SignInError, SignedIn, Token};
+pub use sign_in::{Authority, Credential, Guids, SignIn, SignInError, SignedIn, Token};
 
 use std::time::{Duration, UNIX_EPOCH};
 
@@ -42,6 +42,9 @@ pub struct Request {
     pub bearer: Option<SecretString>,
     /// What it carries.
     pub body: Body,
+    /// For this machine's metadata service: with the header `Metadata: true`, and never through a
+    /// proxy.
+    pub metadata: bool,
     /// No more of the answer is read than this, in bytes after decompression.
     pub at_most: usize,
 }

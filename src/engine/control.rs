@@ -8,12 +8,14 @@ use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 
 use super::{Running, Shared};
+use crate::config::soon_over;
 use crate::domain::id::TenantName;
 
 /// A command takes effect within this.
 const NOTICE: Duration = Duration::from_millis(500);
 const TIDY: Duration = Duration::from_mins(10);
 const HEAD: Duration = Duration::from_hours(1);
+const CREDENTIALS: Duration = Duration::from_hours(24);
 
 /// Wakes the lanes when another process has written: pause, resume, release.
 pub async fn notice(shared: Shared, lanes: Arc<Mutex<BTreeMap<TenantName, Running>>>, stop: CancellationToken) {
@@ -49,10 +51,12 @@ async fn finish_releases(shared: &Shared) {
     }
 }
 
-/// Forgets what cannot count any more, and tells the record's head to the journal: whoever owns
-/// this machine can rewrite a chain, but not what left it.
-pub async fn keep_house(shared: Shared, stop: CancellationToken) {
+/// Forgets what cannot count any more; warns of certificates that soon end; and tells the record's
+/// head to the journal: whoever owns this machine can rewrite a chain, but not what left it.
+pub async fn keep_house(shared: Shared, lanes: Arc<Mutex<BTreeMap<TenantName, Running>>>, stop: CancellationToken) {
     let mut head_at = shared.clock.boot() + HEAD;
+    // At the start and at a reload the configuration's warnings say it.
+    let mut credentials_at = shared.clock.boot() + CREDENTIALS;
     loop {
         if let Err(error) = shared.store.forget_old_slots(shared.clock.boot()).await {
             tracing::warn!(%error, "old slots could not be removed; tried again later");
@@ -60,6 +64,15 @@ pub async fn keep_house(shared: Shared, stop: CancellationToken) {
         if shared.clock.boot() >= head_at {
             head_at = shared.clock.boot() + HEAD;
             tell_head(&shared).await;
+        }
+        if shared.clock.boot() >= credentials_at {
+            credentials_at = shared.clock.boot() + CREDENTIALS;
+            for (tenant, running) in &*lanes.lock().unwrap_or_else(PoisonError::into_inner) {
+                let soon = |end| soon_over(end, shared.clock.wall());
+                if let Some(warning) = running.lane.tenant.auth.expires().and_then(soon) {
+                    tracing::warn!(%tenant, "{warning}");
+                }
+            }
         }
         if !pause(&shared, &stop, TIDY).await {
             return tell_head(&shared).await;

@@ -12,8 +12,8 @@ use tokio_util::task::TaskTracker;
 use super::{Known, Shared};
 use crate::budget::Budget;
 use crate::clock::local;
-use crate::config::{Auth, Config, FollowUp, Tenant};
-use crate::defender::{Client, SignIn, SignInError, Token};
+use crate::config::{Config, FollowUp, Tenant};
+use crate::defender::{Authority, Client, Credential, SignIn, SignInError, Token};
 use crate::domain::budgets::CallBudget;
 use crate::domain::eligibility::Rules;
 use crate::domain::id::TenantName;
@@ -95,16 +95,15 @@ impl Lane {
         calls: TaskTracker,
         stop: CancellationToken,
     ) -> Self {
-        let Auth::ClientSecret { client_id, secret } = &tenant.auth;
+        let authority = Authority { url: &tenant.authority_url, tenant_id: tenant.tenant_id, scope: &tenant.scope };
+        let ids = Arc::clone(&shared.ids);
         let sign_in = SignIn::new(
             Arc::clone(&shared.wire),
             Arc::clone(&shared.clock),
-            &tenant.authority_url,
-            tenant.tenant_id,
-            client_id,
-            secret.clone(),
-            &tenant.scope,
+            Arc::new(move || ids.guid()),
+            Credential::new(&tenant.auth, authority),
         );
+        let sign_in = sign_in.knowing(before.and_then(|before| *lock(&before.server_time)));
         let client = Client::new(Arc::clone(&shared.wire), &tenant.api_url, Arc::new(sign_in));
         let now = shared.clock.boot();
         let (per_minute, longest) = (tenant.budgets.scan.most.per_minute, tenant.budgets.longest_pause);

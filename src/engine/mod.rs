@@ -47,6 +47,10 @@ pub trait Ids: Send + Sync {
     fn attempt(&self) -> AttemptId;
     /// The id of a sweep.
     fn sweep(&self) -> SweepId;
+    /// An id of anything else, never given before.
+    fn guid(&self) -> Uuid {
+        self.attempt().0
+    }
 }
 
 /// Ids from the operating system's randomness.
@@ -203,7 +207,8 @@ impl Engine {
         };
         let memories = engine.memories(config).await?;
         engine.start_lanes(&engine.shared, config, &memories, &BTreeMap::new());
-        engine.loops.spawn(control::keep_house(engine.shared.clone(), engine.stop.clone()));
+        let lanes = Arc::clone(&engine.lanes);
+        engine.loops.spawn(control::keep_house(engine.shared.clone(), lanes, engine.stop.clone()));
         Ok(engine)
     }
 
@@ -226,6 +231,11 @@ impl Engine {
         memories: &Memories,
         before: &BTreeMap<TenantName, Running>,
     ) {
+        let ends = config.tenants.iter().filter_map(|(name, tenant)| {
+            let end = tenant.auth.expires()?;
+            Some((name.as_str(), end.0.div_euclid(1000)))
+        });
+        shared.metrics.credentials(ends);
         for (name, tenant) in &config.tenants {
             let Some(known) = memories.get(name) else { continue };
             let stop = self.stop.child_token();

@@ -7,6 +7,7 @@ use super::exchange::{Refusal, Request, Response};
 use super::faults::Target;
 use super::filter::{Mistake, Row};
 use super::fleet::{self, Listed, MachineKind};
+use super::metadata;
 use super::odata::{self, Page};
 use super::tenant::Tenant;
 use super::ticks::Ticks;
@@ -39,6 +40,7 @@ impl Call {
             ("POST", ["machineactions", id, "cancel"]) => Self::CancelAction((*id).to_owned()),
             ("GET", ["machines"]) => Self::ListMachines,
             ("POST", _) if path.ends_with("/oauth2/v2.0/token") => Self::SignIn,
+            ("GET", _) if path == metadata::PATH => Self::SignIn,
             _ => {
                 let message = format!("No resource answers to {} {path}", request.method);
                 return Err(Refusal::new(404, "NotFound", message));

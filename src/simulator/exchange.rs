@@ -17,6 +17,8 @@ pub struct Request {
     pub authorization: Option<String>,
     /// The `Content-Type` header.
     pub content_type: Option<String>,
+    /// The `Metadata` header.
+    pub metadata: Option<String>,
     /// The body, complete.
     pub body: Vec<u8>,
 }

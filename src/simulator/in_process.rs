@@ -328,6 +328,7 @@ fn arriving(request: defender::Request) -> Result<Request, Failure> {
         query: form_pairs(url.query().unwrap_or_default()),
         authorization: request.bearer.map(|bearer| format!("Bearer {}", bearer.expose_secret())),
         content_type: content_type.map(str::to_owned),
+        metadata: request.metadata.then(|| "true".to_owned()),
         body,
     })
 }

@@ -45,6 +45,7 @@ fn call() -> Request {
         url: "https://api.example/api/machines/0123456789012345678901234567890123456789/runAntiVirusScan".to_owned(),
         bearer: None,
         body: Body::Json("{}".to_owned()),
+        metadata: false,
         at_most: 1 << 20,
     }
 }
@@ -165,6 +166,7 @@ fn faults_travel_as_they_do_over_http() {
             url: format!("https://api.example/{}/oauth2/v2.0/token", options.tenant_id),
             bearer: None,
             body: Body::Form(form.map(|(name, value)| (name, value.to_owned().into())).to_vec()),
+            metadata: false,
             at_most: 1 << 20,
         }
     };

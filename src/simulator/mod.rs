@@ -16,10 +16,10 @@
 //! A call is checked in this order: token, role, windows, faults, body, effect. Everything random
 //! follows from a seed; a machine's fate does not depend on the order in which others are asked.
 //!
-//! Not simulated: certificates and managed identities at the sign-in, single machines
-//! (`GET /api/machines/{id}`), `GET /api/deviceavinfo`.
+//! Not simulated: single machines (`GET /api/machines/{id}`), `GET /api/deviceavinfo`.
 
 mod action;
+mod assertion;
 mod calls;
 pub(crate) mod chance;
 mod exchange;
@@ -27,6 +27,7 @@ mod faults;
 mod filter;
 mod fleet;
 mod in_process;
+mod metadata;
 mod odata;
 mod options;
 mod report;
@@ -43,6 +44,8 @@ mod in_process_tests;
 #[cfg(test)]
 mod server_tests;
 #[cfg(test)]
+mod sign_in_tests;
+#[cfg(test)]
 mod tenant_tests;
 
 pub use chance::Chance;
@@ -50,7 +53,7 @@ pub use exchange::{Delivery, Request, Response};
 pub use faults::{Fault, FaultKind, Target};
 pub use fleet::{MachineKind, SimulatedMachine, fleet};
 pub use in_process::{InProcess, Network, Stall, Traffic};
-pub use options::{Options, TenantOptions};
+pub use options::{Federated, Options, TenantOptions, Trust};
 pub use report::{KindReport, Report, TenantReport};
 pub use server::Simulator;
 pub use tenant::Tenant;

@@ -36,6 +36,8 @@ pub struct TenantOptions {
     pub client_id: String,
     /// Its secret.
     pub client_secret: String,
+    /// What else it may sign in with.
+    pub trust: Trust,
     /// Its name: the `requestor` of its actions.
     pub app_name: String,
     /// Its permissions, such as `Machine.Scan`.
@@ -66,6 +68,30 @@ pub struct TenantOptions {
     pub page_size: usize,
 }
 
+/// What an application may sign in with beside its secret: nothing, unless it is said.
+#[derive(Clone, Debug, Default)]
+pub struct Trust {
+    /// Certificates that are registered with it, as DER.
+    pub certificates: Vec<Vec<u8>>,
+    /// Somebody else's tokens.
+    pub federated: Option<Federated>,
+    /// The ids of the identities that this machine has, for its metadata service.
+    pub identities: Vec<String>,
+}
+
+/// Whose tokens stand for the application: all three must fit, letter by letter.
+#[derive(Clone, Debug)]
+pub struct Federated {
+    /// Who signs them.
+    pub issuer: String,
+    /// For whom.
+    pub subject: String,
+    /// To whom.
+    pub audience: String,
+    /// The issuer's public RSA key, as PKCS#1. (Entra fetches it from the issuer.)
+    pub key: Vec<u8>,
+}
+
 impl TenantOptions {
     /// A tenant as documented: its limits, its page size, tokens for an hour, all permissions that
     /// sweepd asks for. Ids follow from the machines, so that different fleets make different
@@ -77,6 +103,7 @@ impl TenantOptions {
             tenant_id: chance.uuid(),
             client_id: chance.uuid().to_string(),
             client_secret: "simulated-secret".to_owned(),
+            trust: Trust::default(),
             app_name: "sweepd (simulated)".to_owned(),
             roles: vec!["Machine.Scan".to_owned(), "Machine.Read.All".to_owned()],
             machines,

@@ -278,6 +278,7 @@ async fn answer(
         query: form_pairs(head.uri.query().unwrap_or_default()),
         authorization: text(header::AUTHORIZATION),
         content_type: text(header::CONTENT_TYPE),
+        metadata: text(HeaderName::from_static("metadata")),
         body: body.to_vec(),
     };
     match served.route(&request) {

@@ -9,7 +9,8 @@ use super::chance::Chance;
 use super::exchange::{Delivery, Refusal, Request, Response};
 use super::faults::{Fault, Faults};
 use super::fleet::{MachineKind, SimulatedMachine};
-use super::options::TenantOptions;
+use super::metadata;
+use super::options::{TenantOptions, Trust};
 use super::sign_in::SignIn;
 use super::windows::{Full, Verdict, Windows};
 use crate::domain::id::MachineId;
@@ -157,8 +158,16 @@ impl Tenant {
         secret.clone_into(&mut self.options.client_secret);
     }
 
-    /// Whether this tenant issued the token of the request.
+    /// From now on the application may sign in with these, and the secret.
+    pub fn set_trust(&mut self, trust: Trust) {
+        self.options.trust = trust;
+    }
+
+    /// Whether this tenant issued the token of the request, or has the identity that it names.
     pub(super) fn is_meant_by(&self, request: &Request) -> bool {
+        if request.path == metadata::PATH {
+            return metadata::check(request, &self.options).is_ok();
+        }
         request.bearer().is_some_and(|token| self.sign_in.knows(token))
     }
 
@@ -208,7 +217,7 @@ impl Tenant {
     fn perform(&mut self, now: Wall, call: &Call, request: &Request) -> Response {
         let answer = match call {
             Call::SignIn => {
-                return self.sign_in.answer(now, request, &self.options, &mut self.chance);
+                return self.sign_in.answer(now, request, &self.options, &self.base_url, &mut self.chance);
             }
             Call::Scan(machine) => self.scan(now, machine, request),
             Call::ListActions => self.list_actions(now, request),

@@ -57,6 +57,7 @@ impl World {
             authorization: Some(format!("Bearer {}", self.token)),
             content_type: (method == "POST").then(|| "application/json".to_owned()),
             body: body.as_bytes().to_vec(),
+            ..Request::default()
         }
     }
 

@@ -13,6 +13,7 @@
     reason = "compiled into every scenario, none of which uses all of it; a harness fails loudly"
 )]
 
+pub mod credentials;
 mod daemon;
 mod site;
 

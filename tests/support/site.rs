@@ -20,6 +20,8 @@ pub struct Configured {
     pub client_id: String,
     /// What the secret file holds.
     pub secret: String,
+    /// How it signs in, instead of with that.
+    pub auth: Option<String>,
     /// The limits of the scan call.
     pub limits: Limits,
     /// Further keys of the tenant's section.
@@ -34,6 +36,7 @@ impl Configured {
             tenant_id: tenant.tenant_id.to_string(),
             client_id: tenant.client_id.clone(),
             secret: tenant.client_secret.clone(),
+            auth: None,
             limits: tenant.limits,
             keys: String::new(),
         }
@@ -65,16 +68,17 @@ impl Site {
         );
         for tenant in tenants {
             site.write_secret(tenant.name, &tenant.secret);
+            let secret = || format!("client_id = \"{}\"\nsecret_file = \"{}-secret\"", tenant.client_id, tenant.name);
             write!(
                 text,
                 "[tenants.{name}]\ntenant_id = \"{id}\"\napi_url = \"{url}\"\nauthority_url = \"{url}\"\n{keys}\n\
-                 [tenants.{name}.auth]\nclient_id = \"{client}\"\nsecret_file = \"{name}-secret\"\n\
+                 [tenants.{name}.auth]\n{auth}\n\
                  [tenants.{name}.limits]\nper_minute = {minute}\nper_hour = {hour}\n",
                 name = tenant.name,
                 id = tenant.tenant_id,
                 url = simulator.url(),
                 keys = tenant.keys,
-                client = tenant.client_id,
+                auth = tenant.auth.clone().unwrap_or_else(secret),
                 minute = tenant.limits.per_minute,
                 hour = tenant.limits.per_hour,
             )

@@ -1,5 +1,6 @@
 //! Whole configurations, read as the daemon reads them.
 
+mod auth;
 mod checks;
 mod example;
 mod secrets;
@@ -86,7 +87,7 @@ fn a_tenant_is_completed_from_defaults() {
     assert_eq!(tenant.tenant_id.to_string(), GUID);
     assert_eq!(tenant.api_url, "https://api.securitycenter.microsoft.com");
     assert_eq!(tenant.budgets.scan.most.per_hour.get(), 1500);
-    let Auth::ClientSecret { client_id, secret } = &tenant.auth;
+    let Auth::ClientSecret { client_id, secret } = &tenant.auth else { panic!("another method") };
     assert_eq!((client_id.as_str(), secret.expose_secret()), ("app", "s3cret"));
     assert_eq!(config.daemon.state_dir, Path::new("/var/lib/sweepd"));
     assert_eq!(config.daemon.spool_dir, Path::new("/var/lib/sweepd/spool"));

@@ -22,8 +22,7 @@ fn environment_beats_the_file_and_flags_beat_both() {
     let tenant = &config.tenants[&name("contoso")];
     assert_eq!(tenant.budgets.scan.most.per_minute.get(), 77);
     assert!(tenant.pending_types.holds("Isolate"));
-    let Auth::ClientSecret { client_id, .. } = &tenant.auth;
-    assert_eq!(client_id, "0123");
+    assert_eq!(tenant.auth.client_id(), Some("0123"));
 }
 
 #[test]
