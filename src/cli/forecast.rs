@@ -11,7 +11,6 @@ use super::pause::chosen;
 use crate::app::{Exit, Failure, terms_of};
 use crate::domain::forecast::{Bound, Terms};
 use crate::domain::id::TenantName;
-use crate::domain::job::State;
 use crate::store::Store;
 use crate::store::incarnations::StateLock;
 use crate::store::status::TenantStatus;
@@ -57,16 +56,15 @@ struct Line {
 }
 
 impl Line {
-    /// For a daemon that does not run.
+    /// For a daemon that does not run, and a tenant of which nothing is held.
     fn of(name: &TenantName, machines: u32, forecast: &Forecast, tenant: Option<&TenantStatus>, now: Now) -> Self {
         let queue = forecast.ends.queue;
         let last = if machines > 0 { forecast.ends.more } else { queue };
-        let all = tenant.and_then(|tenant| tenant.jobs.get(&State::Queued)).copied().unwrap_or(0);
         Self {
             tenant: name.to_string(),
             machines,
             queued: forecast.queued,
-            held: all.saturating_sub(forecast.queued),
+            held: 0,
             done_at: last.map_or(now.at, |end| wall(end, now)).rfc3339(),
             seconds: last.map_or(0, |end| end.at.since(now.boot).as_secs()),
             bound_by: last.map_or(Bound::Nothing, |end| end.bound).as_str(),
@@ -112,9 +110,9 @@ async fn read(
     now: Now,
     running: bool,
 ) -> Result<Vec<Line>, Failure> {
-    let tenants = match store {
-        Some(store) => store.tenants_status().await?,
-        None => Vec::new(),
+    let (tenants, sweeps) = match store {
+        Some(store) => (store.tenants_status().await?, store.unfinished_sweeps().await?),
+        None => (Vec::new(), Vec::new()),
     };
     let mut lines = Vec::new();
     for (name, terms) in terms {
@@ -123,7 +121,9 @@ async fn read(
             Some((store, tenant)) => forecast::read(store, tenant.row, terms, machines.into(), now, running).await?,
             None => forecast::from_terms(terms, machines.into(), now),
         };
-        lines.push(Line { running, ..Line::of(name, machines, &forecast, tenant, now) });
+        let held = sweeps.iter().filter(|sweep| sweep.tenant == *name && sweep.state != "open");
+        let held = held.map(|sweep| sweep.open).sum();
+        lines.push(Line { held, running, ..Line::of(name, machines, &forecast, tenant, now) });
     }
     Ok(lines)
 }
@@ -157,10 +157,7 @@ fn show(out: &mut dyn Write, lines: &[Line]) -> io::Result<()> {
         }
         if line.held > 0 {
             let (tenant, held) = (&line.tenant, line.held);
-            writeln!(
-                out,
-                "{tenant} has {held} machines more in sweeps that are held or not complete: they are not counted."
-            )?;
+            writeln!(out, "not counted for {tenant}: {held} in sweeps that are held or not complete.")?;
         }
     }
     if lines.iter().any(|line| !line.running) {
