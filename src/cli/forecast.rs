@@ -230,7 +230,7 @@ mod tests {
             "14 min",
             "the minute window",
             "as if it were resumed",
-            "12 machines more",
+            "not counted for contoso: 12",
             "as if it were started",
             "how long the devices then scan",
         ] {
