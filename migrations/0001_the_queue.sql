@@ -18,14 +18,17 @@ CREATE TABLE budgets (
     registration TEXT    NOT NULL UNIQUE
 ) STRICT;
 
--- One boot of this machine: at `boot` on its clock the clock of the registration's sign-in server had
--- `server_at` at the latest. So the age of a slot is known over a reboot, whatever this machine's wall
--- clock says.
+-- One boot of this machine: between `asked` and `answered` on its clock the registration's sign-in server
+-- wrote `date_at`, which is cut to the second. So the age of a slot is known over a reboot, whatever this
+-- machine's wall clock says; and a boot clock that jumped is found out. `runs` is 0 for a server whose clock
+-- was seen not to run as this machine's does.
 CREATE TABLE boots (
     boot_id   TEXT    NOT NULL,
     budget_id INTEGER NOT NULL REFERENCES budgets (id),
-    boot      INTEGER NOT NULL,
-    server_at INTEGER NOT NULL,
+    asked     INTEGER NOT NULL,
+    answered  INTEGER NOT NULL,
+    date_at   INTEGER NOT NULL,
+    runs      INTEGER NOT NULL DEFAULT 1 CHECK (runs IN (0, 1)),
     PRIMARY KEY (boot_id, budget_id)
 ) STRICT, WITHOUT ROWID;
 

@@ -24,15 +24,16 @@ use crate::domain::share::{Foreign, Shares};
 use crate::domain::throttle::Told;
 use crate::domain::time::Boot;
 
-/// governor's view of our clock.
+/// governor's view of our clock: the time since a budget was made. The boot clock itself may be below
+/// zero, under a library that sets it, and governor's cannot.
 #[derive(Clone)]
-struct PaceClock(Arc<dyn Clock>);
+struct PaceClock(Arc<dyn Clock>, Boot);
 
 impl GovernorClock for PaceClock {
     type Instant = Nanos;
 
     fn now(&self) -> Nanos {
-        Nanos::new(u64::try_from(self.0.boot().0).unwrap_or(0).saturating_mul(1_000_000))
+        Nanos::from(self.0.boot().since(self.1))
     }
 }
 
@@ -61,7 +62,8 @@ impl Budget {
     /// A budget of `most` of the `whole` that Defender grants, spent as `spread` says; `foreign` is
     /// what others were believed to spend before a restart.
     pub fn new(clock: Arc<dyn Clock>, whole: Limits, most: Limits, spread: Spread, foreign: Foreign) -> Self {
-        let clock = PaceClock(clock);
+        let began = clock.boot();
+        let clock = PaceClock(clock, began);
         let limiter = |quota| RateLimiter::direct_with_clock(quota, clock.clone());
         let mut shares = Shares::new(whole, most);
         if foreign != Foreign::default() {

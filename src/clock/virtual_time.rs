@@ -164,6 +164,13 @@ impl VirtualClock {
         world.frozen_until = i64::MIN;
     }
 
+    /// Both clocks of this machine jump, as they do under a library that sets them.
+    pub fn jump(&self, by: i64) {
+        let mut world = self.lock();
+        world.wall_ahead = world.wall_ahead.saturating_add(by);
+        world.booted = world.booted.saturating_sub(by);
+    }
+
     /// Nothing on this machine runs for a while: SIGSTOP, or suspend. The world goes on.
     pub fn freeze(&self, time: Duration) {
         let mut world = self.lock();

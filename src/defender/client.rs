@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::{Body, Failure, Reply, Request, SignIn, SignInError, SignedIn, Token, Wire, wire};
+use super::{Body, Failure, Reply, Request, SignIn, SignInError, SignedIn, Token, Wire, http_date, wire};
 use crate::domain::action::Seen;
 use crate::domain::id::{AttemptId, MachineId};
 use crate::domain::outcome::{Answer, Outcome, is_throttled, judge, told};
@@ -30,6 +30,15 @@ pub struct Scanned {
     pub text: String,
     /// The action in the answer, verbatim.
     pub raw: Option<String>,
+    /// What time the server had.
+    pub date: Option<Wall>,
+}
+
+impl Scanned {
+    /// A call that nothing came back from.
+    pub const fn unanswered(outcome: Outcome, text: String) -> Self {
+        Self { outcome, status: None, text, raw: None, date: None }
+    }
 }
 
 /// Which actions are wanted. Filters are those of get-machineactions-collection; the one by last
@@ -169,6 +178,11 @@ impl Client {
         self.sign_in.refused(token).await
     }
 
+    /// The next token is a new one, and tells the time, where the server does that.
+    pub async fn sign_in_anew(&self) {
+        self.sign_in.anew().await;
+    }
+
     /// Tries a failing sign-in again at once.
     pub async fn try_again(&self) {
         self.sign_in.try_again().await;
@@ -193,14 +207,11 @@ impl Client {
             at_most: SCAN_AT_MOST,
         };
         match self.wire.send(request).await {
-            Err(Failure::NotSent(why)) => {
-                Scanned { outcome: Outcome::NotSent, status: None, text: format!("not sent: {why}"), raw: None }
-            }
-            Err(Failure::Lost(why)) => {
-                Scanned { outcome: Outcome::Unknown, status: None, text: format!("no answer: {why}"), raw: None }
-            }
+            Err(Failure::NotSent(why)) => Scanned::unanswered(Outcome::NotSent, format!("not sent: {why}")),
+            Err(Failure::Lost(why)) => Scanned::unanswered(Outcome::Unknown, format!("no answer: {why}")),
             Ok(reply) => {
                 let (answer, seen) = wire::answer(&reply, self.sign_in.wall());
+                let date = reply.date.as_deref().and_then(http_date);
                 let mut text = capped(reply.text, token);
                 if let Some(cut) = reply.cut {
                     text += &format!(" [cut: {cut}]");
@@ -210,6 +221,7 @@ impl Client {
                     status: Some(answer.status),
                     text,
                     raw: seen.map(|seen| seen.raw),
+                    date,
                 }
             }
         }

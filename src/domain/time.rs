@@ -54,6 +54,71 @@ impl ServerTime {
     pub fn now(&self, now: Boot) -> Wall {
         self.date + now.since(self.answered)
     }
+
+    /// By how much, at the most, our boot clock went ahead of the server's clock since `before`; zero
+    /// where network and rounding explain it.
+    ///
+    /// A kernel's boot clock does not jump. One that a library puts in its place does, and so does one
+    /// that a virtual machine was restored with.
+    pub fn boot_ahead_since(&self, before: &Self) -> Duration {
+        let theirs = self.date.0.saturating_sub(before.date.0);
+        let ahead = |ours: i64, rounding: i64| ours.saturating_sub(theirs).saturating_add(rounding);
+        let surely = ahead(self.asked.0.saturating_sub(before.answered.0), -1000);
+        let perhaps = ahead(self.answered.0.saturating_sub(before.asked.0), 1000);
+        if surely <= millis(EXPLAINED) { Duration::ZERO } else { between(perhaps, 0) }
+    }
+}
+
+/// The clocks of two servers of one service, and of one that is set right, lie apart by no more.
+const EXPLAINED: Duration = Duration::from_secs(5);
+
+/// Whether a server's clock runs as fast as ours: nobody is to tell ages by one that stands still.
+///
+/// Held against the boot clock from answer to answer, over a minute of them in all. Gaps between
+/// answers do not count, so a jump of either clock is no verdict about the other's pace.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct ServerPace {
+    last: Option<(Boot, Wall)>,
+    ours: Duration,
+    theirs: Duration,
+    verdict: Option<bool>,
+}
+
+impl ServerPace {
+    const GAP: Duration = Duration::from_secs(30);
+    const ENOUGH: Duration = Duration::from_mins(1);
+
+    /// An answer that was read at `at` had this `Date`. Returns the verdict when it is new.
+    pub fn observe(&mut self, at: Boot, date: Wall) -> Option<bool> {
+        let Some((at_before, date_before)) = self.last else {
+            self.last = Some((at, date));
+            return None;
+        };
+        if at < at_before || date < date_before {
+            // Answers may be read in another order than they were written in: a second or two.
+            let lost = at_before.since(at).max(date_before.since(date)) > Self::GAP;
+            self.last = if lost { Some((at, date)) } else { self.last };
+            return None;
+        }
+        self.last = Some((at, date));
+        let (ours, theirs) = (at.since(at_before), date.since(date_before));
+        if ours > Self::GAP || theirs > Self::GAP {
+            return None;
+        }
+        self.ours += ours;
+        self.theirs += theirs;
+        if self.ours < Self::ENOUGH {
+            return None;
+        }
+        let runs = self.theirs >= self.ours / 2;
+        (self.ours, self.theirs) = (Duration::ZERO, Duration::ZERO);
+        (self.verdict.replace(runs) != Some(runs)).then_some(runs)
+    }
+
+    /// Whether the server's clock was found not to run as ours does.
+    pub fn is_wrong(&self) -> bool {
+        self.verdict == Some(false)
+    }
 }
 
 /// A duration in whole milliseconds, saturating: 292 million years are enough.
@@ -136,6 +201,49 @@ mod tests {
     #[test]
     fn wall_times_are_written_in_utc_with_milliseconds() {
         assert_eq!(Wall(1_729_510_009_600).rfc3339(), "2024-10-21T11:26:49.600Z");
+    }
+
+    #[test]
+    fn a_boot_clock_that_jumped_is_told_by_the_servers_clock() {
+        let seen = |asked: i64, date: i64| ServerTime {
+            asked: Boot(asked * 1000),
+            answered: Boot(asked * 1000 + 500),
+            date: Wall(date * 1000),
+        };
+        let before = seen(100, 5000);
+        for (asked, date, ahead) in [
+            (100, 5000, 0),
+            (160, 5060, 0),
+            (160, 5056, 0),
+            (160, 6000, 0),
+            (50, 5060, 0),
+            (160 + 3600, 5060, 3600 + 1),
+            (160 + 60, 5060, 60 + 1),
+            (160, 0, 5060 + 1),
+        ] {
+            let told = seen(asked, date).boot_ahead_since(&before);
+            let most = if ahead == 0 { 0 } else { ahead + 1 };
+            assert!((ahead..=most).contains(&told.as_secs()), "{asked} {date}: {told:?}");
+        }
+    }
+
+    #[test]
+    fn a_servers_clock_that_does_not_run_as_ours_does_is_found_out_within_a_minute_of_answers() {
+        let verdicts = |answers: &mut dyn Iterator<Item = (i64, i64)>| {
+            let mut pace = ServerPace::default();
+            answers.filter_map(|(at, date)| pace.observe(Boot(at), Wall(date / 1000 * 1000))).collect::<Vec<_>>()
+        };
+        let each = |pace: fn(i64) -> i64| verdicts(&mut (0..2000).map(|n| (n * 700, pace(n * 700))));
+        assert_eq!(each(|at| at + 5_000_000), [true]);
+        assert_eq!(each(|at| at / 60), [false]);
+        assert_eq!(each(|_| 77_000), [false]);
+        assert_eq!(each(|at| if at < 700_000 { 0 } else { at }), [false, true]);
+        let jumps = |n: i64| n * 700 + 3_600_000 * (n / 100);
+        assert_eq!(verdicts(&mut (0..2000).map(|n| (jumps(n), n * 700))), [true], "our own clock jumps");
+        assert_eq!(verdicts(&mut (0..2000).map(|n| (n * 700, jumps(n)))), [true], "the server's clock jumps");
+        assert_eq!(verdicts(&mut (0..2000).map(|n| (n * 40_000, n))), [false; 0], "too far apart to tell");
+        let out_of_order = |n: i64| if n % 3 == 0 { n * 700 - 1500 } else { n * 700 };
+        assert_eq!(verdicts(&mut (3..2000).map(|n| (n * 700, out_of_order(n)))), [true]);
     }
 
     #[test]

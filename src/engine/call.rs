@@ -28,6 +28,9 @@ pub async fn make(lane: Arc<Lane>, claim: Claim, token: Token) {
     tracing::debug!(tenant = %lane.name, job = %job.id, machine = %job.machine, attempt = %claim.attempt,
         outcome = scanned.outcome.word().as_str(), status = scanned.status, "asked for a scan");
 
+    if let Some(date) = scanned.date {
+        lane.server_answered(ended, date).await;
+    }
     let current = match scanned.outcome {
         Outcome::Unauthorized => lane.client.refused(&token).await,
         _ => true,
@@ -58,7 +61,7 @@ pub async fn make(lane: Arc<Lane>, claim: Claim, token: Token) {
 async fn keep_back(lane: &Lane, claim: &Claim) {
     lane.breakers().kept_back();
     let text = "not sent: the lane was stopped before".to_owned();
-    let kept = Scanned { outcome: Outcome::NotSent, status: None, text, raw: None };
+    let kept = Scanned::unanswered(Outcome::NotSent, text);
     let settlement = settlement(lane, claim, kept, Change::None);
     let settle = || lane.shared.store.settle(settlement.clone(), lane.policy());
     lane.shared.until_it_holds("a call that was kept back", settle).await;

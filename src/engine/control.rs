@@ -51,16 +51,13 @@ async fn finish_releases(shared: &Shared) {
     }
 }
 
-/// Forgets what cannot count any more; warns of certificates that soon end; and tells the record's
-/// head to the journal: whoever owns this machine can rewrite a chain, but not what left it.
+/// Warns of certificates that soon end, and tells the record's head
+/// to the journal: whoever owns this machine can rewrite a chain, but not what left it.
 pub async fn keep_house(shared: Shared, lanes: Arc<Mutex<BTreeMap<TenantName, Running>>>, stop: CancellationToken) {
     let mut head_at = shared.clock.boot() + HEAD;
     // At the start and at a reload the configuration's warnings say it.
     let mut credentials_at = shared.clock.boot() + CREDENTIALS;
     loop {
-        if let Err(error) = shared.store.forget_old_slots(shared.clock.boot()).await {
-            tracing::warn!(%error, "old slots could not be removed; tried again later");
-        }
         if shared.clock.boot() >= head_at {
             head_at = shared.clock.boot() + HEAD;
             tell_head(&shared).await;

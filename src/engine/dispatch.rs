@@ -27,6 +27,7 @@ pub async fn run(lane: Arc<Lane>) {
     let beat = format!("dispatch {}", lane.name);
     while !lane.stop.is_cancelled() {
         lane.shared.health.beat(&beat);
+        lane.mind_the_gap().await;
         let round = round(&lane).await;
         if round.is_ok() && !lane.shared.is_blocked_by_disk() {
             lane.shared.health.database(None);

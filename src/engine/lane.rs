@@ -20,13 +20,16 @@ use crate::domain::id::TenantName;
 use crate::domain::lane::{Hold, Lane as Breakers};
 use crate::domain::ledger::{Admission, CallKind, Limits};
 use crate::domain::throttle::Told;
-use crate::domain::time::{Boot, ServerTime, Wall};
+use crate::domain::time::{Boot, ServerPace, ServerTime, Wall};
 use crate::store::settle::Policy;
 use crate::store::slots::{BudgetRow, Stamp};
 use crate::store::tenants::{TenantRow, Waiting};
 
 /// Waits shorter than this are not worth telling.
 const WORTH_TELLING: Duration = Duration::from_secs(1);
+
+/// The dispatcher goes round every 30 s.
+const GAP: Duration = Duration::from_mins(5);
 
 /// A wall clock that is wrong by more is not believed.
 const WRONG: Duration = Duration::from_hours(12);
@@ -75,6 +78,12 @@ pub struct Lane {
     signed_out: Mutex<Option<SignedOut>>,
     /// What time it is where the tokens come from.
     server_time: Arc<Mutex<Option<ServerTime>>>,
+    /// Whether its clock runs as ours does.
+    server_pace: Arc<Mutex<ServerPace>>,
+    /// Held from asking for a token until the time that came with it is in the ledger.
+    signing_in: tokio::sync::Mutex<()>,
+    /// When the dispatcher last went round.
+    last_round: Mutex<Option<Boot>>,
     /// By how much the wall clock was ahead of the boot clock when it was asked last.
     wall_ahead: Mutex<Option<i64>>,
 }
@@ -153,6 +162,9 @@ impl Lane {
             told: Mutex::default(),
             signed_out: Mutex::default(),
             server_time: before.map_or_else(Arc::default, |before| Arc::clone(&before.server_time)),
+            server_pace: before.map_or_else(Arc::default, |before| Arc::clone(&before.server_pace)),
+            signing_in: tokio::sync::Mutex::default(),
+            last_round: Mutex::default(),
             wall_ahead: Mutex::default(),
             shared,
         }
@@ -299,7 +311,8 @@ impl Lane {
     /// boots in 1970 would wait for ever, and one that boots in 2036 give everything up.
     pub fn wall(&self) -> Wall {
         let ours = self.shared.clock.wall();
-        let theirs = lock(&self.server_time).map(|seen| seen.now(self.now()));
+        let theirs = lock(&self.server_time).filter(|_| !lock(&self.server_pace).is_wrong());
+        let theirs = theirs.map(|seen| seen.now(self.now()));
         theirs.filter(|theirs| theirs.since(ours) > WRONG || ours.since(*theirs) > WRONG).unwrap_or(ours)
     }
 
@@ -332,6 +345,9 @@ impl Lane {
 
     /// A token; a failure is on record, in the log and in the health, once.
     pub async fn token(&self) -> Result<Token, SignInError> {
+        // Whoever comes second must not make a call before the first one's time has aged the slots.
+        let _turn = self.signing_in.lock().await;
+        self.mind_the_gap().await;
         let began = self.now();
         let outcome = self.client.token().await;
         let took = self.now().since(began);
@@ -344,6 +360,9 @@ impl Lane {
                     self.know_the_time(seen).await;
                 }
                 if let Some(lives) = signed_in.fresh_for {
+                    if let Err(error) = self.shared.store.forget_old_slots(self.budget, self.now()).await {
+                        tracing::warn!(tenant = name, %error, "old slots could not be removed; tried again with the next token");
+                    }
                     self.shared.metrics.call(name, "sign_in", "ok", took);
                     tracing::info!(tenant = name, lives_seconds = lives.as_secs(), "signed in");
                     self.record_sign_in(serde_json::json!({ "call": "sign_in", "outcome": "ok" })).await;
@@ -380,8 +399,36 @@ impl Lane {
         if first && apart > Duration::from_mins(5) {
             tracing::warn!(tenant = %self.name, seconds = apart.as_secs(), "this machine's clock and the sign-in server's are {} s apart: check the time service; the budget does not depend on it", apart.as_secs());
         }
-        if let Err(error) = self.shared.store.server_time(&self.shared.boot_id, self.budget, seen).await {
-            tracing::warn!(tenant = %self.name, %error, "the server's time could not be noted: after a reboot the budget is free later than it could be");
+        match self.shared.store.server_time(&self.shared.boot_id, self.budget, seen).await {
+            Ok(Duration::ZERO) => {}
+            Ok(ahead) => {
+                let seconds = ahead.as_secs();
+                tracing::warn!(tenant = %self.name, seconds, "this machine's boot clock went ahead of the sign-in server's by {seconds} s: calls count as made so much later; is a library or a snapshot setting clocks here?");
+            }
+            Err(error) => {
+                tracing::warn!(tenant = %self.name, %error, "the server's time could not be noted: after a reboot the budget is free later than it could be");
+            }
+        }
+    }
+
+    /// An answer has told the server's time: does its clock run as ours does?
+    pub async fn server_answered(&self, at: Boot, date: Wall) {
+        let Some(runs) = lock(&self.server_pace).observe(at, date) else { return };
+        if !runs {
+            tracing::warn!(tenant = %self.name, "the clock in Defender's answers does not run as this machine's does: it is not used to tell how old calls are");
+        }
+        if let Err(error) = self.shared.store.server_runs(&self.shared.boot_id, self.budget, runs).await {
+            tracing::warn!(tenant = %self.name, %error, "the pace of the server's clock could not be noted");
+        }
+    }
+
+    /// After a gap in which nothing of this lane ran (a suspend, a stop, or a boot clock that jumped)
+    /// the sign-in is asked for the time before the next call.
+    pub async fn mind_the_gap(&self) {
+        let now = self.now();
+        let before = lock(&self.last_round).replace(now);
+        if before.is_some_and(|before| now.since(before) > GAP) {
+            self.client.sign_in_anew().await;
         }
     }
 

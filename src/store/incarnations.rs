@@ -98,18 +98,32 @@ impl Store {
 
     /// Notes what time a sign-in server has. Slots of earlier boots get the age that they have by its
     /// clock, if that is more than the time since this boot.
-    pub async fn server_time(&self, boot_id: &BootId, budget: BudgetRow, seen: ServerTime) -> Result<(), StoreError> {
+    ///
+    /// Returns by how much this boot's clock jumped ahead since the server was asked last: by so much
+    /// the slots that had settled are younger than they seemed, and are made so.
+    pub async fn server_time(
+        &self,
+        boot_id: &BootId,
+        budget: BudgetRow,
+        seen: ServerTime,
+    ) -> Result<Duration, StoreError> {
         let boot_id = boot_id.clone();
         self.write(move |connection| {
             Box::pin(async move {
-                sqlx::query("INSERT OR REPLACE INTO boots (boot_id, budget_id, boot, server_at) VALUES (?, ?, ?, ?)")
-                    .bind(&boot_id.0)
-                    .bind(budget.0)
-                    .bind(seen.asked.0)
-                    .bind(seen.latest().0)
-                    .execute(&mut *connection)
-                    .await
-                    .doing("note the server's time")?;
+                let ahead = jumped(connection, &boot_id, budget, seen).await?;
+                sqlx::query(
+                    "INSERT INTO boots (boot_id, budget_id, asked, answered, date_at) VALUES (?, ?, ?, ?, ?)
+                     ON CONFLICT DO UPDATE SET asked = excluded.asked, answered = excluded.answered,
+                         date_at = excluded.date_at",
+                )
+                .bind(&boot_id.0)
+                .bind(budget.0)
+                .bind(seen.asked.0)
+                .bind(seen.answered.0)
+                .bind(seen.date.0)
+                .execute(&mut *connection)
+                .await
+                .doing("note the server's time")?;
                 sqlx::query(
                     "UPDATE slots SET settles_boot = min(settles_boot, ?1 - max(?2 - settled_server, 0)),
                          settled_server = NULL
@@ -120,8 +134,27 @@ impl Store {
                 .bind(budget.0)
                 .execute(connection)
                 .await
-                .doing("age the slots of earlier boots")
-                .map(drop)
+                .doing("age the slots of earlier boots")?;
+                Ok(ahead)
+            })
+        })
+        .await
+    }
+
+    /// Notes whether a registration's servers have a clock that runs as this machine's does. One that
+    /// does not tells no jumps.
+    pub async fn server_runs(&self, boot_id: &BootId, budget: BudgetRow, runs: bool) -> Result<(), StoreError> {
+        let boot_id = boot_id.clone();
+        self.write(move |connection| {
+            Box::pin(async move {
+                sqlx::query("UPDATE boots SET runs = ? WHERE boot_id = ? AND budget_id = ?")
+                    .bind(runs)
+                    .bind(&boot_id.0)
+                    .bind(budget.0)
+                    .execute(connection)
+                    .await
+                    .doing("note the pace of the server's clock")
+                    .map(drop)
             })
         })
         .await
@@ -143,6 +176,41 @@ impl Store {
         })
         .await
     }
+}
+
+/// By how much this boot's clock jumped ahead since the server was asked last; slots that have settled
+/// are moved by as much, to now at the most.
+async fn jumped(
+    connection: &mut SqliteConnection,
+    boot_id: &BootId,
+    budget: BudgetRow,
+    seen: ServerTime,
+) -> Result<Duration, StoreError> {
+    let before =
+        sqlx::query("SELECT asked, answered, date_at FROM boots WHERE boot_id = ? AND budget_id = ? AND runs = 1")
+            .bind(&boot_id.0)
+            .bind(budget.0)
+            .fetch_optional(&mut *connection)
+            .await
+            .doing("read the server's time")?;
+    let Some(before) = before else { return Ok(Duration::ZERO) };
+    let read = || {
+        let (asked, answered) = (Boot(before.try_get("asked")?), Boot(before.try_get("answered")?));
+        Ok(ServerTime { asked, answered, date: Wall(before.try_get("date_at")?) })
+    };
+    let ahead = seen.boot_ahead_since(&read().doing("read the server's time")?);
+    if !ahead.is_zero() {
+        sqlx::query(
+            "UPDATE slots SET settles_boot = min(settles_boot + ?1, ?2) WHERE budget_id = ?3 AND settles_boot < ?2",
+        )
+        .bind(millis(ahead))
+        .bind(seen.answered.0)
+        .bind(budget.0)
+        .execute(connection)
+        .await
+        .doing("make slots younger")?;
+    }
+    Ok(ahead)
 }
 
 async fn begin(connection: &mut SqliteConnection, birth: &Birth) -> Result<Inheritance, StoreError> {
@@ -174,9 +242,10 @@ async fn begin(connection: &mut SqliteConnection, birth: &Birth) -> Result<Inher
 async fn carry_ledger_over(connection: &mut SqliteConnection, birth: &Birth) -> Result<(), StoreError> {
     let grace = millis(birth.unknown_grace);
     let lost = birth.boot.0.saturating_add(grace);
+    let latest = ServerTime { asked: birth.boot, answered: birth.boot, date: Wall(0) }.latest();
     for statement in [
         // By the clock of the sign-in server, where one was seen on that boot.
-        "UPDATE slots SET settled_server = boots.server_at + (slots.settles_boot - boots.boot) FROM boots
+        "UPDATE slots SET settled_server = boots.date_at + ?4 + (slots.settles_boot - boots.asked) FROM boots
          WHERE boots.boot_id = slots.boot_id AND boots.budget_id = slots.budget_id AND slots.boot_id <> ?3
            AND slots.settled_server IS NULL AND slots.settles_boot < 9223372036854775807",
         // Another boot's, perhaps of another machine: settled by now, a lost call's grace included.
@@ -191,6 +260,7 @@ async fn carry_ledger_over(connection: &mut SqliteConnection, birth: &Birth) -> 
             .bind(lost)
             .bind(birth.boot.0)
             .bind(&birth.boot_id.0)
+            .bind(latest.0)
             .execute(&mut *connection)
             .await
             .doing("carry the ledger over")?;

@@ -263,19 +263,20 @@ impl Store {
         .await
     }
 
-    /// Forgets slots that can count in no window any more.
-    pub async fn forget_old_slots(&self, now: Boot) -> Result<(), StoreError> {
-        let before = now - HOUR * 2;
+    /// Forgets slots that can count in no window any more. Not before the sign-in has told their age: a
+    /// boot clock that jumped makes all of them look old.
+    pub async fn forget_old_slots(&self, budget: BudgetRow, now: Boot) -> Result<(), StoreError> {
+        let kinds = serde_json::json!(CallKind::ALL.iter().map(|kind| kind.as_str()).collect::<Vec<_>>()).to_string();
         self.write(move |connection| {
             Box::pin(async move {
                 // By budget and kind, as the index has them: the table may hold millions.
                 sqlx::query(
-                    "DELETE FROM slots WHERE id IN (SELECT slots.id FROM budgets CROSS JOIN json_each(?) AS kinds
-                         CROSS JOIN slots ON slots.budget_id = budgets.id AND slots.kind = kinds.value
-                                   AND slots.settles_boot < ?)",
+                    "DELETE FROM slots WHERE budget_id = ? AND kind IN (SELECT value FROM json_each(?))
+                         AND settles_boot < ?",
                 )
-                .bind(serde_json::json!(CallKind::ALL.iter().map(|kind| kind.as_str()).collect::<Vec<_>>()).to_string())
-                .bind(before.0)
+                .bind(budget.0)
+                .bind(kinds)
+                .bind((now - HOUR * 2).0)
                 .execute(connection)
                 .await
                 .doing("forget old slots")

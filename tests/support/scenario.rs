@@ -16,7 +16,8 @@ use super::world::{BEGIN, Death, Setup, World, good_network};
 
 const SECOND: Duration = Duration::from_secs(1);
 const MINUTE: Duration = Duration::from_mins(1);
-const DAY: i64 = 86_400_000;
+const HOUR: i64 = 3_600_000;
+const DAY: i64 = 24 * HOUR;
 
 /// When the wall clock is set right again, whatever happened to it.
 const NOTICED: Duration = Duration::from_hours(4);
@@ -32,6 +33,10 @@ pub enum Incident {
     WallSet(WallError),
     /// The daemon is killed, and somebody sets the wall clock before the next start.
     WallSetBetween(WallError),
+    /// The daemon is killed, and both clocks jump by so many milliseconds before the next start.
+    Jump(i64),
+    /// The same while it runs.
+    JumpRunning(i64),
     /// SIGSTOP, and SIGCONT after a while.
     Stopped(Duration),
     /// The machine sleeps: neither it nor its network does anything.
@@ -197,13 +202,12 @@ fn some_bad_time(chance: &mut Chance, stalls: &[Stall]) -> Wall {
 
 fn wall_error(chance: &mut Chance) -> WallError {
     use WallError::{Ahead, Epoch, None};
-    let hour = 3_600_000;
-    pick(chance, &[None, Ahead(hour), Ahead(-hour), Ahead(DAY), Ahead(-DAY), Ahead(3650 * DAY), Epoch])
+    pick(chance, &[None, Ahead(HOUR), Ahead(-HOUR), Ahead(DAY), Ahead(-DAY), Ahead(3650 * DAY), Epoch])
 }
 
 fn incident(chance: &mut Chance) -> Incident {
     let down = if one_in(chance, 2) { Duration::ZERO } else { seconds(chance, 1..120) };
-    match chance.below(11) {
+    match chance.below(13) {
         0 => Incident::Death(Death::Killed, down),
         1 => Incident::Death(Death::KilledCalling, Duration::ZERO),
         2 | 3 => Incident::Death(Death::KilledWriting(u16::try_from(chance.below(40)).unwrap()), down),
@@ -213,6 +217,8 @@ fn incident(chance: &mut Chance) -> Incident {
         7 => Incident::WallSetBetween(wall_error(chance)),
         8 => Incident::Stopped(10 * MINUTE),
         9 => Incident::Suspended(10 * MINUTE),
+        10 => Incident::JumpRunning(pick(chance, &[HOUR, DAY, HOUR / 6])),
+        11 => Incident::Jump(pick(chance, &[HOUR, HOUR, -HOUR, DAY, -DAY, 3650 * DAY, 90_000])),
         _ => Incident::Reboot(seconds(chance, 20..300), wall_error(chance)),
     }
 }
@@ -289,10 +295,12 @@ impl Scenario {
     /// How much longer than the fastest time the calls may take, if that can be said: not when a
     /// stranger spends the same budget, or Defender says so.
     ///
-    /// After a reboot the ledger may hold slots that are really free, for an hour at most; that much
+    /// After a reboot, or a jump of the boot clock, the ledger may hold slots that are really free, for an hour at most; that much
     /// once more for latency, faults and stalls; the rest is for what each incident costs itself.
     pub fn delay(&self) -> Option<Duration> {
-        let is_reboot = |incident: &Incident| matches!(incident, Incident::Reboot(..));
+        let is_reboot = |incident: &Incident| {
+            matches!(incident, Incident::Reboot(..) | Incident::Jump(..) | Incident::JumpRunning(..))
+        };
         let reboots = u32::try_from(self.incidents.iter().filter(|(_, incident)| is_reboot(incident)).count()).unwrap();
         let incidents = u32::try_from(self.incidents.len()).unwrap();
         let is_throttling = |fault: &Fault| matches!(fault.kind, FaultKind::Status { code: 429, .. });
@@ -314,13 +322,18 @@ impl Scenario {
                     world.clock.set_wall(error.at(world.clock.world()));
                     died
                 }
+                Incident::Jump(by) => {
+                    let died = Self::die(world, at, Death::KilledCalling, SECOND);
+                    world.clock.jump(*by);
+                    died
+                }
                 Incident::Reboot(down, error) => {
                     let died = Self::die(world, at, Death::Killed, *down);
                     world.reboot(error.at(world.clock.world()));
                     world.rest(10 * SECOND);
                     died
                 }
-                Incident::WallSet(_) | Incident::Stopped(_) | Incident::Suspended(_) => true,
+                Incident::WallSet(_) | Incident::JumpRunning(_) | Incident::Stopped(_) | Incident::Suspended(_) => true,
             };
             if !died {
                 return true;
@@ -349,6 +362,7 @@ impl Scenario {
                 Incident::WallSet(error) => {
                     world.clock.at(at, move || clock.set_wall(error.at(clock.world())));
                 }
+                Incident::JumpRunning(by) => world.clock.at(at, move || clock.jump(by)),
                 Incident::Stopped(time) | Incident::Suspended(time) => world.clock.at(at, move || clock.freeze(time)),
                 _ => {}
             }

@@ -190,6 +190,14 @@ impl SignIn {
         current
     }
 
+    /// The next token is a new one, where that tells the time: no call is made before.
+    pub async fn anew(&self) {
+        let mut state = self.state.lock().await;
+        if state.server_time.is_some() {
+            state.live = None;
+        }
+    }
+
     /// An operator's word: what failed is tried again at once.
     pub async fn try_again(&self) {
         self.state.lock().await.failed = None;

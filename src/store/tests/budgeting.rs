@@ -78,6 +78,36 @@ async fn a_server_whose_time_goes_back_or_was_never_seen_makes_no_slot_older() {
 }
 
 #[tokio::test]
+async fn a_boot_clock_that_jumps_between_two_starts_makes_no_slot_older() {
+    for runs in [true, false] {
+        let mut bench = Bench::with_machines(&[1, 2, 3]).await;
+        bench.limits = limits(1, 1);
+        let seen =
+            |at_boot: i64, date: i64| ServerTime { asked: boot(at_boot), answered: boot(at_boot), date: at(date) };
+        let tell = async |bench: &Bench, seen: ServerTime| {
+            bench.store.server_time(&this_boot(), bench.budget, seen).await.unwrap()
+        };
+        assert_eq!(tell(&bench, seen(50, 0)).await, Duration::ZERO);
+        bench.store.server_runs(&this_boot(), bench.budget, runs).await.unwrap();
+        let claim = bench.call(100).await;
+        bench.settle(&claim, refused(), 101).await;
+        // Ten seconds later by the server's clock, two hours later by our own: an hour would have passed.
+        bench.restart(birth(7260)).await;
+        assert_eq!(admission(&bench, boot(7260)).await, Admission::Open);
+        let ahead = tell(&bench, seen(7260, 60)).await;
+        assert_eq!(ahead, Duration::from_secs(if runs { 7151 } else { 0 }));
+        let told = admission(&bench, boot(7260)).await;
+        if runs {
+            // 7,150 s, and one more for what a date is cut to.
+            assert_eq!(told, Admission::NotBefore(boot(101 + 7151) + HOUR + MARGIN, Window::Hour));
+            assert_eq!(tell(&bench, seen(7270, 70)).await, Duration::ZERO, "and once is enough");
+        } else {
+            assert_eq!(told, Admission::Open, "a server whose clock stands still is not asked");
+        }
+    }
+}
+
+#[tokio::test]
 async fn an_age_is_carried_over_two_reboots_without_a_sign_in_between() {
     let before = ServerTime { asked: boot(50), answered: boot(50), date: at(0) };
     let mut bench = over_a_reboot(Some(before)).await;
@@ -109,7 +139,7 @@ async fn at_a_429_only_answered_calls_are_ours_and_old_slots_are_forgotten() {
     let now = boot(3055);
     assert_eq!(bench.store.answered(bench.budget, CallKind::Scan, now).await.unwrap(), Used { minute: 1, hour: 2 });
     assert_eq!(bench.store.used(bench.budget, CallKind::Scan, now).await.unwrap(), Used { minute: 2, hour: 3 });
-    bench.store.forget_old_slots(boot(7300)).await.unwrap();
+    bench.store.forget_old_slots(bench.budget, boot(7300)).await.unwrap();
     assert_eq!(bench.number("SELECT count(*) FROM slots").await, 2, "the one on the wire and the recent one");
 }
 
