@@ -32,12 +32,26 @@ CREATE TABLE boots (
     PRIMARY KEY (boot_id, budget_id)
 ) STRICT, WITHOUT ROWID;
 
--- What others with the same registration are believed to spend of each window, in calls.
+-- What others with the same registration are believed to spend of each window, in calls; and when the last
+-- 429 showed it.
 CREATE TABLE foreign_calls (
     budget_id INTEGER NOT NULL REFERENCES budgets (id),
     kind      TEXT    NOT NULL,
     minute    INTEGER NOT NULL CHECK (minute >= 0),
     hour      INTEGER NOT NULL CHECK (hour >= 0),
+    last_429_at INTEGER NOT NULL,
+    PRIMARY KEY (budget_id, kind)
+) STRICT, WITHOUT ROWID;
+
+-- The silence that a 429 asks for: no call of that kind before its end, whoever with the registration would
+-- make it. So many in a row, without an answer between them. It goes with the first answer after it.
+CREATE TABLE silences (
+    budget_id  INTEGER NOT NULL REFERENCES budgets (id),
+    kind       TEXT    NOT NULL,
+    until_boot INTEGER NOT NULL,
+    boot_id    TEXT    NOT NULL,
+    length_ms  INTEGER NOT NULL CHECK (length_ms >= 0),
+    strikes    INTEGER NOT NULL CHECK (strikes > 0),
     PRIMARY KEY (budget_id, kind)
 ) STRICT, WITHOUT ROWID;
 
@@ -53,10 +67,8 @@ CREATE TABLE tenants (
     waiting_until INTEGER,
     hold          TEXT,
     hold_until_boot INTEGER,
-    hold_boot_id  TEXT,
-    hold_ms       INTEGER,
     feed_cursor   INTEGER,
-    CHECK ((hold IS NULL) = (hold_until_boot IS NULL AND hold_boot_id IS NULL))
+    CHECK ((hold IS NULL) = (hold_until_boot IS NULL))
 ) STRICT;
 
 CREATE TABLE sweeps (

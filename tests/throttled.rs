@@ -8,7 +8,7 @@ mod world;
 
 use std::time::Duration;
 
-use sweepd::domain::ledger::CallKind;
+use sweepd::domain::ledger::{CallKind, Limits};
 use sweepd::simulator::{Fault, FaultKind, Target};
 use world::{BEGIN, Death, Setup, World};
 
@@ -100,6 +100,96 @@ fn a_429_on_the_list_of_actions_keeps_no_scan_back() {
     let lists = arrivals(CallKind::ListActions);
     let silence = lists.windows(2).map(|two| two[1].since(two[0])).max().unwrap();
     assert!(silence >= Duration::from_secs(3500), "a list was asked for in the pause: {silence:?}");
+}
+
+/// A 429 for the so many-th call of a kind, which asks for so many seconds of silence.
+fn throttle(world: &World, kind: CallKind, after: u32, seconds: u32) {
+    let headers = vec![("Retry-After".to_owned(), seconds.to_string())];
+    let answer = FaultKind::Status { code: 429, body: String::new(), effect: false, headers };
+    world.wire.with_tenant(|tenant| tenant.add_fault(Fault::once(Target::Call(kind), answer).skipping(after)));
+}
+
+/// The longest that no call of a kind arrived.
+fn longest_silence(world: &World, kind: CallKind) -> Duration {
+    let arrivals = world.wire.with_tenant(|tenant| tenant.arrivals(kind).to_vec());
+    arrivals.windows(2).map(|two| two[1].since(two[0])).max().unwrap()
+}
+
+#[test]
+fn a_kill_ends_no_silence_of_any_kind_of_call() {
+    for (kind, after) in [(CallKind::Scan, 50), (CallKind::ListActions, 4)] {
+        let mut world = World::new(Setup::backlog(1400, LATENCY));
+        throttle(&world, kind, after, 3500);
+        // Twice: what was restored is as good as what was met.
+        for minutes in [12, 20] {
+            assert!(!world.live(BEGIN + Duration::from_mins(minutes), Death::Killed), "{}", world.status());
+        }
+        assert!(world.live(BEGIN + Duration::from_hours(6), Death::Killed), "{}", world.status());
+        let silence = longest_silence(&world, kind);
+        assert!(silence >= Duration::from_secs(3500), "a {} was called in the pause: {silence:?}", kind.as_str());
+        assert!(silence <= Duration::from_mins(63), "{} was not called for {silence:?}", kind.as_str());
+    }
+}
+
+/// Two sections with one app registration, half of the machines each.
+fn two_sections(machines: usize) -> World {
+    let mut setup = Setup::backlog(machines, LATENCY);
+    let (directory, client) = (setup.tenant.tenant_id, setup.tenant.client_id.clone());
+    setup.sections = format!(
+        "[follow_up]\ninterval = \"1m\"\n[tenants.fabrikam]\ntenant_id = \"{directory}\"\napi_url = \"https://api.example\"\n\
+         authority_url = \"https://login.example\"\n\
+         [tenants.fabrikam.auth]\nclient_id = \"{client}\"\nsecret_file = \"secret\"\n",
+    );
+    World::new(setup)
+}
+
+#[test]
+fn what_one_of_two_sections_with_one_registration_meets_silences_both() {
+    for (kind, after, told) in [(CallKind::Scan, 30, 2), (CallKind::ListActions, 12, 0)] {
+        let mut world = two_sections(600);
+        throttle(&world, kind, after, 1000);
+        assert!(!world.live(BEGIN + Duration::from_mins(4), Death::Killed), "{}", world.status());
+        let status = world.status();
+        assert_eq!(status.matches("throttled by Defender until").count(), told, "{status}");
+        assert!(world.live(BEGIN + Duration::from_hours(3), Death::Killed), "{}", world.status());
+        let silence = longest_silence(&world, kind);
+        // What was on the wire when the answer came arrives within a moment of it.
+        let least = Duration::from_millis(999_700);
+        assert!(silence >= least, "a {} was called in the pause: {silence:?}", kind.as_str());
+    }
+}
+
+/// The limits change at a time.
+fn reloaded(at: Duration, latency: Duration) -> World {
+    let reload = Some((BEGIN + at, Limits::DOCUMENTED.without_reserve(10)));
+    World::new(Setup { reload, ..Setup::backlog(200, latency) })
+}
+
+#[test]
+fn the_answers_to_calls_from_before_a_reload_let_the_next_go_out_at_once() {
+    let mut world = reloaded(Duration::from_secs(10), LATENCY);
+    let slow = FaultKind::Delay { millis: 20_000 };
+    world.wire.with_tenant(|tenant| tenant.add_fault(Fault::always(Target::Call(CallKind::Scan), slow)));
+    assert!(world.live(BEGIN + Duration::from_hours(3), Death::Killed), "{}", world.status());
+    let arrivals = world.wire.with_tenant(|tenant| tenant.arrivals(CallKind::Scan).to_vec());
+    let next = arrivals.iter().map(|at| at.since(arrivals[0])).find(|time| *time > Duration::from_secs(10)).unwrap();
+    assert!(next <= Duration::from_secs(22), "the lane stood for {next:?}");
+}
+
+#[test]
+fn what_a_call_from_before_a_reload_meets_holds_under_the_other_limits_too() {
+    // The sign-in and two lists come first: the calls go out at 60 s, and are answered at 80 s.
+    let (reload, latency) = (Duration::from_secs(75), Duration::from_secs(20));
+    let mut world = reloaded(reload, latency);
+    throttle(&world, CallKind::Scan, 3, 60);
+    assert!(world.live(BEGIN + Duration::from_hours(3), Death::Killed), "{}", world.status());
+    let arrivals = world.wire.with_tenant(|tenant| tenant.arrivals(CallKind::Scan).to_vec());
+    let struck = arrivals[3];
+    assert!(struck < BEGIN + reload && BEGIN + reload < struck + latency / 2, "the answer came after the reload");
+    let again = *arrivals.iter().find(|at| at.since(struck) > latency).unwrap();
+    assert!(again.since(struck) >= Duration::from_mins(1), "a call was made in the pause: {:?}", again.since(struck));
+    let minute = arrivals.iter().filter(|at| **at >= again && at.since(again) < Duration::from_mins(1)).count();
+    assert!(minute <= 52, "{minute} calls in the minute after, though half were believed to be left");
 }
 
 /// The fastest that 3,000 calls can be made with 60 a minute and 900 an hour: three hours and 300 calls.

@@ -5,7 +5,8 @@
 //! one window, so with `pace = "burst"` it carries the full quotas and the ledger is what binds;
 //! with `"even"`, and after a 429, it spreads the calls.
 //!
-//! The workers of a tenant share one [`Budget`] for each kind of call. One waiter asks it and sleeps
+//! Whoever calls with one app registration shares one [`Budget`] for each kind of call, and the silence
+//! that a 429 asks for is in it. One waiter asks it and sleeps
 //! on our clock; `until_ready` has a timer of its own, which virtual time cannot move.
 
 use std::num::NonZeroU32;
@@ -19,8 +20,10 @@ use governor::state::{InMemoryState, NotKeyed};
 use governor::{Quota, RateLimiter};
 
 use crate::clock::Clock;
+use crate::domain::budgets::CallBudget;
 use crate::domain::ledger::{HOUR, Limits, MINUTE, Pace as Spread, Used, Window};
 use crate::domain::share::{Foreign, Shares};
+use crate::domain::silence::{Change, Silence};
 use crate::domain::throttle::Told;
 use crate::domain::time::Boot;
 
@@ -45,42 +48,84 @@ const CATCH_UP: Duration = Duration::from_secs(12);
 /// The same after a 429, where a few calls at once may all meet the next.
 const CAREFUL: Duration = Duration::from_secs(2);
 
-/// What one kind of call of one tenant may spend, and when.
+/// What a budget has learnt from 429s: what outlives a restart, and other limits.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Memory {
+    /// What others are believed to spend.
+    pub foreign: Foreign,
+    /// When the last 429 showed it.
+    pub last_429: Boot,
+    /// The silence that it asked for.
+    pub silence: Silence,
+}
+
+/// What one kind of call of one app registration may spend, and when.
 pub struct Budget {
     clock: PaceClock,
-    spread: Spread,
+    allowed: CallBudget,
+    /// No answer makes a silence longer.
+    longest: Duration,
+    silence: Silence,
     shares: Shares,
     minute: Limiter,
     hour: Limiter,
     spaced: Option<(Duration, Limiter)>,
     /// Permits already had while a later limiter refused: held, never dropped and asked for again.
     held: [bool; 3],
-    noted: Foreign,
+    /// What is on disk of what others spend, and of when that was seen.
+    noted: (Foreign, Boot),
 }
 
 impl Budget {
-    /// A budget of `most` of the `whole` that Defender grants, spent as `spread` says; `foreign` is
-    /// what others were believed to spend before a restart.
-    pub fn new(clock: Arc<dyn Clock>, whole: Limits, most: Limits, spread: Spread, foreign: Foreign) -> Self {
+    /// A budget of which so much is allowed, and in which no answer asks for a silence of more than
+    /// `longest`; `memory` is what was learnt before.
+    pub fn new(clock: Arc<dyn Clock>, allowed: CallBudget, longest: Duration, memory: Memory) -> Self {
         let began = clock.boot();
         let clock = PaceClock(clock, began);
         let limiter = |quota| RateLimiter::direct_with_clock(quota, clock.clone());
-        let mut shares = Shares::new(whole, most);
-        if foreign != Foreign::default() {
-            shares.remember(foreign, clock.0.boot());
+        let mut shares = Shares::new(allowed.whole, allowed.most);
+        if memory.foreign != Foreign::default() {
+            shares.remember(memory.foreign, memory.last_429, clock.0.boot());
         }
         let mut budget = Self {
-            minute: limiter(Quota::per_minute(most.per_minute)),
-            hour: limiter(Quota::per_hour(most.per_hour)),
+            minute: limiter(Quota::per_minute(allowed.most.per_minute)),
+            hour: limiter(Quota::per_hour(allowed.most.per_hour)),
             spaced: None,
             held: [false; 3],
-            noted: foreign,
+            noted: (memory.foreign, memory.last_429),
+            silence: memory.silence,
             shares,
-            spread,
+            allowed,
+            longest,
             clock,
         };
         budget.space();
         budget
+    }
+
+    /// From now on so much is allowed. What was learnt stays.
+    pub fn allow(&mut self, allowed: CallBudget, longest: Duration) {
+        if (allowed, longest) != (self.allowed, self.longest) {
+            let (foreign, last_429) = (self.shares.foreign(), self.shares.last_429());
+            let memory = Memory { foreign, last_429, silence: self.silence };
+            let noted = self.noted;
+            *self = Self { noted, ..Self::new(Arc::clone(&self.clock.0), allowed, longest, memory) };
+        }
+    }
+
+    /// Until when no call may be made, since a 429 asked for that.
+    pub fn silent_until(&self) -> Option<Boot> {
+        self.silence.until(self.clock.0.boot())
+    }
+
+    /// A 429. What it says of others is for [`Budget::measured`], if a silence begins with it.
+    pub fn throttled(&mut self, told: Told) -> Change {
+        self.silence.throttled(self.clock.0.boot(), told.wait, self.longest)
+    }
+
+    /// An answer that was no 429.
+    pub fn answered(&mut self) -> Change {
+        self.silence.answered(self.clock.0.boot())
     }
 
     /// What the ledger may admit now.
@@ -108,7 +153,7 @@ impl Budget {
 
     /// A 429 came when `used` calls of ours had been answered within each window. Returns the window
     /// that was full.
-    pub fn throttled(&mut self, used: Used, told: Told) -> Window {
+    pub fn measured(&mut self, used: Used, told: Told) -> Window {
         let blamed = self.shares.throttled(self.clock.0.boot(), used, told.window, told.wait);
         self.space();
         blamed
@@ -127,18 +172,24 @@ impl Budget {
         self.spaced.as_ref().map(|(spacing, _)| *spacing)
     }
 
-    /// What others are believed to spend, when that is not what was noted last: to be written down.
-    pub fn to_note(&mut self) -> Option<Foreign> {
+    /// What others are believed to spend and when that was seen, while it is not on disk.
+    pub fn to_note(&mut self) -> Option<(Foreign, Boot)> {
         self.limits();
-        let foreign = self.shares.foreign();
-        (std::mem::replace(&mut self.noted, foreign) != foreign).then_some(foreign)
+        let seen = (self.shares.foreign(), self.shares.last_429());
+        let nobody = seen.0 == Foreign::default() && self.noted.0 == Foreign::default();
+        (seen != self.noted && !nobody).then_some(seen)
+    }
+
+    /// It is on disk.
+    pub const fn noted(&mut self, seen: (Foreign, Boot)) {
+        self.noted = seen;
     }
 
     /// With a stranger about, calls go evenly within the minute: few are on the wire when the window
     /// turns out to be full.
     fn space(&mut self) {
         let ours = self.shares.limits();
-        let wanted = match self.spread {
+        let wanted = match self.allowed.pace {
             Spread::Even => Some((HOUR / ours.per_hour.get(), CATCH_UP)),
             Spread::Burst if self.shares.are_lowered() => {
                 // The hour alone is full: slower than the minute would let us, for as long.

@@ -181,15 +181,14 @@ fn read_tenant(name: &str, value: &Value, place: &str, around: &Around<'_>) -> (
     (tenant, notes.finish())
 }
 
-/// Two tenants with one app registration: Defender counts their calls as one's. They share a ledger,
-/// but neither is told of the other's pauses.
+/// Two tenants with one app registration: Defender counts their calls as one's, and so do we.
 fn shared_registrations(tenants: &BTreeMap<TenantName, Tenant>) -> Vec<String> {
     let mut owners = BTreeMap::new();
     let shared = tenants.iter().filter_map(|(name, tenant)| {
         let first = owners.insert(tenant.registration(), name)?;
         Some(format!(
             "tenants.{first} and tenants.{name} are the same app registration in the same tenant: Defender gives both one \
-             budget, which they share, and a pause that it asks of one is not kept by the other; keep one of them"
+             budget, which they share, with its pauses, under the stricter limits of both; keep one of them"
         ))
     });
     shared.collect()

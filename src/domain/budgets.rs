@@ -24,11 +24,19 @@ impl CallBudget {
         Self { whole: limits, most: limits, pace: Pace::Burst }
     }
 
+    fn stricter(self, other: Self) -> Self {
+        Self {
+            whole: self.whole.stricter(other.whole),
+            most: self.most.stricter(other.most),
+            pace: if self.pace == Pace::Even { Pace::Even } else { other.pace },
+        }
+    }
+
     /// What is left for us beside what others are believed to spend.
     pub fn left_by(&self, foreign: Foreign) -> Limits {
         let mut shares = Shares::new(self.whole, self.most);
         if foreign != Foreign::default() {
-            shares.remember(foreign, Boot(0));
+            shares.remember(foreign, Boot(0), Boot(0));
         }
         shares.limits()
     }
@@ -51,6 +59,17 @@ impl Budgets {
         match kind {
             CallKind::Scan => self.scan,
             _ => CallBudget::of(self.others.get(&kind).copied().unwrap_or(Limits::DOCUMENTED)),
+        }
+    }
+
+    /// What both allow: two sections with one app registration spend one budget.
+    #[must_use]
+    pub fn stricter(&self, other: &Self) -> Self {
+        let others = CallKind::ALL.iter().filter(|kind| **kind != CallKind::Scan);
+        Self {
+            scan: self.scan.stricter(other.scan),
+            others: others.map(|kind| (*kind, self.of(*kind).stricter(other.of(*kind)).most)).collect(),
+            longest_pause: self.longest_pause.min(other.longest_pause),
         }
     }
 }

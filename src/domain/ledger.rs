@@ -102,6 +102,12 @@ impl Limits {
         Ok(Self { per_minute, per_hour })
     }
 
+    /// What both allow.
+    #[must_use]
+    pub fn stricter(self, other: Self) -> Self {
+        Self { per_minute: self.per_minute.min(other.per_minute), per_hour: self.per_hour.min(other.per_hour) }
+    }
+
     /// What is ours when `percent` (below 100) is left to others; at least one call each.
     #[must_use]
     pub fn without_reserve(self, percent: u8) -> Self {

@@ -18,6 +18,7 @@ pub mod order;
 pub mod outcome;
 pub mod queue;
 pub mod share;
+pub mod silence;
 pub mod sweep;
 pub mod throttle;
 pub mod time;

@@ -114,15 +114,16 @@ impl Shares {
         }
     }
 
-    /// What was known of others before a restart, as [`Shares::foreign`] told it.
-    pub fn remember(&mut self, foreign: Foreign, now: Boot) {
+    /// What was known of others before a restart, as [`Shares::foreign`] told it, and when the last 429
+    /// showed it.
+    pub fn remember(&mut self, foreign: Foreign, last_429: Boot, now: Boot) {
         for (share, foreign) in [(&mut self.minute, foreign.minute), (&mut self.hour, foreign.hour)] {
             let left = share.whole.saturating_sub(foreign);
             share.ours = left.max(share.floor()).min(share.most);
             share.step = share.first_step();
             share.raise_at = now + share.tried;
         }
-        self.last_429 = now;
+        self.last_429 = last_429;
     }
 
     /// What is ours now: the limits for the ledger. Never above those of the configuration.
@@ -143,6 +144,11 @@ impl Shares {
     /// Whether somebody else is believed to spend the same budget.
     pub const fn are_lowered(&self) -> bool {
         self.minute.ours < self.minute.most || self.hour.ours < self.hour.most
+    }
+
+    /// When the last 429 came, that of an earlier incarnation included.
+    pub const fn last_429(&self) -> Boot {
+        self.last_429
     }
 
     /// What others are believed to spend.
@@ -273,10 +279,23 @@ mod tests {
         before.throttled(at(0), used(60, 60), None, None);
         before.throttled(at(0), used(60, 900), Some(Window::Hour), None);
         let mut after = shares();
-        after.remember(before.foreign(), at(5));
+        after.remember(before.foreign(), before.last_429(), at(5));
         assert_eq!(after.limits(), before.limits());
-        after.remember(Foreign { minute: 5000, hour: u32::MAX }, at(5));
+        after.remember(Foreign { minute: 5000, hour: u32::MAX }, at(0), at(5));
         assert_eq!(after.limits().per_minute.get(), 5, "nonsense from a disk stops nobody");
+    }
+
+    #[test]
+    fn however_often_it_is_restarted_what_was_learnt_is_forgotten_in_a_day() {
+        let mut shares = shares();
+        shares.throttled(at(0), used(60, 60), None, None);
+        for hour in 1..24 {
+            let mut after = self::shares();
+            after.remember(shares.foreign(), shares.last_429(), at(hour * 3600));
+            assert_eq!(after.ours(at(hour * 3600)).per_minute.get(), 58, "after {hour} hours");
+            shares = after;
+        }
+        assert_eq!(shares.ours(at(86_400)).per_minute.get(), 100);
     }
 
     proptest! {

@@ -2,22 +2,24 @@
 
 use std::sync::Arc;
 
-use super::lane::Lane;
+use super::lane::{Heard, Lane};
 use crate::defender::{Scanned, Token};
 use crate::domain::job::State;
 use crate::domain::lane::{Change, Gate, Hold};
 use crate::domain::ledger::CallKind;
 use crate::domain::outcome::Outcome;
-use crate::domain::throttle::Told;
+use crate::domain::silence;
 use crate::store::claims::Claim;
 use crate::store::settle::Settlement;
 use crate::store::tenants::Held;
+use crate::store::throttles::SilenceNote;
 
 pub async fn make(lane: Arc<Lane>, claim: Claim, token: Token) {
     let began = lane.now();
     let job = &claim.job;
     // A 429 may have been read, or the daemon told to stop, while the attempt was written down.
-    if lane.stop.is_cancelled() || matches!(lane.breakers().gate(began), Gate::Held(..)) {
+    let silent = lane.silent_until(CallKind::Scan).is_some();
+    if silent || lane.stop.is_cancelled() || matches!(lane.breakers().gate(began), Gate::Held(..)) {
         return keep_back(&lane, &claim).await;
     }
     let comment = if job.comment.is_empty() { &lane.tenant.comment } else { &job.comment };
@@ -35,16 +37,14 @@ pub async fn make(lane: Arc<Lane>, claim: Claim, token: Token) {
         Outcome::Unauthorized => lane.client.refused(&token).await,
         _ => true,
     };
-    let told = match scanned.outcome {
-        Outcome::Throttled(told) => told,
-        _ => Told::default(),
-    };
-    let change = lane.breakers().settled(ended, scanned.outcome.word(), told.wait, took, current);
-    if matches!(change, Change::Stopped(Hold::Throttled, _)) {
-        lane.learn(CallKind::Scan, told).await;
+    let silence = lane.heard(CallKind::Scan, heard(&scanned.outcome));
+    let change = lane.breakers().settled(ended, scanned.outcome.word(), took, current);
+    if let (silence::Change::Began(_), Outcome::Throttled(told)) = (silence.change, &scanned.outcome) {
+        lane.learn(CallKind::Scan, *told).await;
     }
+    tell_silence(&lane, &silence, &scanned);
     tell(&lane, change, &scanned);
-    let settlement = settlement(&lane, &claim, scanned, change);
+    let settlement = Settlement { silence: Some(silence), ..settlement(&lane, &claim, scanned, change) };
     let state = lane
         .shared
         .until_it_holds("the answer to a call", || lane.shared.store.settle(settlement.clone(), lane.policy()))
@@ -55,6 +55,19 @@ pub async fn make(lane: Arc<Lane>, claim: Claim, token: Token) {
         _ => {}
     }
     lane.wake.notify_one();
+}
+
+fn heard(outcome: &Outcome) -> Heard {
+    match outcome {
+        Outcome::Throttled(told) => Heard::Throttled(*told),
+        Outcome::Unknown | Outcome::NotSent => Heard::Nothing,
+        Outcome::Created(_)
+        | Outcome::Busy(_)
+        | Outcome::Refused(_)
+        | Outcome::Malformed
+        | Outcome::Unauthorized
+        | Outcome::Forbidden => Heard::Answer,
+    }
 }
 
 /// The call does not go out: its slot is free, its job goes back, and nothing is learnt.
@@ -70,9 +83,7 @@ async fn keep_back(lane: &Lane, claim: &Claim) {
 
 fn settlement(lane: &Lane, claim: &Claim, scanned: Scanned, change: Change) -> Settlement {
     let held = match change {
-        Change::Stopped(why, until) | Change::Prolonged(why, until) => {
-            Some(Held { why, until, boot_id: lane.shared.boot_id.clone() })
-        }
+        Change::Stopped(why, until) => Some(Held { why, until }),
         _ => None,
     };
     Settlement {
@@ -86,6 +97,7 @@ fn settlement(lane: &Lane, claim: &Claim, scanned: Scanned, change: Change) -> S
         http_status: scanned.status,
         answer: scanned.text,
         raw: scanned.raw,
+        silence: None,
         held,
         resumed: match change {
             Change::Resumed(_, stood) => Some(stood),
@@ -96,21 +108,39 @@ fn settlement(lane: &Lane, claim: &Claim, scanned: Scanned, change: Change) -> S
     }
 }
 
+fn beginning(answer: &str) -> String {
+    answer.chars().take(300).collect()
+}
+
+/// Tells that scans are silent, or go on.
+fn tell_silence(lane: &Lane, silence: &SilenceNote, scanned: &Scanned) {
+    let tenant = lane.name.as_str();
+    match silence.change {
+        silence::Change::None | silence::Change::Prolonged(_) => {}
+        silence::Change::Began(began) => {
+            let (seconds, answer) = (began.noted().0.since(silence.boot).as_secs(), beginning(&scanned.text));
+            tracing::warn!(
+                tenant,
+                seconds,
+                answer,
+                "Defender throttles (429): somebody else uses the same app registration; no call for {seconds} s, then slower"
+            );
+        }
+        silence::Change::Over(stood) => {
+            tracing::info!(tenant, "calls go on after {} s (was: throttled)", stood.as_secs());
+        }
+    }
+}
+
 /// Tells what changed for the lane; the single call is in the record.
 fn tell(lane: &Lane, change: Change, scanned: &Scanned) {
     let tenant = lane.name.as_str();
-    let answer: String = scanned.text.chars().take(300).collect();
+    let answer = beginning(&scanned.text);
     match change {
-        Change::None | Change::Prolonged(..) => {}
+        Change::None => {}
         Change::Stopped(hold, until) => {
             let seconds = until.since(lane.now()).as_secs();
             match hold {
-                Hold::Throttled => tracing::warn!(
-                    tenant,
-                    seconds,
-                    answer,
-                    "Defender throttles (429): somebody else uses the same app registration; no call for {seconds} s, then slower"
-                ),
                 Hold::Forbidden => tracing::error!(
                     tenant,
                     seconds,

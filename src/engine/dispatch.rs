@@ -72,6 +72,9 @@ async fn round(lane: &Arc<Lane>) -> Result<Round, StoreError> {
     if !store.has_ready(lane.row).await? {
         return nothing_ready(lane, parked).await;
     }
+    if let Some(until) = lane.silent_until(CallKind::Scan) {
+        return Ok(Round::Wait("throttled by Defender until {until} (429)".to_owned(), Some(until)));
+    }
     let probe = match lane.breakers().gate(lane.now()) {
         Gate::Open => None,
         Gate::Probe(hold) => Some(hold),
@@ -171,7 +174,6 @@ fn wait_for_budget(admission: Admission) -> Round {
 
 fn held(hold: Hold) -> String {
     match hold {
-        Hold::Throttled => "throttled by Defender until {until} (429)".to_owned(),
         Hold::SignedOut => {
             "a token that Defender accepts: it answers 401 to fresh ones; next try at {until}".to_owned()
         }

@@ -1,6 +1,5 @@
 //! A tenant's lane: what its dispatcher, follow-up and look-up share.
 
-use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -9,21 +8,23 @@ use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use super::spending::Spending;
 use super::{Known, Shared};
 use crate::budget::Budget;
 use crate::clock::local;
 use crate::config::{Config, FollowUp, Tenant};
 use crate::defender::{Authority, Client, Credential, SignIn, SignInError, Token};
-use crate::domain::budgets::CallBudget;
 use crate::domain::eligibility::Rules;
 use crate::domain::id::TenantName;
-use crate::domain::lane::{Hold, Lane as Breakers};
+use crate::domain::lane::Lane as Breakers;
 use crate::domain::ledger::{Admission, CallKind, Limits};
+use crate::domain::silence::Change;
 use crate::domain::throttle::Told;
 use crate::domain::time::{Boot, ServerPace, ServerTime, Wall};
 use crate::store::settle::Policy;
 use crate::store::slots::{BudgetRow, Stamp};
 use crate::store::tenants::{TenantRow, Waiting};
+use crate::store::throttles::SilenceNote;
 
 /// Waits shorter than this are not worth telling.
 const WORTH_TELLING: Duration = Duration::from_secs(1);
@@ -45,6 +46,17 @@ pub struct SignedOut {
     pub until: Boot,
 }
 
+/// What came of a call, as far as its budget is concerned.
+#[derive(Clone, Copy, Debug)]
+pub enum Heard {
+    /// A 429.
+    Throttled(Told),
+    /// Another answer.
+    Answer,
+    /// None that can be read.
+    Nothing,
+}
+
 pub struct Lane {
     pub shared: Shared,
     pub name: TenantName,
@@ -57,23 +69,21 @@ pub struct Lane {
     /// Calls on the wire.
     pub calls: TaskTracker,
     pub stop: CancellationToken,
-    /// Wakes the dispatcher.
-    pub wake: Notify,
+    /// Wakes the dispatcher. Shared, like the breakers, with the lane that a reload puts in this one's
+    /// place: calls of this one may still be on the wire.
+    pub wake: Arc<Notify>,
     /// Wakes the follow-up.
     pub follow_soon: Notify,
-    /// Wakes the look-up.
-    pub look_soon: Notify,
+    /// Wakes the look-up; shared in the same way.
+    pub look_soon: Arc<Notify>,
     /// Whether sending goes on without knowing what is pending.
     pub feed_is_blind: AtomicBool,
     /// Whether the tenant refuses to list by last update.
     pub feed_refused: AtomicBool,
     /// When the tenant's pending actions were last read, or were found not to be readable.
     feed_at: Mutex<Option<Boot>>,
-    /// Shared with the lane that a reload puts in this one's place: its calls may still be on the wire.
     breakers: Arc<Mutex<Breakers>>,
-    budgets: Arc<BTreeMap<CallKind, Mutex<Budget>>>,
-    /// Reading calls that were throttled: not before, and for the so many-th time in a row.
-    read_holds: Arc<Mutex<BTreeMap<CallKind, (Boot, u32)>>>,
+    spending: Arc<Spending>,
     told: Mutex<Option<Waiting>>,
     signed_out: Mutex<Option<SignedOut>>,
     /// What time it is where the tokens come from.
@@ -98,6 +108,7 @@ impl Lane {
         shared: Shared,
         name: &TenantName,
         known: &Known,
+        spending: Arc<Spending>,
         tenant: &Tenant,
         config: &Config,
         before: Option<&Self>,
@@ -115,30 +126,19 @@ impl Lane {
         let sign_in = sign_in.knowing(before.and_then(|before| *lock(&before.server_time)));
         let client = Client::new(Arc::clone(&shared.wire), &tenant.api_url, Arc::new(sign_in));
         let now = shared.clock.boot();
-        let (per_minute, longest) = (tenant.budgets.scan.most.per_minute, tenant.budgets.longest_pause);
+        let per_minute = tenant.budgets.scan.most.per_minute;
         let breakers = before.map_or_else(
             || {
-                let mut breakers = Breakers::new(per_minute, longest);
-                if let Some((why, until)) = known.memory.hold {
-                    breakers.resume_hold(why, now, until);
+                let mut breakers = Breakers::new(per_minute);
+                if let Some(why) = known.memory.hold {
+                    breakers.resume_hold(why, now);
                 }
                 Arc::new(Mutex::new(breakers))
             },
             |before| {
-                before.breakers().reload(per_minute, longest, now);
+                before.breakers().reload(per_minute, now);
                 Arc::clone(&before.breakers)
             },
-        );
-        let budget = |kind: CallKind| {
-            let CallBudget { whole, most, pace } = tenant.budgets.of(kind);
-            let foreign = known.foreign.get(&kind).copied().unwrap_or_default();
-            (kind, Mutex::new(Budget::new(Arc::clone(&shared.clock), whole, most, pace, foreign)))
-        };
-        // Under the same limits a reload changes nothing about the budgets.
-        let same = before.filter(|before| before.tenant.budgets == tenant.budgets && before.budget == known.budget);
-        let budgets = same.map_or_else(
-            || Arc::new(CallKind::ALL.iter().copied().map(budget).collect()),
-            |before| Arc::clone(&before.budgets),
         );
         Self {
             name: name.clone(),
@@ -150,15 +150,14 @@ impl Lane {
             client,
             calls,
             stop,
-            wake: Notify::new(),
+            wake: before.map_or_else(Arc::default, |before| Arc::clone(&before.wake)),
             follow_soon: Notify::new(),
-            look_soon: Notify::new(),
+            look_soon: before.map_or_else(Arc::default, |before| Arc::clone(&before.look_soon)),
             feed_at: Mutex::default(),
             feed_refused: AtomicBool::new(false),
             feed_is_blind: AtomicBool::new(false),
             breakers,
-            budgets,
-            read_holds: before.map_or_else(Arc::default, |before| Arc::clone(&before.read_holds)),
+            spending,
             told: Mutex::default(),
             signed_out: Mutex::default(),
             server_time: before.map_or_else(Arc::default, |before| Arc::clone(&before.server_time)),
@@ -238,7 +237,7 @@ impl Lane {
     }
 
     pub fn budget(&self, kind: CallKind) -> Option<MutexGuard<'_, Budget>> {
-        self.budgets.get(&kind).map(lock)
+        self.spending.of(kind)
     }
 
     /// The ledger refused because of this window: all that is ours of it is used.
@@ -255,7 +254,7 @@ impl Lane {
         match self.shared.store.answered(self.budget, kind, self.now()).await {
             Ok(answered) => {
                 if let Some(mut budget) = self.budget(kind) {
-                    budget.throttled(answered, told);
+                    budget.measured(answered, told);
                 }
                 self.note_foreign(kind).await;
             }
@@ -265,46 +264,37 @@ impl Lane {
         }
     }
 
-    /// Writes down what others are believed to spend, if that has changed: an estimate is also forgotten
+    /// Writes down what others are believed to spend, until it is on disk: an estimate is also forgotten
     /// in time.
     pub async fn note_foreign(&self, kind: CallKind) {
-        let Some(foreign) = self.budget(kind).and_then(|mut budget| budget.to_note()) else { return };
+        let Some(seen) = self.budget(kind).and_then(|mut budget| budget.to_note()) else { return };
+        let (foreign, last_429) = seen;
+        let last_429 = self.wall() - self.now().since(last_429);
+        if let Err(error) = self.shared.store.note_foreign(self.budget, kind, foreign, last_429).await {
+            tracing::warn!(tenant = %self.name, %error, "what others spend could not be noted; tried again later");
+            return;
+        }
         tracing::info!(tenant = %self.name, call = kind.as_str(), minute = foreign.minute, hour = foreign.hour,
             "calls that others with the same app registration are believed to make");
-        if let Err(error) = self.shared.store.note_foreign(self.budget, kind, foreign).await {
-            tracing::warn!(tenant = %self.name, %error, "what others spend could not be noted");
+        if let Some(mut budget) = self.budget(kind) {
+            budget.noted(seen);
         }
     }
 
-    /// When a reading call may be made again after it was throttled.
-    pub fn read_hold(&self, kind: CallKind) -> Option<Boot> {
-        let now = self.now();
-        lock(&self.read_holds).get(&kind).map(|(until, _)| *until).filter(|until| *until > now)
+    /// Until when no call of this kind may be made, since Defender asked for that: whoever was told.
+    pub fn silent_until(&self, kind: CallKind) -> Option<Boot> {
+        self.budget(kind).and_then(|budget| budget.silent_until())
     }
 
-    /// A reading call was throttled. Returns when it may be made again.
-    pub fn hold_reads(&self, kind: CallKind, told: Told) -> Boot {
-        let (now, longest) = (self.now(), self.tenant.budgets.longest_pause);
-        let mut holds = lock(&self.read_holds);
-        let (until, strikes) = match holds.get(&kind) {
-            // Two loops read the same list: the second 429 of one pause may prolong it, and no more.
-            Some((until, strikes)) if *until > now => {
-                ((*until).max(now + told.wait.unwrap_or_default().min(longest)), *strikes)
-            }
-            before => {
-                let strikes = before.map_or(0, |(_, strikes)| strikes.saturating_add(1));
-                let wait = told.wait.unwrap_or_else(|| Hold::Throttled.pause(strikes));
-                (now + wait.min(longest), strikes)
-            }
+    /// What an answer means for the silence of its kind of call; at once, since others are about to
+    /// call. To be written down with the answer.
+    pub fn heard(&self, kind: CallKind, heard: Heard) -> SilenceNote {
+        let change = match (self.budget(kind), heard) {
+            (Some(mut budget), Heard::Throttled(told)) => budget.throttled(told),
+            (Some(mut budget), Heard::Answer) => budget.answered(),
+            (None, _) | (_, Heard::Nothing) => Change::None,
         };
-        holds.insert(kind, (until, strikes));
-        until
-    }
-
-    /// A reading call was answered. One from before a pause proves nothing about it.
-    pub fn release_reads(&self, kind: CallKind) {
-        let now = self.now();
-        lock(&self.read_holds).retain(|held, (until, _)| *held != kind || *until > now);
+        SilenceNote { budget: self.budget, kind, change, boot_id: self.shared.boot_id.clone(), boot: self.now() }
     }
 
     /// The wall clock; or the clock of the sign-in server, where ours is plainly wrong: a machine that
@@ -331,6 +321,8 @@ impl Lane {
     pub async fn wait(&self, notice: &Notify, until: Option<Boot>) {
         let until = until.unwrap_or_else(|| self.now() + Duration::from_secs(30));
         tokio::select! {
+            // In this order: a lane that has stopped takes no notice from the one in its place.
+            biased;
             () = self.stop.cancelled() => {}
             () = notice.notified() => {}
             () = self.shared.clock.sleep_until(until) => {}

@@ -14,6 +14,7 @@ mod look;
 mod reading;
 mod reads;
 mod results;
+mod spending;
 mod taking;
 
 use std::collections::BTreeMap;
@@ -29,17 +30,19 @@ use uuid::Uuid;
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::defender::Wire;
+use crate::domain::budgets::Budgets;
 use crate::domain::id::{AttemptId, Epoch, SweepId, TenantName};
 use crate::domain::ledger::CallKind;
-use crate::domain::share::Foreign;
 use crate::domain::time::BootId;
 use crate::health::Health;
 use crate::metrics::Metrics;
 use crate::store::slots::BudgetRow;
 use crate::store::tenants::{LaneMemory, TenantRow};
+use crate::store::throttles::Learnt;
 use crate::store::{Store, StoreError};
 
 use lane::Lane;
+use spending::Spending;
 
 /// Where ids come from: an argument, so that a seed replays.
 pub trait Ids: Send + Sync {
@@ -147,7 +150,7 @@ struct Known {
     row: TenantRow,
     budget: BudgetRow,
     memory: LaneMemory,
-    foreign: BTreeMap<CallKind, Foreign>,
+    learnt: BTreeMap<CallKind, Learnt>,
 }
 
 /// By the tenant's name.
@@ -169,6 +172,8 @@ struct Intake {
 pub struct Engine {
     shared: Shared,
     lanes: Arc<Mutex<BTreeMap<TenantName, Running>>>,
+    /// By app registration: lanes with the same one share it.
+    spendings: Mutex<BTreeMap<BudgetRow, Arc<Spending>>>,
     intake: Mutex<Intake>,
     /// Ends what sends and takes; calls on the wire end by themselves.
     stop: CancellationToken,
@@ -200,6 +205,7 @@ impl Engine {
         let engine = Self {
             shared,
             lanes: Arc::default(),
+            spendings: Mutex::default(),
             intake: Mutex::default(),
             stop: CancellationToken::new(),
             loops: TaskTracker::new(),
@@ -218,10 +224,26 @@ impl Engine {
         for (name, tenant) in &config.tenants {
             let row = store.tenant(name).await?;
             let budget = store.budget(row, &tenant.registration()).await?;
-            let (memory, foreign) = (store.lane_memory(row).await?, store.foreign(budget).await?);
-            memories.insert(name.clone(), Known { row, budget, memory, foreign });
+            let (memory, learnt) = (store.lane_memory(row).await?, store.learnt(budget).await?);
+            memories.insert(name.clone(), Known { row, budget, memory, learnt });
         }
         Ok(memories)
+    }
+
+    /// What each app registration may spend from now on: what all the sections that have it allow.
+    fn spendings(&self, config: &Config, memories: &Memories) -> BTreeMap<BudgetRow, Arc<Spending>> {
+        let mut allowed: BTreeMap<BudgetRow, (Budgets, &Known)> = BTreeMap::new();
+        for (name, tenant) in &config.tenants {
+            let Some(known) = memories.get(name) else { continue };
+            let (all, _) = allowed.entry(known.budget).or_insert_with(|| (tenant.budgets.clone(), known));
+            *all = all.stricter(&tenant.budgets);
+        }
+        let mut spendings = self.spendings.lock().unwrap_or_else(PoisonError::into_inner);
+        for (row, (allowed, known)) in allowed {
+            let new = || Arc::new(Spending::new(&self.shared.clock, &allowed, &known.learnt));
+            spendings.entry(row).or_insert_with(new).allow(&allowed);
+        }
+        spendings.clone()
     }
 
     fn start_lanes(
@@ -236,12 +258,14 @@ impl Engine {
             Some((name.as_str(), end.0.div_euclid(1000)))
         });
         shared.metrics.credentials(ends);
+        let spendings = self.spendings(config, memories);
         for (name, tenant) in &config.tenants {
             let Some(known) = memories.get(name) else { continue };
+            let Some(spending) = spendings.get(&known.budget).map(Arc::clone) else { continue };
             let stop = self.stop.child_token();
             let before = before.get(name).map(|running| &*running.lane);
             let calls = self.calls.clone();
-            let lane = Lane::new(shared.clone(), name, known, tenant, config, before, calls, stop.clone());
+            let lane = Lane::new(shared.clone(), name, known, spending, tenant, config, before, calls, stop.clone());
             let lane = Arc::new(lane);
             self.loops.spawn(dispatch::run(Arc::clone(&lane)));
             self.loops.spawn(follow::run(Arc::clone(&lane)));
@@ -276,14 +300,24 @@ impl Engine {
         // What can fail comes first: the old lanes stop when the new ones are sure to start.
         let memories = self.memories(config).await?;
         taking::Taking::new(self.shared.clone(), config, Arc::clone(&self.lanes)).folder().create()?;
+        self.replace_lanes(wire, config, &memories);
+        self.start_intake(config)
+    }
+
+    /// The same for what [`Engine::start_sending`] has started.
+    pub async fn reload_sending(&self, wire: Arc<dyn Wire>, config: &Config) -> anyhow::Result<()> {
+        self.replace_lanes(wire, config, &self.memories(config).await?);
+        Ok(())
+    }
+
+    fn replace_lanes(&self, wire: Arc<dyn Wire>, config: &Config, memories: &Memories) {
         let old = std::mem::take(&mut *self.lanes.lock().unwrap_or_else(PoisonError::into_inner));
         for running in old.values() {
             running.stop.cancel();
         }
         let shared = Shared { wire, ..self.shared.clone() };
         self.shared.health.forget_tokens();
-        self.start_lanes(&shared, config, &memories, &old);
-        self.start_intake(config)
+        self.start_lanes(&shared, config, memories, &old);
     }
 
     /// Stops sending and taking, and waits up to `grace` for what is on the wire. Returns how many

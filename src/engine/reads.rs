@@ -2,9 +2,10 @@
 
 use std::time::Duration;
 
-use super::lane::Lane;
+use super::lane::{Heard, Lane};
 use crate::defender::{Read, Token};
 use crate::domain::ledger::{Admission, CallKind};
+use crate::domain::silence::Change;
 use crate::domain::time::Boot;
 use crate::store::StoreError;
 
@@ -41,14 +42,14 @@ where
         let token = lane.token().await.map_err(|error| NotRead::SignedOut(error.until))?;
         let slot = slot(lane, beat, kind).await?;
         let began = lane.now();
-        let answer = call(token.clone()).await;
+        let answer = match lane.silent_until(kind) {
+            // Another loop met a 429 while the slot was taken.
+            Some(_) => Read::NotSent("not sent: Defender asked for silence before".to_owned()),
+            None => call(token.clone()).await,
+        };
         let ended = lane.now();
         let took = ended.since(began);
-        // At once: the other loop that reads must not go on while this is written down.
-        let hold = match &answer {
-            Read::Throttled(told) => Some(lane.hold_reads(kind, *told)),
-            _ => None,
-        };
+        let silence = lane.heard(kind, heard(&answer));
         lane.shared.metrics.call(lane.name.as_str(), kind.as_str(), answer.word(), took);
         // A read that failed on the way may still arrive.
         let settles = if matches!(answer, Read::Failed(_)) { ended + lane.unknown_grace } else { ended };
@@ -56,7 +57,7 @@ where
         let at = lane.wall();
         lane.shared
             .until_it_holds("a reading call", || {
-                lane.shared.store.settle_read(lane.row, slot, settles, at, body.clone())
+                lane.shared.store.settle_read(lane.row, slot, settles, at, body.clone(), silence.clone())
             })
             .await;
         match &answer {
@@ -67,14 +68,22 @@ where
                     continue;
                 }
             }
-            Read::Throttled(told) => {
+            Read::Throttled(told) if matches!(silence.change, Change::Began(_)) => {
                 lane.learn(kind, *told).await;
-                let seconds = hold.unwrap_or(ended).since(ended).as_secs();
+                let seconds = lane.silent_until(kind).unwrap_or(ended).since(ended).as_secs();
                 tracing::warn!(tenant = %lane.name, call = kind.as_str(), seconds, "Defender throttles a reading call (429); scans go on, and a busy machine costs a call meanwhile");
             }
-            _ => lane.release_reads(kind),
+            _ => {}
         }
         return Ok(answer);
+    }
+}
+
+fn heard<T>(answer: &Read<T>) -> Heard {
+    match answer {
+        Read::Throttled(told) => Heard::Throttled(*told),
+        Read::Failed(_) | Read::NotSent(_) => Heard::Nothing,
+        Read::Got(_) | Read::Absent | Read::Unauthorized | Read::Forbidden(_) | Read::Refused(_) => Heard::Answer,
     }
 }
 
@@ -101,9 +110,9 @@ async fn slot(lane: &Lane, beat: &str, kind: CallKind) -> Result<crate::domain::
             lane.feed_unreadable();
             lane.wake.notify_one();
         }
-        let hold = lane.read_hold(kind);
+        let silence = lane.silent_until(kind);
         let paced = || lane.budget(kind).map_or(Ok(()), |mut budget| budget.check());
-        let until = match hold.map_or_else(paced, Err) {
+        let until = match silence.map_or_else(paced, Err) {
             Err(until) => until,
             Ok(()) => match lane.shared.store.take_slot(lane.budget, kind, lane.limits(kind), lane.stamp()).await? {
                 Ok(slot) => return Ok(slot),

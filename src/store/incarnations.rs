@@ -234,7 +234,7 @@ async fn begin(connection: &mut SqliteConnection, birth: &Birth) -> Result<Inher
     Ok(Inheritance { epoch: Epoch(epoch), lost_calls })
 }
 
-/// Brings slots and holds of other boots onto this boot's clock, and settles what is unsettled.
+/// Brings slots and silences of other boots onto this boot's clock, and settles what is unsettled.
 ///
 /// What happened on another boot is read as if it had happened now, whatever the wall clock says, until
 /// a sign-in tells the time ([`Store::server_time`]): the folder may come from another machine, whose
@@ -252,9 +252,10 @@ async fn carry_ledger_over(connection: &mut SqliteConnection, birth: &Birth) -> 
         "UPDATE slots SET boot_id = ?3, settles_boot = ?1 WHERE boot_id <> ?3",
         // This boot's: unsettled ones; and a bound for a clock that went back all the same.
         "UPDATE slots SET settles_boot = ?1 WHERE settles_boot > ?1",
-        // A pause that began before this boot ends its own length from now at the latest.
-        "UPDATE tenants SET hold_until_boot = ?2 + hold_ms, hold_boot_id = ?3
-         WHERE hold IS NOT NULL AND hold_boot_id <> ?3",
+        // A silence that began before this boot ends its own length from now at the latest.
+        "UPDATE silences SET until_boot = ?2 + length_ms, boot_id = ?3 WHERE boot_id <> ?3",
+        // Whatever else holds a lane is probed at once by a new incarnation.
+        "UPDATE tenants SET hold_until_boot = ?2 WHERE hold IS NOT NULL",
     ] {
         sqlx::query(statement)
             .bind(lost)

@@ -31,6 +31,7 @@ pub mod sweeps;
 pub mod tenants;
 #[cfg(test)]
 mod tests;
+pub mod throttles;
 mod under_way;
 pub mod unsent;
 pub mod withdrawals;

@@ -7,26 +7,28 @@ use sqlx::Row;
 
 use super::tenants::TenantRow;
 use super::{Doing, Store, StoreError};
-use crate::domain::lane::Hold;
+use crate::domain::ledger::CallKind;
 use crate::domain::time::{Boot, Wall};
 
 /// What keeps a lane from calling, whatever the budget allows.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Standstill {
-    /// A pause of the lane, by this boot's clock.
-    pub hold: Option<(Hold, Boot)>,
+    /// The end of the silence that Defender asked for, by this boot's clock.
+    pub silent_until: Option<Boot>,
+    /// Until when something else holds the lane.
+    pub held_until: Option<Boot>,
     /// Until when the lane of a running daemon waits, though a job is ready.
     pub waits_until: Option<Wall>,
 }
 
 impl Standstill {
-    /// No call before this time; no hold is longer than `longest`. A daemon that starts probes at once, unless Defender asked for the
-    /// pause; what a lane waited for has gone with it.
+    /// No call before this time; no silence is longer than `longest`. A daemon that starts probes at
+    /// once, except in a silence; what a lane waited for has gone with it.
     pub fn not_before(self, at: Wall, boot: Boot, running: bool, longest: Duration) -> Option<Boot> {
-        let hold = self.hold.filter(|(why, _)| running || *why == Hold::Throttled);
-        let hold = hold.map(|(_, until)| until.min(boot + longest));
-        let wait = self.waits_until.filter(|_| running).map(|until| boot + until.since(at));
-        hold.into_iter().chain(wait).filter(|until| *until > boot).max()
+        let silence = self.silent_until.map(|until| until.min(boot + longest));
+        let wait = self.waits_until.map(|until| boot + until.since(at));
+        let alive = [self.held_until, wait].into_iter().flatten().filter(|_| running);
+        silence.into_iter().chain(alive).filter(|until| *until > boot).max()
     }
 }
 
@@ -34,22 +36,25 @@ impl Store {
     /// What keeps the lane of a tenant from calling.
     pub async fn standstill(&self, tenant: TenantRow) -> Result<Standstill, StoreError> {
         let row = sqlx::query(
-            "SELECT hold, hold_until_boot,
+            "SELECT hold_until_boot,
+                 (SELECT until_boot FROM silences WHERE silences.budget_id = tenants.budget_id AND kind = ?1) AS silent_until,
                  -- Without a ready job a lane waits for the time of one, which keeps no other back.
                  CASE WHEN EXISTS (SELECT 1 FROM jobs WHERE tenant_id = tenants.id AND state = 'queued'
                                    AND parked_until IS NULL) THEN waiting_until END AS waits_until
-             FROM tenants WHERE id = ?",
+             FROM tenants WHERE id = ?2",
         )
+        .bind(CallKind::Scan.as_str())
         .bind(tenant)
         .fetch_one(&mut *self.reader().await?)
         .await
         .doing("read what a tenant waits for")?;
         let read = || {
-            let word: Option<String> = row.try_get("hold")?;
-            let until: Option<i64> = row.try_get("hold_until_boot")?;
+            let silent_until: Option<i64> = row.try_get("silent_until")?;
+            let held_until: Option<i64> = row.try_get("hold_until_boot")?;
             let waits_until: Option<i64> = row.try_get("waits_until")?;
             Ok(Standstill {
-                hold: word.and_then(|word| word.parse().ok()).zip(until.map(Boot)),
+                silent_until: silent_until.map(Boot),
+                held_until: held_until.map(Boot),
                 waits_until: waits_until.map(Wall),
             })
         };
@@ -68,7 +73,8 @@ mod tests {
 
     #[test]
     fn the_longer_of_hold_and_wait_counts_while_the_daemon_runs() {
-        let both = Standstill { hold: Some((Hold::Down, BOOT + MINUTE)), waits_until: Some(AT + MINUTE * 3) };
+        let waits_until = Some(AT + MINUTE * 3);
+        let both = Standstill { held_until: Some(BOOT + MINUTE), waits_until, ..Standstill::default() };
         assert_eq!(both.not_before(AT, BOOT, true, LONGEST), Some(BOOT + MINUTE * 3));
         assert_eq!(both.not_before(AT + MINUTE * 5, BOOT, true, LONGEST), Some(BOOT + MINUTE));
         assert_eq!(both.not_before(AT, BOOT, false, LONGEST), None, "a start probes at once");
@@ -77,7 +83,7 @@ mod tests {
 
     #[test]
     fn a_pause_that_defender_asked_for_counts_for_a_daemon_that_is_down() {
-        let hold = |until| Standstill { hold: Some((Hold::Throttled, until)), waits_until: None };
+        let hold = |until| Standstill { silent_until: Some(until), ..Standstill::default() };
         assert_eq!(hold(BOOT + MINUTE).not_before(AT, BOOT, false, LONGEST), Some(BOOT + MINUTE));
         assert_eq!(hold(BOOT).not_before(AT, BOOT, false, LONGEST), None, "it is over");
         assert_eq!(hold(Boot(i64::MAX)).not_before(AT, BOOT, true, LONGEST), Some(BOOT + LONGEST));

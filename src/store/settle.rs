@@ -14,6 +14,7 @@ use super::events::{self, Kind, Subject};
 use super::jobs::{self, Job, With};
 use super::slots;
 use super::tenants::{self, Held, TenantRow};
+use super::throttles::{self, SilenceNote};
 use super::{Doing, Store, StoreError};
 use crate::domain::action::{Action, Seen};
 use crate::domain::eligibility::Rules;
@@ -21,6 +22,7 @@ use crate::domain::id::{AttemptId, Epoch, JobId, SlotId};
 use crate::domain::job::{Event, Reason, State};
 use crate::domain::lookup::{Question, next_look};
 use crate::domain::outcome::Outcome;
+use crate::domain::silence::Change;
 use crate::domain::sweep::OnPending;
 use crate::domain::time::{Boot, Wall};
 
@@ -60,7 +62,9 @@ pub struct Settlement {
     pub answer: String,
     /// The action in the answer, verbatim.
     pub raw: Option<String>,
-    /// The lane's pause that this answer caused.
+    /// What it changed about the silence of scans.
+    pub silence: Option<SilenceNote>,
+    /// What holds the lane because of this answer.
     pub held: Option<Held>,
     /// How long the lane had stood that this answer lets go on.
     pub resumed: Option<Duration>,
@@ -76,7 +80,8 @@ impl Store {
         self.write(move |connection| Box::pin(async move { settle(connection, &settlement, &policy).await })).await
     }
 
-    /// Settles the slot of a call that is not a scan, and records the call.
+    /// Settles the slot of a call that is not a scan, and records the call, with what it changed about
+    /// the silence of its kind.
     pub async fn settle_read(
         &self,
         tenant: TenantRow,
@@ -84,10 +89,12 @@ impl Store {
         settles: Boot,
         at: Wall,
         body: serde_json::Value,
+        silence: SilenceNote,
     ) -> Result<(), StoreError> {
         self.write(move |connection| {
             Box::pin(async move {
                 slots::settle(connection, slot, settles).await?;
+                throttles::note_silence(connection, &silence).await?;
                 events::append(connection, at, Kind::CallMade, Subject::tenant(tenant), &body).await
             })
         })
@@ -125,6 +132,9 @@ async fn settle(connection: &mut SqliteConnection, s: &Settlement, policy: &Poli
         return Err(StoreError::Guard(format!("attempt {} is not on the wire of epoch {}", s.attempt, s.epoch.0)));
     }
     slots::settle(connection, s.slot, if lost { s.boot + policy.unknown_grace } else { s.boot }).await?;
+    if let Some(silence) = &s.silence {
+        note_silence(connection, s, silence).await?;
+    }
     if let Some(held) = &s.held {
         tenants::hold(connection, s.tenant, held, s.at, s.boot).await?;
     }
@@ -146,6 +156,18 @@ async fn settle(connection: &mut SqliteConnection, s: &Settlement, policy: &Poli
         outcome => move_job(connection, s, policy, &job, outcome).await?,
     }
     Ok(jobs::find(connection, s.job).await?.state)
+}
+
+async fn note_silence(connection: &mut SqliteConnection, s: &Settlement, note: &SilenceNote) -> Result<(), StoreError> {
+    throttles::note_silence(connection, note).await?;
+    match note.change {
+        Change::None => Ok(()),
+        Change::Began(silence) | Change::Prolonged(silence) => {
+            let (until, _) = silence.noted();
+            tenants::stopped(connection, s.tenant, "throttled", until.since(note.boot), s.at).await
+        }
+        Change::Over(stood) => tenants::went_on(connection, s.tenant, stood, s.at).await,
+    }
 }
 
 /// Moves a job by an outcome that brought no action.

@@ -1,16 +1,14 @@
 //! The ledger on disk: one row for each call that may still count at the server.
 
-use std::collections::BTreeMap;
 use std::num::NonZeroU32;
 use std::time::Duration;
 
-use sqlx::{Row, SqliteConnection};
+use sqlx::SqliteConnection;
 
 use super::tenants::TenantRow;
 use super::{Doing, Store, StoreError};
 use crate::domain::id::{Epoch, SlotId};
 use crate::domain::ledger::{Admission, CallKind, HOUR, Limits, MARGIN, MINUTE, Nth, Used, admission};
-use crate::domain::share::Foreign;
 use crate::domain::time::{Boot, BootId, Wall};
 
 /// Everything a slot is stamped with.
@@ -229,38 +227,6 @@ impl Store {
             .await
             .doing("find a tenant's budget")
             .map(|row: Option<i64>| row.map(BudgetRow))
-    }
-
-    /// What others are believed to spend, by kind of call.
-    pub async fn foreign(&self, budget: BudgetRow) -> Result<BTreeMap<CallKind, Foreign>, StoreError> {
-        let rows = sqlx::query("SELECT kind, minute, hour FROM foreign_calls WHERE budget_id = ?")
-            .bind(budget.0)
-            .fetch_all(&mut *self.reader().await?)
-            .await
-            .doing("read what others spend")?;
-        let read = |row: &sqlx::sqlite::SqliteRow| {
-            let foreign = Foreign { minute: row.try_get("minute")?, hour: row.try_get("hour")? };
-            Ok((super::jobs::word(row, "kind")?, foreign))
-        };
-        rows.iter().map(read).collect::<Result<_, _>>().doing("read what others spend")
-    }
-
-    /// Notes what others are believed to spend. Not an event: the 429 that showed it is one.
-    pub async fn note_foreign(&self, budget: BudgetRow, kind: CallKind, foreign: Foreign) -> Result<(), StoreError> {
-        self.write(move |connection| {
-            Box::pin(async move {
-                sqlx::query("INSERT OR REPLACE INTO foreign_calls (budget_id, kind, minute, hour) VALUES (?, ?, ?, ?)")
-                    .bind(budget.0)
-                    .bind(kind.as_str())
-                    .bind(foreign.minute)
-                    .bind(foreign.hour)
-                    .execute(connection)
-                    .await
-                    .doing("note what others spend")
-                    .map(drop)
-            })
-        })
-        .await
     }
 
     /// Forgets slots that can count in no window any more. Not before the sign-in has told their age: a

@@ -1,12 +1,14 @@
 //! What operators decide about a tenant, and what its lane remembers over a restart.
 
+use std::time::Duration;
+
 use sqlx::{Row, SqliteConnection};
 
 use super::events::{self, Kind, Subject};
 use super::{Doing, Store, StoreError};
 use crate::domain::id::TenantName;
 use crate::domain::lane::Hold;
-use crate::domain::time::{Boot, BootId, Wall, millis};
+use crate::domain::time::{Boot, Wall};
 
 /// A row of `tenants`.
 pub type TenantRow = i64;
@@ -56,8 +58,8 @@ pub struct Waiting {
 pub struct LaneMemory {
     /// Whether an operator paused it.
     pub pause: Option<Pause>,
-    /// A pause that Defender asked for, if it was on this boot's clock.
-    pub hold: Option<(Hold, Boot)>,
+    /// What held its lane last, if nothing has freed it since.
+    pub hold: Option<Hold>,
     /// The last update that the feed has seen, by Defender's clock.
     pub feed_cursor: Option<Wall>,
 }
@@ -81,16 +83,13 @@ fn pause_of(row: &sqlx::sqlite::SqliteRow) -> Result<Option<Pause>, sqlx::Error>
     Ok(Some(Pause { at: Wall(at), reason: row.try_get("paused_reason")?, by: row.try_get("paused_by")? }))
 }
 
-/// A pause of a lane, to be written down with the answer that caused it: a restart must not call
-/// earlier.
+/// What holds a lane, to be written down with the answer that caused it.
 #[derive(Clone, Debug)]
 pub struct Held {
     /// Why.
     pub why: Hold,
     /// Until when.
     pub until: Boot,
-    /// On which boot's clock.
-    pub boot_id: BootId,
 }
 
 pub(crate) async fn hold(
@@ -100,37 +99,49 @@ pub(crate) async fn hold(
     at: Wall,
     boot: Boot,
 ) -> Result<(), StoreError> {
-    let pause = held.until.since(boot);
-    sqlx::query(
-        "UPDATE tenants SET hold = ?1, hold_until_boot = ?2, hold_ms = ?3, hold_boot_id = ?4 WHERE id = ?5
-         -- Answers may be written in another order than they came: a pause that was asked for is not shortened.
-         AND NOT (coalesce(hold = 'throttled', 0) AND hold_boot_id = ?4 AND hold_until_boot > ?2)",
-    )
-    .bind(held.why.as_str())
-    .bind(held.until.0)
-    .bind(millis(pause))
-    .bind(&held.boot_id.0)
-    .bind(tenant)
-    .execute(&mut *connection)
-    .await
-    .doing("note a hold")?;
-    let body = serde_json::json!({ "why": held.why.as_str(), "seconds": pause.as_secs() });
+    sqlx::query("UPDATE tenants SET hold = ?, hold_until_boot = ? WHERE id = ?")
+        .bind(held.why.as_str())
+        .bind(held.until.0)
+        .bind(tenant)
+        .execute(&mut *connection)
+        .await
+        .doing("note a hold")?;
+    stopped(connection, tenant, held.why.as_str(), held.until.since(boot), at).await
+}
+
+/// Records that a tenant's scans have stopped, for so long.
+pub(crate) async fn stopped(
+    connection: &mut SqliteConnection,
+    tenant: TenantRow,
+    why: &str,
+    time: Duration,
+    at: Wall,
+) -> Result<(), StoreError> {
+    let body = serde_json::json!({ "why": why, "seconds": time.as_secs() });
     events::append(connection, at, Kind::LaneStopped, Subject::tenant(tenant), &body).await
 }
 
 pub(crate) async fn resume(
     connection: &mut SqliteConnection,
     tenant: TenantRow,
-    stood: std::time::Duration,
+    stood: Duration,
     at: Wall,
 ) -> Result<(), StoreError> {
-    sqlx::query(
-        "UPDATE tenants SET hold = NULL, hold_until_boot = NULL, hold_ms = NULL, hold_boot_id = NULL WHERE id = ?",
-    )
-    .bind(tenant)
-    .execute(&mut *connection)
-    .await
-    .doing("end a hold")?;
+    sqlx::query("UPDATE tenants SET hold = NULL, hold_until_boot = NULL WHERE id = ?")
+        .bind(tenant)
+        .execute(&mut *connection)
+        .await
+        .doing("end a hold")?;
+    went_on(connection, tenant, stood, at).await
+}
+
+/// Records that a tenant's scans go on after having stood so long.
+pub(crate) async fn went_on(
+    connection: &mut SqliteConnection,
+    tenant: TenantRow,
+    stood: Duration,
+    at: Wall,
+) -> Result<(), StoreError> {
     let body = serde_json::json!({ "stood_seconds": stood.as_secs() });
     events::append(connection, at, Kind::LaneResumed, Subject::tenant(tenant), &body).await
 }
@@ -144,20 +155,18 @@ impl Store {
 
     /// What the lane of a tenant has to know.
     pub async fn lane_memory(&self, tenant: TenantRow) -> Result<LaneMemory, StoreError> {
-        let row = sqlx::query(
-            "SELECT paused_at, paused_reason, paused_by, hold, hold_until_boot, feed_cursor FROM tenants WHERE id = ?",
-        )
-        .bind(tenant)
-        .fetch_one(&mut *self.reader().await?)
-        .await
-        .doing("read a tenant")?;
+        let row =
+            sqlx::query("SELECT paused_at, paused_reason, paused_by, hold, feed_cursor FROM tenants WHERE id = ?")
+                .bind(tenant)
+                .fetch_one(&mut *self.reader().await?)
+                .await
+                .doing("read a tenant")?;
         let read = || {
             let word: Option<String> = row.try_get("hold")?;
-            let until: Option<i64> = row.try_get("hold_until_boot")?;
             let cursor: Option<i64> = row.try_get("feed_cursor")?;
             Ok(LaneMemory {
                 pause: pause_of(&row)?,
-                hold: word.and_then(|word| word.parse().ok()).zip(until.map(Boot)),
+                hold: word.and_then(|word| word.parse().ok()),
                 feed_cursor: cursor.map(Wall),
             })
         };

@@ -281,6 +281,7 @@ impl Scenario {
             keys: format!("on_pending = \"{}\"", if self.waits { "wait" } else { "skip" }),
             limit_keys: String::new(),
             sections: "[follow_up]\ninterval = \"2m\"\ngive_up_after = \"2h\"\n".to_owned(),
+            reload: None,
             uptime: SECOND * u32::try_from(self.seed % 7000).unwrap(),
         });
         for fault in &self.faults {

@@ -24,6 +24,7 @@ use std::time::Duration;
 
 use sweepd::clock::{Clock, VirtualClock};
 use sweepd::config::{self, Config, Environment};
+use sweepd::domain::budgets::CallBudget;
 use sweepd::domain::id::{AttemptId, SweepId};
 use sweepd::domain::ledger::{CallKind, HOUR, Limits, MINUTE};
 use sweepd::domain::sweep::{OnPending, Priority, ScanType, Source};
@@ -75,6 +76,8 @@ pub struct Setup {
     pub limit_keys: String,
     /// Further sections of the configuration.
     pub sections: String,
+    /// When the daemon reads its configuration again, and finds other limits for scans in it.
+    pub reload: Option<(Wall, Limits)>,
     /// How long the machine has been up when it all begins.
     pub uptime: Duration,
 }
@@ -93,6 +96,7 @@ impl Setup {
             limit_keys: String::new(),
             // Each look takes in the last five minutes again, which costs a test more than the calls do.
             sections: "[follow_up]\ninterval = \"5m\"\n".to_owned(),
+            reload: None,
             uptime: Duration::from_hours(1),
         }
     }
@@ -132,6 +136,7 @@ pub struct World {
     pub wire: InProcess,
     pub incarnations: u64,
     config: Config,
+    reload: Option<(Wall, Limits)>,
     machines: Vec<SimulatedMachine>,
     seed: u64,
     boots: u32,
@@ -213,10 +218,10 @@ impl World {
         let folder = folder();
         let config = configuration(folder.path(), &setup);
         let clock = Arc::new(VirtualClock::new(BEGIN, setup.uptime));
-        let machines = setup.tenant.machines.clone();
+        let (machines, reload) = (setup.tenant.machines.clone(), setup.reload);
         let tenant = Tenant::new(setup.tenant, setup.seed, BEGIN, "https://api.example");
         let wire = InProcess::new(Arc::clone(&clock), tenant, setup.network, setup.seed);
-        Self { clock, wire, incarnations: 0, config, machines, seed: setup.seed, boots: 1, folder }
+        Self { clock, wire, incarnations: 0, config, reload, machines, seed: setup.seed, boots: 1, folder }
     }
 
     /// How long the world has existed.
@@ -297,6 +302,7 @@ impl World {
         let finished = tokio::select! {
             () = done(&store, &*clock) => true,
             () = blow.falls.notified() => false,
+            never = self.reload(&engine) => never,
         };
         if let (false, Death::Stopped(grace)) = (finished, death) {
             engine.stop(grace).await;
@@ -306,12 +312,27 @@ impl World {
         finished
     }
 
-    /// Queues every machine, in sweeps that one transaction can take.
+    /// Somebody sends SIGHUP, once.
+    async fn reload(&self, engine: &Engine) -> bool {
+        if let Some((at, limits)) = self.reload.filter(|(at, _)| *at > self.clock.world()) {
+            self.clock.sleep_until(self.clock.boot() + at.since(self.clock.world())).await;
+            let mut config = self.config.clone();
+            for tenant in config.tenants.values_mut() {
+                tenant.budgets.scan = CallBudget::of(limits);
+            }
+            engine.reload_sending(Arc::new(self.wire.clone()), &config).await.unwrap();
+        }
+        std::future::pending().await
+    }
+
+    /// Queues every machine, in sweeps that one transaction can take: as many for each section.
     async fn queue(&self, store: &Store, ids: &dyn Ids) {
-        let tenant = store.tenant(&"contoso".parse().unwrap()).await.unwrap();
         let now = self.clock.wall();
-        let config = self.config.tenants.values().next().unwrap();
-        for (n, machines) in self.machines.chunks(CHUNK).enumerate() {
+        let shares = self.machines.chunks(self.machines.len().div_ceil(self.config.tenants.len()).max(1));
+        let sections = self.config.tenants.iter().zip(shares);
+        let sweeps = sections.flat_map(|(section, share)| share.chunks(CHUNK).map(move |machines| (section, machines)));
+        for (n, ((name, config), machines)) in sweeps.enumerate() {
+            let tenant = store.tenant(name).await.unwrap();
             let new = NewSweep {
                 id: ids.sweep(),
                 tenant,

@@ -5,7 +5,7 @@ use std::cmp::Reverse;
 use std::collections::{BinaryHeap, VecDeque};
 
 use super::*;
-use crate::domain::lane::{Change, Gate, Hold, Lane};
+use crate::domain::lane::{Gate, Lane};
 use crate::domain::ledger::memory::Slots;
 use crate::domain::ledger::{Admission, MARGIN};
 use crate::domain::outcome::OutcomeWord;
@@ -163,7 +163,7 @@ struct Core {
 }
 
 fn lane(scenario: &Scenario) -> Lane {
-    Lane::new(scenario.configured.per_minute, Duration::from_mins(61))
+    Lane::new(scenario.configured.per_minute)
 }
 
 impl Core {
@@ -172,7 +172,7 @@ impl Core {
         let mut core = Self {
             chance: Chance::new(scenario.seed),
             lane: lane(&scenario),
-            budget: Self::budget(&clock, &scenario, Foreign::default()),
+            budget: Self::budget(&clock, &scenario, Memory::default()),
             slots: Slots::default(),
             server: Server::new(&scenario),
             arrivals: Vec::new(),
@@ -194,9 +194,8 @@ impl Core {
         core
     }
 
-    fn budget(clock: &Arc<ByHand>, scenario: &Scenario, foreign: Foreign) -> Budget {
-        let limits = scenario.configured;
-        Budget::new(Arc::<ByHand>::clone(clock), limits, limits, scenario.spread, foreign)
+    fn budget(clock: &Arc<ByHand>, scenario: &Scenario, memory: Memory) -> Budget {
+        Budget::new(Arc::<ByHand>::clone(clock), allowed(scenario.configured, scenario.spread), LONGEST, memory)
     }
 
     fn now(&self) -> Boot {
@@ -216,6 +215,9 @@ impl Core {
     fn send(&mut self) -> Option<Boot> {
         loop {
             let now = self.now();
+            if let Some(until) = self.budget.silent_until() {
+                return Some(until);
+            }
             match self.lane.gate(now) {
                 Gate::Open | Gate::Probe(_) => {}
                 Gate::Full => return None,
@@ -272,7 +274,7 @@ impl Core {
             Happens::Answer { epoch, throttled, latency } if epoch == self.epoch => self.answer(throttled, latency),
             Happens::Silence { epoch } if epoch == self.epoch => {
                 self.slots.settle(now + GRACE);
-                self.lane.settled(now, OutcomeWord::Unknown, None, CALL_TIMEOUT, true);
+                self.lane.settled(now, OutcomeWord::Unknown, CALL_TIMEOUT, true);
             }
             Happens::Answer { .. } | Happens::Silence { .. } => {}
             Happens::Foreign => self.foreign(),
@@ -291,10 +293,11 @@ impl Core {
                     })
                     .collect();
                 self.lane = lane(&self.scenario);
-                // As the store does: a pause that was asked for outlives the incarnation.
-                self.lane.resume_hold(Hold::Throttled, now, self.silent);
-                let foreign = self.budget.shares.foreign();
-                self.budget = Self::budget(&self.clock, &self.scenario, foreign);
+                // As the store does: what 429s have taught outlives the incarnation.
+                let Budget { shares, silence, .. } = &self.budget;
+                let (foreign, last_429) = (shares.foreign(), shares.last_429());
+                let memory = Memory { foreign, last_429, silence: *silence };
+                self.budget = Self::budget(&self.clock, &self.scenario, memory);
                 let wait = self.exponential(self.scenario.kills);
                 self.later(wait, Happens::Kill);
             }
@@ -305,7 +308,8 @@ impl Core {
         let now = self.now();
         self.slots.settle(now);
         let Some((wait, hour)) = throttled else {
-            self.lane.settled(now, OutcomeWord::Created, None, latency, true);
+            self.lane.settled(now, OutcomeWord::Created, latency, true);
+            self.budget.answered();
             return;
         };
         let window = Some(if hour { Window::Hour } else { Window::Minute });
@@ -316,12 +320,12 @@ impl Core {
             Says::Nothing => Told::default(),
         };
         self.silent = self.silent.max(now + told.wait.unwrap_or_default());
-        let change = self.lane.settled(now, OutcomeWord::Throttled, told.wait, latency, true);
-        if matches!(change, Change::Stopped(..)) {
+        self.lane.settled(now, OutcomeWord::Throttled, latency, true);
+        if matches!(self.budget.throttled(told), Change::Began(_)) {
             let within =
                 |window: Duration| u32::try_from(self.slots.settled_between(now - window - MARGIN, now)).unwrap();
             let used = Used { minute: within(MINUTE), hour: within(HOUR) };
-            self.budget.throttled(used, told);
+            self.budget.measured(used, told);
         }
     }
 

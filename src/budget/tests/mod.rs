@@ -32,8 +32,14 @@ impl Clock for ByHand {
     }
 }
 
+const LONGEST: Duration = Duration::from_mins(61);
+
+fn allowed(limits: Limits, pace: Spread) -> CallBudget {
+    CallBudget { pace, ..CallBudget::of(limits) }
+}
+
 fn budget(clock: &Arc<ByHand>, spread: Spread) -> Budget {
-    Budget::new(Arc::<ByHand>::clone(clock), Limits::DOCUMENTED, Limits::DOCUMENTED, spread, Foreign::default())
+    Budget::new(Arc::<ByHand>::clone(clock), allowed(Limits::DOCUMENTED, spread), LONGEST, Memory::default())
 }
 
 fn admitted_within(budget: &mut Budget, clock: &ByHand, time: Duration) -> u32 {
@@ -92,10 +98,9 @@ fn the_burst_never_holds_back_what_the_ledger_would_admit() {
 fn after_a_429_it_goes_evenly_within_what_was_left_and_works_its_way_up() {
     let clock = Arc::new(ByHand::default());
     let mut burst = budget(&clock, Spread::Burst);
-    assert_eq!(burst.throttled(Used { minute: 60, hour: 60 }, Told::default()), Window::Minute);
+    assert_eq!(burst.measured(Used { minute: 60, hour: 60 }, Told::default()), Window::Minute);
     assert_eq!(burst.limits().per_minute.get(), 58);
-    assert_eq!(burst.to_note(), Some(Foreign { minute: 42, hour: 0 }));
-    assert_eq!(burst.to_note(), None);
+    assert_eq!(burst.to_note(), Some((Foreign { minute: 42, hour: 0 }, Boot(0))));
     let first = admitted_within(&mut burst, &clock, MINUTE);
     assert!((57..=60).contains(&first), "{first}");
     for _ in 0..20 {
@@ -103,4 +108,36 @@ fn after_a_429_it_goes_evenly_within_what_was_left_and_works_its_way_up() {
         burst.bound(Window::Minute);
     }
     assert_eq!((burst.spacing(), burst.limits()), (None, Limits::DOCUMENTED));
+}
+
+#[test]
+fn what_others_spend_is_to_be_noted_until_it_is_on_disk() {
+    let clock = Arc::new(ByHand::default());
+    let mut burst = budget(&clock, Spread::Burst);
+    assert_eq!(burst.to_note(), None);
+    burst.measured(Used { minute: 60, hour: 60 }, Told::default());
+    let seen = burst.to_note().unwrap();
+    assert_eq!(burst.to_note(), Some(seen), "the write failed");
+    burst.noted(seen);
+    assert_eq!(burst.to_note(), None);
+    clock.set(Boot(7));
+    burst.measured(Used { minute: 60, hour: 60 }, Told::default());
+    assert!(burst.to_note().is_some_and(|(_, last_429)| last_429 == Boot(7)), "when it was seen counts too");
+    clock.set(Boot(7) + crate::domain::share::FORGOTTEN);
+    assert_eq!(burst.to_note(), Some((Foreign::default(), Boot(7))), "forgotten on disk too");
+}
+
+#[test]
+fn other_limits_change_nothing_about_what_was_learnt() {
+    let clock = Arc::new(ByHand::default());
+    let mut burst = budget(&clock, Spread::Burst);
+    burst.throttled(Told { wait: Some(MINUTE), window: None });
+    burst.measured(Used { minute: 60, hour: 60 }, Told::default());
+    let fewer = Limits::DOCUMENTED.without_reserve(10);
+    burst.allow(CallBudget { most: fewer, ..allowed(Limits::DOCUMENTED, Spread::Burst) }, LONGEST);
+    assert_eq!(burst.silent_until(), Some(Boot(0) + MINUTE));
+    assert_eq!((burst.limits().per_minute.get(), burst.limits().per_hour), (58, fewer.per_hour));
+    assert_eq!(burst.to_note(), Some((Foreign { minute: 42, hour: 0 }, Boot(0))), "nor is it on disk now");
+    clock.set(Boot(0) + MINUTE);
+    assert_eq!((burst.silent_until(), burst.answered()), (None, Change::Over(MINUTE)));
 }

@@ -3,7 +3,7 @@
 use super::*;
 use crate::domain::job::Reason;
 use crate::domain::ledger::memory::Slots;
-use crate::domain::ledger::{Admission, CallKind, HOUR, MARGIN, Used, Window};
+use crate::domain::ledger::{Admission, HOUR, MARGIN, Used, Window};
 use crate::domain::share::Foreign;
 use crate::domain::time::ServerTime;
 use crate::simulator::chance::Chance;
@@ -121,9 +121,10 @@ async fn an_age_is_carried_over_two_reboots_without_a_sign_in_between() {
 async fn what_others_spend_is_noted_and_known_after_a_restart() {
     let mut bench = Bench::new().await;
     let seen = Foreign { minute: 42, hour: 630 };
-    bench.store.note_foreign(bench.budget, CallKind::Scan, Foreign { minute: 1, hour: 2 }).await.unwrap();
-    bench.store.note_foreign(bench.budget, CallKind::Scan, seen).await.unwrap();
+    bench.store.note_foreign(bench.budget, CallKind::Scan, Foreign { minute: 1, hour: 2 }, at(1)).await.unwrap();
+    bench.store.note_foreign(bench.budget, CallKind::Scan, seen, at(2)).await.unwrap();
     bench.restart(birth(10)).await;
+    assert_eq!(bench.store.learnt(bench.budget).await.unwrap()[&CallKind::Scan].last_429, at(2));
     let known = bench.store.foreign(bench.budget).await.unwrap();
     assert_eq!(known.into_iter().collect::<Vec<_>>(), [(CallKind::Scan, seen)]);
 }
@@ -176,8 +177,7 @@ async fn the_ledger_on_disk_says_what_the_ledger_in_memory_says() {
                 }
                 1..=4 if !wire.is_empty() => {
                     let settles = boot(now) + if chance.below(4) == 0 { GRACE } else { Duration::ZERO };
-                    let body = serde_json::json!({});
-                    bench.store.settle_read(bench.tenant, wire.remove(0), settles, at(now), body).await.unwrap();
+                    bench.settle_read(wire.remove(0), settles, now).await.unwrap();
                     slots.settle(settles);
                 }
                 _ => {

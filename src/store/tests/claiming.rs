@@ -1,7 +1,7 @@
 //! TX1: job, slot and attempt together, or nothing.
 
 use super::*;
-use crate::domain::ledger::{Admission, CallKind, HOUR, MARGIN, MINUTE, Window};
+use crate::domain::ledger::{Admission, HOUR, MARGIN, MINUTE, Window};
 
 #[tokio::test]
 async fn job_slot_and_attempt_are_on_disk_before_the_call_may_leave() {
@@ -88,9 +88,8 @@ async fn other_kinds_of_call_have_a_ledger_of_their_own() {
     };
     let slot = take().await.unwrap();
     assert_eq!(take().await, Err(Admission::WhenSettled(Window::Hour)));
-    let body = serde_json::json!({ "call": "list_actions" });
-    bench.store.settle_read(bench.tenant, slot, boot(2), at(2), body.clone()).await.unwrap();
-    assert!(bench.store.settle_read(bench.tenant, slot, boot(3), at(3), body).await.is_err(), "settled once");
+    bench.settle_read(slot, boot(2), 2).await.unwrap();
+    assert!(bench.settle_read(slot, boot(3), 3).await.is_err(), "settled once");
     bench.call(1).await;
     let used = bench.store.used(bench.budget, CallKind::Scan, boot(1)).await.unwrap();
     assert_eq!((used.minute, used.hour), (1, 1));

@@ -7,9 +7,8 @@ use super::ordering::{numbered, sweep_of};
 use super::*;
 use crate::domain::budgets::{Budgets, CallBudget};
 use crate::domain::forecast::{Bound, Outlook, Schedule, Terms};
-use crate::domain::lane::Hold;
 use crate::domain::ledger::{HOUR, MARGIN, Pace};
-use crate::store::tenants::{Held, Waiting};
+use crate::store::tenants::Waiting;
 use crate::web::forecast::{self, Forecast, wall};
 use crate::web::report::{self, Now, Report};
 
@@ -46,14 +45,6 @@ impl Bench {
 
     async fn forecast(&self, more: u64, seconds: i64) -> Forecast {
         forecast::read(&self.store, self.tenant, &terms(), more, now(seconds), true).await.unwrap()
-    }
-
-    /// A call that Defender throttles, and that holds the lane.
-    async fn throttled(&self, seconds: i64, until: i64) {
-        let claim = self.call(seconds).await;
-        let held = Held { why: Hold::Throttled, until: boot(until), boot_id: this_boot() };
-        let settlement = self.settlement(&claim, Outcome::Throttled(Told::default()), seconds);
-        self.store.settle(Settlement { held: Some(held), ..settlement }, policy()).await.unwrap();
     }
 }
 

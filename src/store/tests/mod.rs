@@ -7,7 +7,6 @@ use std::time::Duration;
 
 use uuid::Uuid;
 
-use super::Store;
 use super::claims::{Ask, Claim, Claimed};
 use super::incarnations::{Birth, Inheritance};
 use super::lists::{JobLine, Wanted};
@@ -15,12 +14,15 @@ use super::settle::{Policy, Settlement};
 use super::slots::{BudgetRow, Stamp};
 use super::sweeps::{Chunk, Completion, Counts, NewJob, NewSweep, SweepRow};
 use super::tenants::{Operator, Sending, TenantRow};
+use super::throttles::SilenceNote;
+use super::{Store, StoreError};
 use crate::domain::action::{Action, ActionStatus, Origin, Seen};
 use crate::domain::eligibility::{PendingTypes, Rules};
-use crate::domain::id::{AttemptId, Epoch, MachineId, SweepId};
+use crate::domain::id::{AttemptId, Epoch, MachineId, SlotId, SweepId};
 use crate::domain::job::State;
-use crate::domain::ledger::Limits;
+use crate::domain::ledger::{CallKind, Limits};
 use crate::domain::outcome::Outcome;
+use crate::domain::silence::{self, Silence};
 use crate::domain::sweep::{OnPending, Priority, ScanType, Source};
 use crate::domain::throttle::Told;
 use crate::domain::time::{Boot, BootId, Wall};
@@ -34,6 +36,7 @@ mod looking;
 mod ordering;
 mod recording;
 mod settling;
+mod silences;
 mod starting;
 mod sweeping;
 mod writing;
@@ -235,6 +238,7 @@ impl Bench {
             http_status: None,
             answer: String::new(),
             raw: Some("{}".to_owned()),
+            silence: None,
             held: None,
             resumed: None,
             at: at(seconds),
@@ -244,6 +248,26 @@ impl Bench {
 
     async fn settle(&self, claim: &Claim, outcome: Outcome, seconds: i64) -> State {
         self.store.settle(self.settlement(claim, outcome, seconds), policy()).await.unwrap()
+    }
+
+    /// A call that Defender throttles, and that asks for silence until then.
+    async fn throttled(&self, seconds: i64, until: i64) {
+        let claim = self.call(seconds).await;
+        let mut silence = Silence::default();
+        let change = silence.throttled(boot(seconds), Some(boot(until).since(boot(seconds))), Duration::MAX);
+        let silence = Some(self.silence(CallKind::Scan, change, seconds));
+        let settlement = self.settlement(&claim, Outcome::Throttled(Told::default()), seconds);
+        self.store.settle(Settlement { silence, ..settlement }, policy()).await.unwrap();
+    }
+
+    /// The end of a call for the list of actions.
+    async fn settle_read(&self, slot: SlotId, settles: Boot, seconds: i64) -> Result<(), StoreError> {
+        let nothing = self.silence(CallKind::ListActions, silence::Change::None, seconds);
+        self.store.settle_read(self.tenant, slot, settles, at(seconds), serde_json::json!({}), nothing).await
+    }
+
+    fn silence(&self, kind: CallKind, change: silence::Change, seconds: i64) -> SilenceNote {
+        SilenceNote { budget: self.budget, kind, change, boot_id: this_boot(), boot: boot(seconds) }
     }
 
     /// A call that Defender accepts as the action `id`.

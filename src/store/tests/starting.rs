@@ -1,7 +1,7 @@
 //! What a start finds, and what it makes of it.
 
 use super::*;
-use crate::domain::ledger::{Admission, CallKind, HOUR, MARGIN, MINUTE, Window};
+use crate::domain::ledger::{Admission, HOUR, MARGIN, MINUTE, Window};
 use crate::domain::lookup::Question;
 use crate::store::incarnations::StateLock;
 
@@ -92,30 +92,6 @@ async fn open_questions_begin_anew_with_each_incarnation() {
     let (asked, due) = bench.store.next_question(bench.tenant).await.unwrap().unwrap();
     assert_eq!((asked.since, asked.looks, due), (Boot(1000), 0, Boot(6000)));
     assert_eq!(bench.store.questions(bench.tenant).await.unwrap(), 1);
-}
-
-#[tokio::test]
-async fn a_pause_that_defender_asked_for_outlives_the_restart_and_the_boot() {
-    let mut bench = Bench::with_machines(&[1]).await;
-    let claim = bench.call(1).await;
-    let pause = crate::store::tenants::Held {
-        why: crate::domain::lane::Hold::Throttled,
-        until: boot(302),
-        boot_id: this_boot(),
-    };
-    let throttled = Settlement {
-        held: Some(pause),
-        ..bench.settlement(&claim, Outcome::Throttled(Told { wait: Some(Duration::from_mins(5)), window: None }), 2)
-    };
-    bench.store.settle(throttled, policy()).await.unwrap();
-
-    bench.restart(birth(10)).await;
-    let hold = bench.store.lane_memory(bench.tenant).await.unwrap().hold;
-    assert_eq!(hold, Some((crate::domain::lane::Hold::Throttled, boot(302))));
-
-    bench.restart(Birth { boot: Boot(5000), boot_id: BootId("boot-2".to_owned()), ..birth(20) }).await;
-    let hold = bench.store.lane_memory(bench.tenant).await.unwrap().hold;
-    assert_eq!(hold, Some((crate::domain::lane::Hold::Throttled, Boot(305_000))), "its length from this start");
 }
 
 #[tokio::test]
