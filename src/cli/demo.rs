@@ -182,7 +182,7 @@ fn progress(report: &Report, machines: usize, now: Now) -> String {
         .eta
         .as_ref()
         .and_then(|at| crate::domain::time::Wall::parse(at))
-        .map(|at| format!(" · all sent in {} s", at.since(now.at).as_secs()))
+        .map(|at| format!(" · all sent in {} s", crate::domain::time::seconds_left(at.since(now.at))))
         .unwrap_or_default();
     format!(
         "[{bar}] {done}/{machines} final · {} queued · {} accepted · calls this minute {}, this hour {}{eta}",

@@ -9,6 +9,7 @@ use crate::domain::lane::{Change, Gate, Hold};
 use crate::domain::ledger::CallKind;
 use crate::domain::outcome::Outcome;
 use crate::domain::throttle::Told;
+use crate::domain::time::{Boot, seconds_left};
 use crate::store::claims::Claim;
 use crate::store::settle::Settlement;
 use crate::store::tenants::Held;
@@ -40,7 +41,7 @@ pub async fn make(lane: Arc<Lane>, claim: Claim, token: Token) {
     if matches!(change, Change::Stopped(Hold::Throttled, _)) {
         lane.learn(CallKind::Scan, told).await;
     }
-    tell(&lane, change, &scanned);
+    tell(&lane, change, &scanned, ended);
     let settlement = settlement(&lane, &claim, scanned, change);
     let state = lane
         .shared
@@ -94,13 +95,13 @@ fn settlement(lane: &Lane, claim: &Claim, scanned: Scanned, change: Change) -> S
 }
 
 /// Tells what changed for the lane; the single call is in the record.
-fn tell(lane: &Lane, change: Change, scanned: &Scanned) {
+fn tell(lane: &Lane, change: Change, scanned: &Scanned, ended: Boot) {
     let tenant = lane.name.as_str();
     let answer: String = scanned.text.chars().take(300).collect();
     match change {
         Change::None | Change::Prolonged(..) => {}
         Change::Stopped(hold, until) => {
-            let seconds = until.since(lane.now()).as_secs();
+            let seconds = seconds_left(until.since(ended));
             match hold {
                 Hold::Throttled => tracing::warn!(
                     tenant,

@@ -20,7 +20,7 @@ use crate::domain::id::TenantName;
 use crate::domain::lane::{Hold, Lane as Breakers};
 use crate::domain::ledger::{Admission, CallKind, Limits};
 use crate::domain::throttle::Told;
-use crate::domain::time::{Boot, ServerTime, Wall};
+use crate::domain::time::{Boot, ServerTime, Wall, seconds_left};
 use crate::store::settle::Policy;
 use crate::store::slots::{BudgetRow, Stamp};
 use crate::store::tenants::{TenantRow, Waiting};
@@ -355,7 +355,7 @@ impl Lane {
                 self.wake.notify_one();
                 if error.fresh {
                     self.shared.metrics.call(name, "sign_in", "failed", took);
-                    let again = error.until.since(self.now()).as_secs();
+                    let again = seconds_left(error.until.since(self.now()));
                     tracing::error!(tenant = name, error = %error, "the sign-in failed; it is tried again in {again} s, or on SIGHUP");
                     let body = serde_json::json!({ "call": "sign_in", "outcome": "failed", "answer": error.message });
                     self.record_sign_in(body).await;
@@ -417,7 +417,7 @@ impl Lane {
             }
             *told = Some(waiting.clone());
         }
-        let shown = waiting.until.map_or_else(String::new, |until| local(until, self.wall()));
+        let shown = waiting.until.map_or_else(String::new, |until| local(until.whole_second(), self.wall()));
         let waiting = Waiting { what: waiting.what.replace("{until}", &shown), ..waiting };
         if let Err(error) = self.shared.store.set_waiting(self.row, waiting).await {
             tracing::warn!(tenant = %self.name, %error, "what the tenant waits for could not be written");

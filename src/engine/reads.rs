@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::lane::Lane;
 use crate::defender::{Read, Token};
 use crate::domain::ledger::{Admission, CallKind};
-use crate::domain::time::Boot;
+use crate::domain::time::{Boot, seconds_left};
 use crate::store::StoreError;
 
 /// A read that has to wait longer for its budget keeps no scan back.
@@ -69,7 +69,7 @@ where
             }
             Read::Throttled(told) => {
                 lane.learn(kind, *told).await;
-                let seconds = hold.unwrap_or(ended).since(ended).as_secs();
+                let seconds = seconds_left(hold.unwrap_or(ended).since(lane.now()));
                 tracing::warn!(tenant = %lane.name, call = kind.as_str(), seconds, "Defender throttles a reading call (429); scans go on, and a busy machine costs a call meanwhile");
             }
             _ => lane.release_reads(kind),

@@ -6,7 +6,7 @@ use super::events::{self, Kind, Subject};
 use super::{Doing, Store, StoreError};
 use crate::domain::id::TenantName;
 use crate::domain::lane::Hold;
-use crate::domain::time::{Boot, BootId, Wall, millis};
+use crate::domain::time::{Boot, BootId, Wall, millis, seconds_left};
 
 /// A row of `tenants`.
 pub type TenantRow = i64;
@@ -114,7 +114,7 @@ pub(crate) async fn hold(
     .execute(&mut *connection)
     .await
     .doing("note a hold")?;
-    let body = serde_json::json!({ "why": held.why.as_str(), "seconds": pause.as_secs() });
+    let body = serde_json::json!({ "why": held.why.as_str(), "seconds": seconds_left(pause) });
     events::append(connection, at, Kind::LaneStopped, Subject::tenant(tenant), &body).await
 }
 
