@@ -5,9 +5,9 @@ use std::io::{self, Write};
 
 use serde::Serialize;
 
-use super::Context;
 use super::output::{json_line, local, local_or_dash, print, table};
 use super::pause::chosen;
+use super::{Context, whole_number};
 use crate::app::{Exit, Failure, terms_of};
 use crate::domain::forecast::{Bound, Terms};
 use crate::domain::id::TenantName;
@@ -20,7 +20,7 @@ use crate::web::report::Now;
 #[derive(Debug, clap::Args)]
 pub struct Args {
     /// So many machines more than are queued, at the usual priority
-    #[arg(long, value_name = "N", default_value_t = 0)]
+    #[arg(long, value_name = "N", default_value_t = 0, value_parser = whole_number::<0>, allow_negative_numbers = true)]
     machines: u32,
     /// This tenant alone, not all
     #[arg(long)]
