@@ -19,7 +19,7 @@ use governor::state::{InMemoryState, NotKeyed};
 use governor::{Quota, RateLimiter};
 
 use crate::clock::Clock;
-use crate::domain::ledger::{HOUR, Limits, MINUTE, Pace as Spread, Used, Window};
+use crate::domain::ledger::{Limits, Pace as Spread, Used, Window};
 use crate::domain::share::{Foreign, Shares};
 use crate::domain::throttle::Told;
 use crate::domain::time::Boot;
@@ -132,22 +132,12 @@ impl Budget {
         (std::mem::replace(&mut self.noted, foreign) != foreign).then_some(foreign)
     }
 
-    /// With a stranger about, calls go evenly within the minute: few are on the wire when the window
-    /// turns out to be full.
     fn space(&mut self) {
-        let ours = self.shares.limits();
-        let wanted = match self.spread {
-            Spread::Even => Some((HOUR / ours.per_hour.get(), CATCH_UP)),
-            Spread::Burst if self.shares.are_lowered() => {
-                // The hour alone is full: slower than the minute would let us, for as long.
-                let slower = if self.shares.foreign().minute == 0 { MINUTE / 4 } else { Duration::ZERO };
-                Some(((MINUTE + slower) / ours.per_minute.get(), CAREFUL))
-            }
-            Spread::Burst => None,
-        };
-        if wanted.map(|(spacing, _)| spacing) != self.spacing() {
+        let wanted = self.shares.spacing(self.spread);
+        if wanted != self.spacing() {
+            let ahead = if self.spread == Spread::Even { CATCH_UP } else { CAREFUL };
             self.held = [false; 3];
-            self.spaced = wanted.map(|(spacing, ahead)| (spacing, spaced(&self.clock, spacing, ahead)));
+            self.spaced = wanted.map(|spacing| (spacing, spaced(&self.clock, spacing, ahead)));
         }
     }
 }

@@ -24,13 +24,13 @@ impl CallBudget {
         Self { whole: limits, most: limits, pace: Pace::Burst }
     }
 
-    /// What is left for us beside what others are believed to spend.
-    pub fn left_by(&self, foreign: Foreign) -> Limits {
+    /// What is ours beside what others are believed to spend.
+    pub fn beside(&self, foreign: Foreign) -> Shares {
         let mut shares = Shares::new(self.whole, self.most);
         if foreign != Foreign::default() {
             shares.remember(foreign, Boot(0));
         }
-        shares.limits()
+        shares
     }
 }
 

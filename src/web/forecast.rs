@@ -5,6 +5,7 @@ use super::report::Now;
 use crate::domain::forecast::{Outlook, Terms, usual_latency};
 use crate::domain::ledger::CallKind;
 use crate::domain::queue::{self, End, Ends, Sweep};
+use crate::domain::share::Foreign;
 use crate::domain::time::{Boot, Wall};
 use crate::store::tenants::TenantRow;
 use crate::store::unsent::UnsentSweep;
@@ -47,17 +48,15 @@ pub async fn read(
     let standstill = store.standstill(tenant).await?;
     let longest = terms.budgets.longest_pause;
     let scan = terms.budgets.scan;
-    let mut outlook = Outlook {
-        not_before: standstill.not_before(now.at, now.boot, running, longest),
-        ..Outlook::idle(scan.most, scan.pace)
-    };
+    let mut outlook = Outlook::beside(&scan, Foreign::default());
     // Without one the lane has never run: nothing is spent.
     if let Some(budget) = store.budget_of(tenant).await? {
         let foreign = store.foreign(budget).await?.get(&CallKind::Scan).copied().unwrap_or_default();
-        outlook.limits = scan.left_by(foreign);
+        outlook = Outlook::beside(&scan, foreign);
         outlook.latency = usual_latency(store.latencies(budget, CallKind::Scan, now.boot).await?);
         outlook.held = store.held(budget, CallKind::Scan, now.boot).await?;
     }
+    outlook.not_before = standstill.not_before(now.at, now.boot, running, longest);
     let queued = unsent.iter().flat_map(|sweep| sweep.own.values()).sum();
     let sweeps: Vec<Sweep> = unsent.into_iter().map(|sweep| on_boot_clock(sweep, now)).collect();
     Ok(Forecast { queued, ends: queue::ends(&outlook, &sweeps, more, terms.rise_after, now.boot) })

@@ -7,6 +7,9 @@ use std::sync::atomic::{AtomicI64, Ordering};
 use futures_util::future::BoxFuture;
 
 use super::*;
+use crate::domain::budgets::CallBudget;
+use crate::domain::forecast::{Outlook, Schedule};
+use crate::domain::ledger::{HOUR, MINUTE};
 use crate::domain::time::Wall;
 
 /// A clock that is moved by hand.
@@ -103,4 +106,26 @@ fn after_a_429_it_goes_evenly_within_what_was_left_and_works_its_way_up() {
         burst.bound(Window::Minute);
     }
     assert_eq!((burst.spacing(), burst.limits()), (None, Limits::DOCUMENTED));
+}
+
+#[test]
+fn the_forecast_knows_the_pace_beside_a_stranger() {
+    for (minute, hour) in [(0, 0), (40, 0), (0, 600), (42, 630)] {
+        let foreign = Foreign { minute, hour };
+        for pace in [Spread::Burst, Spread::Even] {
+            let clock = Arc::new(ByHand::default());
+            let scan = CallBudget { pace, ..CallBudget::of(Limits::DOCUMENTED) };
+            let mut budget = Budget::new(Arc::<ByHand>::clone(&clock), scan.whole, scan.most, pace, foreign);
+            let calls = if pace == Spread::Even { 25 } else { budget.limits().per_minute.get() };
+            let schedule = Schedule::of(Outlook::beside(&scan, foreign), Boot(0), calls.into());
+            for _ in 0..calls {
+                while budget.check().map_err(|at| clock.set(at)).is_err() {}
+            }
+            let told = schedule.call(calls.into());
+            let apart = told.since(clock.boot()).max(clock.boot().since(told));
+            // Calls that are late may catch up by so much.
+            let catch_up = if pace == Spread::Even { CATCH_UP } else { CAREFUL };
+            assert!(apart <= catch_up, "{foreign:?} {pace:?}: {told:?} for {:?}", clock.boot());
+        }
+    }
 }
