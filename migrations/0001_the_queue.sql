@@ -52,6 +52,8 @@ CREATE TABLE tenants (
     hold_until_boot INTEGER,
     hold_boot_id  TEXT,
     hold_ms       INTEGER,
+    -- The first of the sign-ins that have failed one after the other; none when the last one went well.
+    sign_in_fails_since INTEGER,
     feed_cursor   INTEGER,
     CHECK ((hold IS NULL) = (hold_until_boot IS NULL AND hold_boot_id IS NULL))
 ) STRICT;

@@ -42,6 +42,13 @@ pub struct SignedOut {
     pub until: Boot,
 }
 
+impl SignedOut {
+    /// Sign-ins failed already before this lane began, which is to try one at once.
+    const fn before(since: Wall) -> Self {
+        Self { since, why: String::new(), until: Boot(i64::MIN) }
+    }
+}
+
 pub struct Lane {
     pub shared: Shared,
     pub name: TenantName,
@@ -151,7 +158,7 @@ impl Lane {
             budgets,
             read_holds: before.map_or_else(Arc::default, |before| Arc::clone(&before.read_holds)),
             told: Mutex::default(),
-            signed_out: Mutex::default(),
+            signed_out: Mutex::new(known.memory.sign_in_fails_since.map(SignedOut::before)),
             server_time: before.map_or_else(Arc::default, |before| Arc::clone(&before.server_time)),
             wall_ahead: Mutex::default(),
             shared,
@@ -346,7 +353,7 @@ impl Lane {
                 if let Some(lives) = signed_in.fresh_for {
                     self.shared.metrics.call(name, "sign_in", "ok", took);
                     tracing::info!(tenant = name, lives_seconds = lives.as_secs(), "signed in");
-                    self.record_sign_in(serde_json::json!({ "call": "sign_in", "outcome": "ok" })).await;
+                    self.record_sign_in(None).await;
                 }
             }
             Err(error) => {
@@ -357,8 +364,7 @@ impl Lane {
                     self.shared.metrics.call(name, "sign_in", "failed", took);
                     let again = seconds_left(error.until.since(self.now()));
                     tracing::error!(tenant = name, error = %error, "the sign-in failed; it is tried again in {again} s, or on SIGHUP");
-                    let body = serde_json::json!({ "call": "sign_in", "outcome": "failed", "answer": error.message });
-                    self.record_sign_in(body).await;
+                    self.record_sign_in(Some(error.message.clone())).await;
                 }
             }
         }
@@ -385,11 +391,8 @@ impl Lane {
         }
     }
 
-    async fn record_sign_in(&self, body: serde_json::Value) {
-        use crate::store::events::{Kind, Subject};
-        let at = self.wall();
-        let written = self.shared.store.record(at, Kind::CallMade, Subject::tenant(self.row), body).await;
-        if let Err(error) = written {
+    async fn record_sign_in(&self, failed: Option<String>) {
+        if let Err(error) = self.shared.store.record_sign_in(self.row, failed, self.wall()).await {
             tracing::warn!(tenant = %self.name, %error, "a sign-in could not be recorded");
         }
     }

@@ -17,9 +17,28 @@ pub struct Standstill {
     pub hold: Option<(Hold, Boot)>,
     /// Until when the lane of a running daemon waits, though a job is ready.
     pub waits_until: Option<Wall>,
+    /// Since when every sign-in has failed.
+    pub sign_in_fails_since: Option<Wall>,
 }
 
 impl Standstill {
+    /// What stands in the way of calls until somebody mends it, in words: nobody knows when they go on. A
+    /// daemon that is not `running` tries all of it anew when it starts.
+    pub fn without_end(self, running: bool) -> Option<String> {
+        if !running {
+            return None;
+        }
+        let signed_out = self.sign_in_fails_since.map(|since| format!("the sign-in fails since {since}"));
+        let held = self.hold.and_then(|(why, _)| match why {
+            Hold::Throttled => None,
+            Hold::SignedOut => Some("Defender answers 401 to fresh tokens"),
+            Hold::Forbidden => Some("Defender answers 403: the app lacks a permission"),
+            Hold::Malformed => Some("Defender calls our requests malformed (400)"),
+            Hold::Down => Some("Defender does not answer"),
+        });
+        signed_out.or_else(|| held.map(ToOwned::to_owned))
+    }
+
     /// No call before this time; no hold is longer than `longest`. A daemon that starts probes at once, unless Defender asked for the
     /// pause; what a lane waited for has gone with it.
     pub fn not_before(self, at: Wall, boot: Boot, running: bool, longest: Duration) -> Option<Boot> {
@@ -34,7 +53,7 @@ impl Store {
     /// What keeps the lane of a tenant from calling.
     pub async fn standstill(&self, tenant: TenantRow) -> Result<Standstill, StoreError> {
         let row = sqlx::query(
-            "SELECT hold, hold_until_boot,
+            "SELECT hold, hold_until_boot, sign_in_fails_since,
                  -- Without a ready job a lane waits for the time of one, which keeps no other back.
                  CASE WHEN EXISTS (SELECT 1 FROM jobs WHERE tenant_id = tenants.id AND state = 'queued'
                                    AND parked_until IS NULL) THEN waiting_until END AS waits_until
@@ -51,6 +70,7 @@ impl Store {
             Ok(Standstill {
                 hold: word.and_then(|word| word.parse().ok()).zip(until.map(Boot)),
                 waits_until: waits_until.map(Wall),
+                sign_in_fails_since: row.try_get::<Option<i64>, _>("sign_in_fails_since")?.map(Wall),
             })
         };
         read().doing("read what a tenant waits for")
@@ -68,7 +88,11 @@ mod tests {
 
     #[test]
     fn the_longer_of_hold_and_wait_counts_while_the_daemon_runs() {
-        let both = Standstill { hold: Some((Hold::Down, BOOT + MINUTE)), waits_until: Some(AT + MINUTE * 3) };
+        let both = Standstill {
+            hold: Some((Hold::Down, BOOT + MINUTE)),
+            waits_until: Some(AT + MINUTE * 3),
+            ..Standstill::default()
+        };
         assert_eq!(both.not_before(AT, BOOT, true, LONGEST), Some(BOOT + MINUTE * 3));
         assert_eq!(both.not_before(AT + MINUTE * 5, BOOT, true, LONGEST), Some(BOOT + MINUTE));
         assert_eq!(both.not_before(AT, BOOT, false, LONGEST), None, "a start probes at once");
@@ -77,9 +101,21 @@ mod tests {
 
     #[test]
     fn a_pause_that_defender_asked_for_counts_for_a_daemon_that_is_down() {
-        let hold = |until| Standstill { hold: Some((Hold::Throttled, until)), waits_until: None };
+        let hold = |until| Standstill { hold: Some((Hold::Throttled, until)), ..Standstill::default() };
         assert_eq!(hold(BOOT + MINUTE).not_before(AT, BOOT, false, LONGEST), Some(BOOT + MINUTE));
         assert_eq!(hold(BOOT).not_before(AT, BOOT, false, LONGEST), None, "it is over");
         assert_eq!(hold(Boot(i64::MAX)).not_before(AT, BOOT, true, LONGEST), Some(BOOT + LONGEST));
+    }
+    #[test]
+    fn only_a_pause_that_defender_asked_for_has_an_end_that_is_known() {
+        for why in Hold::ALL {
+            let held = Standstill { hold: Some((*why, BOOT)), ..Standstill::default() };
+            assert_eq!(held.without_end(true).is_none(), *why == Hold::Throttled, "{why}");
+            assert_eq!(held.without_end(false), None, "a start tries again");
+        }
+        let signed_out = Standstill { sign_in_fails_since: Some(AT), ..Standstill::default() };
+        let told = signed_out.without_end(true).unwrap();
+        assert_eq!(told, "the sign-in fails since 1970-01-01T00:16:40.000Z");
+        assert_eq!(Standstill::default().without_end(true), None);
     }
 }

@@ -58,6 +58,8 @@ pub struct LaneMemory {
     pub pause: Option<Pause>,
     /// A pause that Defender asked for, if it was on this boot's clock.
     pub hold: Option<(Hold, Boot)>,
+    /// Since when every sign-in has failed, if the last one did.
+    pub sign_in_fails_since: Option<Wall>,
     /// The last update that the feed has seen, by Defender's clock.
     pub feed_cursor: Option<Wall>,
 }
@@ -145,7 +147,7 @@ impl Store {
     /// What the lane of a tenant has to know.
     pub async fn lane_memory(&self, tenant: TenantRow) -> Result<LaneMemory, StoreError> {
         let row = sqlx::query(
-            "SELECT paused_at, paused_reason, paused_by, hold, hold_until_boot, feed_cursor FROM tenants WHERE id = ?",
+            "SELECT paused_at, paused_reason, paused_by, hold, hold_until_boot, sign_in_fails_since, feed_cursor FROM tenants WHERE id = ?",
         )
         .bind(tenant)
         .fetch_one(&mut *self.reader().await?)
@@ -158,6 +160,7 @@ impl Store {
             Ok(LaneMemory {
                 pause: pause_of(&row)?,
                 hold: word.and_then(|word| word.parse().ok()).zip(until.map(Boot)),
+                sign_in_fails_since: row.try_get::<Option<i64>, _>("sign_in_fails_since")?.map(Wall),
                 feed_cursor: cursor.map(Wall),
             })
         };
@@ -181,6 +184,28 @@ impl Store {
                     .await
                     .doing("note what a tenant waits for")
                     .map(drop)
+            })
+        })
+        .await
+    }
+
+    /// Records a sign-in, and since when they have failed: the first failure of a row is remembered over
+    /// a restart, and forgotten at the next that goes well. `failed` says why.
+    pub async fn record_sign_in(&self, tenant: TenantRow, failed: Option<String>, at: Wall) -> Result<(), StoreError> {
+        self.write(move |connection| {
+            Box::pin(async move {
+                sqlx::query("UPDATE tenants SET sign_in_fails_since = iif(?, coalesce(sign_in_fails_since, ?), NULL) WHERE id = ?")
+                    .bind(failed.is_some())
+                    .bind(at.0)
+                    .bind(tenant)
+                    .execute(&mut *connection)
+                    .await
+                    .doing("note a sign-in")?;
+                let body = match failed {
+                    None => serde_json::json!({ "call": "sign_in", "outcome": "ok" }),
+                    Some(why) => serde_json::json!({ "call": "sign_in", "outcome": "failed", "answer": why }),
+                };
+                events::append(connection, at, Kind::CallMade, Subject::tenant(tenant), &body).await
             })
         })
         .await
