@@ -54,6 +54,8 @@ pub struct Budget {
     spaced: Option<(Duration, Limiter)>,
     /// Permits already had while a later limiter refused: held, never dropped and asked for again.
     held: [bool; 3],
+    /// Admissions that were given back: the next calls have theirs already.
+    unspent: u32,
     noted: Foreign,
 }
 
@@ -72,6 +74,7 @@ impl Budget {
             hour: limiter(Quota::per_hour(most.per_hour)),
             spaced: None,
             held: [false; 3],
+            unspent: 0,
             noted: foreign,
             shares,
             spread,
@@ -88,8 +91,13 @@ impl Budget {
         limits
     }
 
-    /// Whether a call may go now; else when to ask again. An admission is spent.
+    /// Whether a call may go now; else when to ask again. An admission is spent: whoever then makes no
+    /// call has to give it back.
     pub fn check(&mut self) -> Result<(), Boot> {
+        if let Some(left) = self.unspent.checked_sub(1) {
+            self.unspent = left;
+            return Ok(());
+        }
         let spaced = self.spaced.as_ref().map(|(_, limiter)| limiter);
         let limiters = [Some(&self.hour), Some(&self.minute), spaced];
         for (limiter, held) in limiters.into_iter().zip(&mut self.held) {
@@ -102,6 +110,11 @@ impl Budget {
         }
         self.held = [false; 3];
         Ok(())
+    }
+
+    /// The call that was admitted last is not made: the next one goes for it.
+    pub const fn give_back(&mut self) {
+        self.unspent = self.unspent.saturating_add(1);
     }
 
     /// A 429 came when `used` calls of ours had been answered within each window. Returns the window

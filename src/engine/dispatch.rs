@@ -93,7 +93,10 @@ async fn round(lane: &Arc<Lane>) -> Result<Round, StoreError> {
         return Ok(Round::Wait("pace: next call at {until}".to_owned(), Some(at)));
     }
     // The token before the slot: a failing sign-in costs no budget.
-    let Ok(token) = lane.token().await else { return Ok(Round::Moved) };
+    let Ok(token) = lane.token().await else {
+        lane.give_back(CallKind::Scan);
+        return Ok(Round::Moved);
+    };
     let ask = Ask {
         tenant: lane.row,
         budget: lane.budget,
@@ -105,7 +108,12 @@ async fn round(lane: &Arc<Lane>) -> Result<Round, StoreError> {
         probe: probe == Some(Hold::Down),
         blind: lane.feed_is_blind.load(Ordering::SeqCst),
     };
-    match store.claim(ask).await? {
+    let claimed = store.claim(ask).await;
+    if !matches!(claimed, Ok(Claimed::Call(_))) {
+        // No call comes of it, and none that comes later is slower for it.
+        lane.give_back(CallKind::Scan);
+    }
+    match claimed? {
         Claimed::Call(claim) => {
             lane.tell("nothing".to_owned(), None).await;
             lane.breakers().sent();

@@ -236,6 +236,13 @@ impl Lane {
         self.budgets.get(&kind).map(lock)
     }
 
+    /// A call that the pace admitted is not made: the next one goes for it.
+    pub fn give_back(&self, kind: CallKind) {
+        if let Some(mut budget) = self.budget(kind) {
+            budget.give_back();
+        }
+    }
+
     /// The ledger refused because of this window: all that is ours of it is used.
     pub async fn bound(&self, kind: CallKind, admission: Admission) {
         let (Admission::NotBefore(_, window) | Admission::WhenSettled(window)) = admission else { return };

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use super::lane::Lane;
 use crate::defender::{Read, Token};
+use crate::domain::id::SlotId;
 use crate::domain::ledger::{Admission, CallKind};
 use crate::domain::time::{Boot, seconds_left};
 use crate::store::StoreError;
@@ -89,7 +90,7 @@ fn body<T>(kind: CallKind, answer: &Read<T>, took: Duration) -> serde_json::Valu
     })
 }
 
-async fn slot(lane: &Lane, beat: &str, kind: CallKind) -> Result<crate::domain::id::SlotId, NotRead> {
+async fn slot(lane: &Lane, beat: &str, kind: CallKind) -> Result<SlotId, NotRead> {
     let began = lane.now();
     loop {
         if lane.stop.is_cancelled() {
@@ -102,18 +103,11 @@ async fn slot(lane: &Lane, beat: &str, kind: CallKind) -> Result<crate::domain::
             lane.wake.notify_one();
         }
         let hold = lane.read_hold(kind);
-        let paced = || lane.budget(kind).map_or(Ok(()), |mut budget| budget.check());
-        let until = match hold.map_or_else(paced, Err) {
-            Err(until) => until,
-            Ok(()) => match lane.shared.store.take_slot(lane.budget, kind, lane.limits(kind), lane.stamp()).await? {
+        let until = match hold {
+            Some(until) => until,
+            None => match take(lane, kind).await? {
                 Ok(slot) => return Ok(slot),
-                Err(wait) => {
-                    lane.bound(kind, wait).await;
-                    match wait {
-                        Admission::NotBefore(at, _) => at,
-                        Admission::Open | Admission::WhenSettled(_) => lane.now() + Duration::from_secs(1),
-                    }
-                }
+                Err(until) => until,
             },
         };
         tokio::select! {
@@ -121,4 +115,31 @@ async fn slot(lane: &Lane, beat: &str, kind: CallKind) -> Result<crate::domain::
             () = lane.shared.clock.sleep_until(until.min(lane.now() + Duration::from_secs(30))) => {}
         }
     }
+}
+
+/// Takes a slot now, or says when to ask again. The ledger is asked before the pace: what it refuses
+/// costs no admission.
+async fn take(lane: &Lane, kind: CallKind) -> Result<Result<SlotId, Boot>, StoreError> {
+    let store = &lane.shared.store;
+    let mut admission = store.admission(lane.budget, kind, lane.limits(kind), lane.now()).await?;
+    if admission == Admission::Open {
+        let paced = lane.budget(kind).map_or(Ok(()), |mut budget| budget.check());
+        if let Err(until) = paced {
+            return Ok(Err(until));
+        }
+        let taken = store.take_slot(lane.budget, kind, lane.limits(kind), lane.stamp()).await;
+        if !matches!(taken, Ok(Ok(_))) {
+            lane.give_back(kind);
+        }
+        match taken? {
+            Ok(slot) => return Ok(Ok(slot)),
+            // Another loop was faster.
+            Err(wait) => admission = wait,
+        }
+    }
+    lane.bound(kind, admission).await;
+    Ok(Err(match admission {
+        Admission::NotBefore(at, _) => at,
+        Admission::Open | Admission::WhenSettled(_) => lane.now() + Duration::from_secs(1),
+    }))
 }

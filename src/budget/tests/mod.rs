@@ -129,3 +129,29 @@ fn the_forecast_knows_the_pace_beside_a_stranger() {
         }
     }
 }
+
+#[test]
+fn an_admission_that_is_given_back_is_not_lost() {
+    let clock = Arc::new(ByHand::default());
+    let mut even = budget(&clock, Spread::Even);
+    let whole = admitted_within(&mut even, &clock, MINUTE * 10);
+    let clock = Arc::new(ByHand::default());
+    let mut even = budget(&clock, Spread::Even);
+    let (mut admitted, end) = (0, clock.boot() + MINUTE * 10);
+    'minutes: loop {
+        // Nine of ten times no call comes of it.
+        for turn in 0..10 {
+            while let Err(at) = even.check() {
+                if at >= end {
+                    break 'minutes;
+                }
+                clock.set(at);
+            }
+            if turn < 9 {
+                even.give_back();
+            }
+        }
+        admitted += 1;
+    }
+    assert_eq!(admitted, whole);
+}
