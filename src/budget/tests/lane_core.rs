@@ -28,6 +28,8 @@ pub enum Stranger {
     InBursts(u32),
     /// So many calls an hour at random, each tried again every second until it is let in.
     Stubborn(u32),
+    /// So many at once, forty minutes before the first call of ours, and none since.
+    Gone(u32),
 }
 
 /// What a 429 says.
@@ -70,6 +72,10 @@ pub struct Seen {
     pub throttled: u32,
     pub admitted: u32,
     pub foreign: u32,
+    /// Calls of ours within the first hour in which all that was foreign is gone.
+    pub hour_after: usize,
+    /// The longest time between two of our calls, from the moment when there was room.
+    pub silence: Duration,
     pub worst_minute: usize,
     pub worst_hour: usize,
     /// What was ours, had every call of the rest been used.
@@ -185,7 +191,9 @@ impl Core {
             clock,
             scenario,
         };
-        if core.scenario.stranger != Stranger::Nobody {
+        if let Stranger::Gone(calls) = core.scenario.stranger {
+            core.server.hour.admitted.extend((0..calls).map(|_| Boot(0) - MINUTE * 40));
+        } else if core.scenario.stranger != Stranger::Nobody {
             core.later(Duration::ZERO, Happens::Foreign);
         }
         if !core.scenario.kills.is_zero() {
@@ -225,7 +233,8 @@ impl Core {
                 Admission::Open => {}
                 Admission::NotBefore(at, window) => {
                     self.budget.bound(window);
-                    return Some(at);
+                    // As the dispatcher does: it looks again, however long it is to wait.
+                    return Some(at.min(now + SECOND * 30));
                 }
                 Admission::WhenSettled(window) => {
                     self.budget.bound(window);
@@ -329,7 +338,7 @@ impl Core {
         let now = self.now();
         let every = |an_hour: u32| HOUR / an_hour;
         let (calls, wait) = match self.scenario.stranger {
-            Stranger::Nobody => return,
+            Stranger::Nobody | Stranger::Gone(_) => return,
             Stranger::Even(an_hour) => (1, every(an_hour)),
             Stranger::AtRandom(an_hour) => (1, self.exponential(every(an_hour))),
             Stranger::Stubborn(an_hour) => {
@@ -376,6 +385,11 @@ impl Core {
                 self.happen(event);
             }
         }
+        let room = Boot(0) + MINUTE * 20;
+        let after: Vec<Boot> =
+            std::iter::once(room).chain(self.arrivals.iter().copied().filter(|at| *at > room)).collect();
+        self.seen.silence = after.windows(2).map(|two| two[1].since(two[0])).max().unwrap_or_default();
+        self.seen.hour_after = after.iter().filter(|at| at.since(room) <= HOUR).count();
         self.seen.worst_minute = worst(&self.arrivals, MINUTE);
         self.seen.worst_hour = worst(&self.arrivals, HOUR);
         let granted = self.scenario.granted.per_hour.get() * self.scenario.hours;
@@ -492,5 +506,22 @@ fn in_thousands_of_runs_no_window_of_ours_is_overfull_whatever_happens() {
         assert!(seen.worst_minute <= most.per_minute.get() as usize, "{scenario:?} {seen:?}");
         assert!(seen.worst_hour <= most.per_hour.get() as usize, "{scenario:?} {seen:?}");
         assert!(seen.calls > 0, "{scenario:?} stood still");
+    }
+}
+
+/// At a 429 that blames the hour little of it may be ours, and a share of half an hour or less remains.
+/// The silence is that of the steps by which more is tried, and never an hour's.
+#[test]
+fn a_stranger_who_is_gone_costs_no_silent_hour() {
+    for calls in [1400, 1000, 600] {
+        for says in [Says::Seconds, Says::WindowOnly, Says::Nothing] {
+            let run = Core::new(Scenario { stranger: Stranger::Gone(calls), says, hours: 2, ..documented(3) }).run();
+            let (silence, used) = (run.silence, run.hour_after);
+            assert!(
+                silence <= MINUTE * 21 && used >= 500,
+                "{calls} {says:?}: silent for {silence:?}, then {used} calls"
+            );
+            assert!(run.throttled <= 8, "{calls} {says:?}: {} of {} met a 429", run.throttled, run.calls);
+        }
     }
 }
