@@ -88,8 +88,7 @@ async fn round(lane: &Arc<Lane>) -> Result<Round, StoreError> {
             return Ok(wait_for_budget(wait));
         }
     }
-    let paced = lane.budget(CallKind::Scan).map_or(Ok(()), |mut budget| budget.check());
-    if let Err(at) = paced {
+    if let Err(at) = lane.paced(CallKind::Scan) {
         return Ok(Round::Wait("pace: next call at {until}".to_owned(), Some(at)));
     }
     // The token before the slot: a failing sign-in costs no budget.
@@ -109,8 +108,8 @@ async fn round(lane: &Arc<Lane>) -> Result<Round, StoreError> {
         blind: lane.feed_is_blind.load(Ordering::SeqCst),
     };
     let claimed = store.claim(ask).await;
+    // No call comes of it, and none that comes later is slower for it.
     if !matches!(claimed, Ok(Claimed::Call(_))) {
-        // No call comes of it, and none that comes later is slower for it.
         lane.give_back(CallKind::Scan);
     }
     match claimed? {

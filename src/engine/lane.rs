@@ -236,6 +236,11 @@ impl Lane {
         self.budgets.get(&kind).map(lock)
     }
 
+    /// Whether the pace admits a call now; else when to ask again.
+    pub fn paced(&self, kind: CallKind) -> Result<(), Boot> {
+        self.budget(kind).map_or(Ok(()), |mut budget| budget.check())
+    }
+
     /// A call that the pace admitted is not made: the next one goes for it.
     pub fn give_back(&self, kind: CallKind) {
         if let Some(mut budget) = self.budget(kind) {

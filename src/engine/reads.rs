@@ -123,8 +123,7 @@ async fn take(lane: &Lane, kind: CallKind) -> Result<Result<SlotId, Boot>, Store
     let store = &lane.shared.store;
     let mut admission = store.admission(lane.budget, kind, lane.limits(kind), lane.now()).await?;
     if admission == Admission::Open {
-        let paced = lane.budget(kind).map_or(Ok(()), |mut budget| budget.check());
-        if let Err(until) = paced {
+        if let Err(until) = lane.paced(kind) {
             return Ok(Err(until));
         }
         let taken = store.take_slot(lane.budget, kind, lane.limits(kind), lane.stamp()).await;

@@ -4,6 +4,9 @@
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, VecDeque};
 
+mod anything;
+mod gone;
+
 use super::*;
 use crate::domain::lane::{Change, Gate, Hold, Lane};
 use crate::domain::ledger::memory::Slots;
@@ -465,63 +468,4 @@ fn the_even_pace_loses_less_than_a_hundredth() {
     let seen = Core::new(Scenario { spread: Spread::Even, latency: SECOND * 3, ..documented(7) }).run();
     assert!(seen.calls >= seen.left * 99 / 100, "{} of {}", seen.calls, seen.left);
     assert!(seen.worst_minute <= 30, "{} in a minute", seen.worst_minute);
-}
-
-/// Anything at all, from a seed; limits are small, so that hours take few calls.
-fn anything(seed: u64) -> Scenario {
-    let mut chance = Chance::new(seed ^ 0xabcd);
-    let some = |n| NonZeroU32::new(n).unwrap();
-    let per_minute = 2 + chance.below(20);
-    let configured = Limits::new(some(per_minute), some(per_minute + chance.below(100))).unwrap();
-    let hourly = configured.per_hour.get();
-    let granted = if chance.below(3) == 0 { configured.without_reserve(40) } else { configured };
-    Scenario {
-        seed,
-        configured,
-        granted,
-        stranger: match chance.below(6) {
-            0 => Stranger::Even(hourly.div_ceil(2)),
-            1 => Stranger::AtRandom(hourly.div_ceil(2)),
-            2 => Stranger::InBursts(per_minute.div_ceil(2)),
-            3 => Stranger::Stubborn(hourly.div_ceil(3)),
-            _ => Stranger::Nobody,
-        },
-        says: [Says::Seconds, Says::WindowOnly, Says::Nothing][chance.below(3) as usize],
-        counts: [Counts::Sliding, Counts::Fixed][chance.below(2) as usize],
-        latency: Duration::from_millis([20, 700, 3_000, 30_000][chance.below(4) as usize]),
-        lost: [0, 0, 20, 4][chance.below(4) as usize],
-        // Twenty restarts a minute, a few an hour, or none.
-        kills: [Duration::ZERO, SECOND * 3, Duration::from_mins(11)][chance.below(3) as usize],
-        hours: 3,
-        spread: [Spread::Burst, Spread::Even][chance.below(2) as usize],
-    }
-}
-
-#[test]
-fn in_thousands_of_runs_no_window_of_ours_is_overfull_whatever_happens() {
-    for seed in 0..3000 {
-        let scenario = anything(seed);
-        let seen = Core::new(scenario.clone()).run();
-        let most = scenario.configured;
-        assert!(seen.worst_minute <= most.per_minute.get() as usize, "{scenario:?} {seen:?}");
-        assert!(seen.worst_hour <= most.per_hour.get() as usize, "{scenario:?} {seen:?}");
-        assert!(seen.calls > 0, "{scenario:?} stood still");
-    }
-}
-
-/// At a 429 that blames the hour little of it may be ours, and a share of half an hour or less remains.
-/// The silence is that of the steps by which more is tried, and never an hour's.
-#[test]
-fn a_stranger_who_is_gone_costs_no_silent_hour() {
-    for calls in [1400, 1000, 600] {
-        for says in [Says::Seconds, Says::WindowOnly, Says::Nothing] {
-            let run = Core::new(Scenario { stranger: Stranger::Gone(calls), says, hours: 2, ..documented(3) }).run();
-            let (silence, used) = (run.silence, run.hour_after);
-            assert!(
-                silence <= MINUTE * 21 && used >= 500,
-                "{calls} {says:?}: silent for {silence:?}, then {used} calls"
-            );
-            assert!(run.throttled <= 8, "{calls} {says:?}: {} of {} met a 429", run.throttled, run.calls);
-        }
-    }
 }
