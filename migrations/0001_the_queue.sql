@@ -67,6 +67,8 @@ CREATE TABLE tenants (
     waiting_until INTEGER,
     hold          TEXT,
     hold_until_boot INTEGER,
+    -- The first of the sign-ins that have failed one after the other; none when the last one went well.
+    sign_in_fails_since INTEGER,
     feed_cursor   INTEGER,
     CHECK ((hold IS NULL) = (hold_until_boot IS NULL))
 ) STRICT;

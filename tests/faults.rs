@@ -289,3 +289,13 @@ async fn attempts_end_after_max_attempts_and_say_so() {
     assert_eq!(number(&job, "attempts"), 2, "{job}");
     assert_eq!(seen(&simulator).calls["scan"].arrivals, 2);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_pause_in_milliseconds_is_told_in_whole_seconds_and_never_too_short() {
+    let headers: &[_] = &[("x-ms-retry-after-ms", "39001")];
+    let scene = scene(Fault::once(SCAN, status(429, "", false, headers)), |_| ()).await;
+    eventually("word of the pause", || scene.daemon.has_logged("no call for 40 s").then_some(())).await;
+    let log = scene.daemon.log();
+    let line = log.iter().find(|line| line.to_string().contains("no call for")).unwrap();
+    assert_eq!(number(line, "seconds"), 40, "{line}");
+}

@@ -11,8 +11,9 @@ mod support;
 
 use serde_json::Value;
 use support::{Configured, Daemon, Site, eventually, limits, list, number, quick_tenant, simulate, text};
+use sweepd::domain::ledger::CallKind;
 use sweepd::domain::time::Wall;
-use sweepd::simulator::{SimulatedMachine, Simulator, TenantOptions, fleet};
+use sweepd::simulator::{Fault, FaultKind, SimulatedMachine, Simulator, Target, TenantOptions, fleet};
 
 /// Nothing more is sent for an hour, however slow the machine is.
 const PER_HOUR: usize = 5;
@@ -90,4 +91,76 @@ async fn during_a_run_status_and_forecast_tell_the_same_end() {
     let down = forecast(&daemon, "1");
     assert_eq!((&down["running"], number(&down, "queued")), (&false.into(), number(&told, "queued")), "{down}");
     assert!(daemon.told(&["forecast"]).contains("The daemon is not running"));
+}
+
+/// What the only tenant is told, once `is_told` is satisfied with it.
+async fn told_of_the_tenant(daemon: &Daemon, what: &str, is_told: impl Fn(&Value) -> bool) -> Value {
+    eventually(what, || Some(daemon.status()["tenants"]["contoso"].clone()).filter(&is_told)).await
+}
+
+fn says(tenant: &Value, key: &str, words: &str) -> bool {
+    tenant[key].as_str().is_some_and(|text| text.contains(words))
+}
+
+/// Since when, by the time of day, a lane says that its sign-in fails.
+fn since(tenant: &Value) -> String {
+    let (head, _) = text(tenant, "waiting_for").split_once(": ").unwrap();
+    head.chars().skip(head.chars().count() - 8).collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn no_end_is_promised_while_the_sign_in_fails_and_since_when_outlives_a_restart() {
+    let (_simulator, mut daemon, machines) = scene(60).await;
+    let good = std::fs::read_to_string(daemon.site.path().join("contoso-secret")).unwrap();
+    daemon.site.write_secret("contoso", "wrong");
+    daemon.start().await;
+    daemon.site.put("weekly.txt", list(&machines));
+    let fails = |tenant: &Value| {
+        says(tenant, "eta_unknown", "the sign-in fails since") && says(tenant, "waiting_for", "sign-in fails since")
+    };
+    let before = told_of_the_tenant(&daemon, "word of the sign-in", fails).await;
+    assert_eq!(before["eta"], Value::Null, "{before}");
+    let told = forecast(&daemon, "3");
+    assert_eq!(
+        (&told["done_at"], &told["queued_done_at"], &told["seconds"]),
+        (&Value::Null, &Value::Null, &Value::Null)
+    );
+    assert!(says(&told, "unknown", "the sign-in fails since"), "{told}");
+    assert!(daemon.told(&["status"]).contains("unknown: the sign-in fails since"));
+    assert!(daemon.told(&["forecast"]).contains("is unknown: the sign-in fails since"));
+
+    daemon.kill();
+    daemon.start().await;
+    eventually("another sign-in that fails", || daemon.has_logged("the sign-in failed").then_some(())).await;
+    let after = told_of_the_tenant(&daemon, "word of the sign-in", fails).await;
+    assert_eq!((&after["eta_unknown"], since(&after)), (&before["eta_unknown"], since(&before)), "{after}");
+
+    daemon.site.write_secret("contoso", good.trim());
+    daemon.hang_up();
+    told_of_the_tenant(&daemon, "an end", |tenant| tenant["eta_unknown"].is_null()).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn no_end_is_promised_while_calls_are_forbidden_or_paused() {
+    let (simulator, mut daemon, machines) = scene(60).await;
+    let kind = FaultKind::Status { code: 403, body: String::new(), effect: false, headers: Vec::new() };
+    simulator.add_fault(0, Fault::always(Target::Call(CallKind::Scan), kind));
+    daemon.start().await;
+    daemon.site.put("weekly.txt", list(&machines));
+    let tenant = told_of_the_tenant(&daemon, "word of the 403", |tenant| says(tenant, "eta_unknown", "403")).await;
+    assert_eq!(tenant["eta"], Value::Null, "{tenant}");
+    assert!(says(&forecast(&daemon, "3"), "unknown", "403"));
+    daemon.told(&["pause"]);
+    let tenant = told_of_the_tenant(&daemon, "word of the pause", |tenant| says(tenant, "eta_unknown", "paused")).await;
+    assert_eq!(tenant["eta"], Value::Null, "{tenant}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn calls_on_the_wire_are_something_to_wait_for() {
+    let (simulator, mut daemon, machines) = scene(60).await;
+    simulator.add_fault(0, Fault::always(Target::Call(CallKind::Scan), FaultKind::Hang { effect: true }));
+    daemon.start().await;
+    daemon.site.put("weekly.txt", list(&machines[..2]));
+    let waits = |tenant: &Value| text(tenant, "waiting_for") == "the answers to 2 calls on the wire";
+    told_of_the_tenant(&daemon, "word of the calls", waits).await;
 }

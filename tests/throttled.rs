@@ -18,6 +18,7 @@ const LATENCY: Duration = Duration::from_millis(300);
 struct Spelling {
     status: u16,
     body: &'static str,
+    header: &'static str,
     retry_after: Option<String>,
     silence: Duration,
 }
@@ -28,11 +29,13 @@ fn spellings() -> Vec<Spelling> {
     let case = |retry_after: Option<&str>, body, silence| Spelling {
         status: 429,
         body,
+        header: "Retry-After",
         retry_after: retry_after.map(ToOwned::to_owned),
         silence,
     };
     let quota = r#"{"error":{"code":"429","message":"API calls quota exceeded! maximum allowed 1500 per 01:00:00"}}"#;
     let soon = r#"{"error":{"code":"TooManyRequests","message":"You can send requests again in 90 seconds."}}"#;
+    let volume = r#"{"error":{"code":"429","message":"Quota will be replenished in 00:03:20."}}"#;
     vec![
         case(Some("30"), "", Duration::from_secs(30)),
         case(Some("30.2"), quota, Duration::from_secs(31)),
@@ -45,20 +48,23 @@ fn spellings() -> Vec<Spelling> {
         case(None, "<html>Too many requests</html>", minute),
         case(None, soon, Duration::from_secs(90)),
         case(Some("0"), soon, Duration::from_secs(90)),
-        Spelling { status: 400, body: soon, retry_after: None, silence: Duration::from_secs(90) },
-        Spelling { status: 503, body: quota, retry_after: Some("45".to_owned()), silence: Duration::from_secs(45) },
+        case(None, volume, Duration::from_secs(200)),
+        Spelling { header: "x-ms-retry-after-ms", ..case(Some("100500"), "", Duration::from_millis(100_500)) },
+        Spelling { header: "Retry-After-Ms", ..case(Some("90000"), volume, Duration::from_secs(90)) },
+        Spelling { status: 400, ..case(None, soon, Duration::from_secs(90)) },
+        Spelling { status: 503, ..case(Some("45"), quota, Duration::from_secs(45)) },
     ]
 }
 
 #[test]
 fn the_lane_is_silent_for_as_long_as_a_429_says_and_then_goes_on() {
-    for Spelling { status, body, retry_after, silence } in spellings() {
+    for Spelling { status, body, header, retry_after, silence } in spellings() {
         let mut world = World::new(Setup::backlog(40, LATENCY));
-        let headers = retry_after.iter().map(|value| ("Retry-After".to_owned(), value.clone())).collect();
+        let headers = retry_after.iter().map(|value| (header.to_owned(), value.clone())).collect();
         let kind = FaultKind::Status { code: status, body: body.to_owned(), effect: false, headers };
         let fault = Fault::once(Target::Call(CallKind::Scan), kind).skipping(10);
         world.wire.with_tenant(|tenant| tenant.add_fault(fault));
-        let what = format!("{status} {retry_after:?} {body:?}");
+        let what = format!("{status} {header} {retry_after:?} {body:?}");
         assert!(world.live(BEGIN + Duration::from_hours(6), Death::Killed), "{what}: {}", world.status());
         let arrivals = world.wire.with_tenant(|tenant| tenant.arrivals(CallKind::Scan).to_vec());
         assert_eq!(arrivals.len(), 41, "{what}");

@@ -12,6 +12,7 @@ use sweepd::clock::{Clock, SystemClock};
 use sweepd::domain::forecast::Terms;
 use sweepd::domain::ledger::{CallKind, Limits};
 use sweepd::domain::time::Wall;
+use sweepd::simulator::MachineKind;
 use sweepd::web::forecast;
 use sweepd::web::report::Now;
 use world::{BEGIN, Death, Setup, World, fastest};
@@ -85,4 +86,20 @@ fn five_thousand_machines_take_three_hours_and_four_minutes_as_was_forecast() {
         println!("asked after {:?}: {told:?} were forecast, it took {took:?}", asked.since(BEGIN));
         assert!(off <= 0.02, "{told:?} were forecast, it took {took:?}");
     }
+}
+
+#[test]
+fn machines_that_cost_no_call_keep_no_other_back() {
+    let mut setup = Setup::backlog(4000, QUICK);
+    setup.limit_keys = "pace = \"even\"\n".to_owned();
+    // Twenty transactions decide on the busy ones without a call, before the last is reached.
+    for machine in setup.tenant.machines.iter_mut().rev().skip(1) {
+        machine.kind = MachineKind::ForeignScanPending;
+    }
+    let mut world = World::new(setup);
+    assert!(world.live(BEGIN + Duration::from_hours(12), Death::Killed), "{}", world.status());
+    let arrivals = world.wire.with_tenant(|tenant| tenant.arrivals(CallKind::Scan).to_vec());
+    assert_eq!(arrivals.len(), 1);
+    let waited = arrivals[0].since(BEGIN);
+    assert!(waited < Duration::from_secs(5), "the only call that was to be made waited for {waited:?}");
 }

@@ -21,7 +21,7 @@ use governor::{Quota, RateLimiter};
 
 use crate::clock::Clock;
 use crate::domain::budgets::CallBudget;
-use crate::domain::ledger::{HOUR, Limits, MINUTE, Pace as Spread, Used, Window};
+use crate::domain::ledger::{Limits, Pace as Spread, Used, Window};
 use crate::domain::share::{Foreign, Shares};
 use crate::domain::silence::{Change, Silence};
 use crate::domain::throttle::Told;
@@ -72,6 +72,8 @@ pub struct Budget {
     spaced: Option<(Duration, Limiter)>,
     /// Permits already had while a later limiter refused: held, never dropped and asked for again.
     held: [bool; 3],
+    /// Admissions that were given back: the next calls have theirs already.
+    unspent: u32,
     /// What is on disk of what others spend, and of when that was seen.
     noted: (Foreign, Boot),
 }
@@ -92,6 +94,7 @@ impl Budget {
             hour: limiter(Quota::per_hour(allowed.most.per_hour)),
             spaced: None,
             held: [false; 3],
+            unspent: 0,
             noted: (memory.foreign, memory.last_429),
             silence: memory.silence,
             shares,
@@ -118,6 +121,11 @@ impl Budget {
         self.silence.until(self.clock.0.boot())
     }
 
+    /// The boot clock was found to have jumped ahead by so much: a silence lasts as long all the same.
+    pub fn boot_went_ahead(&mut self, by: Duration) {
+        self.silence.later(by, self.clock.0.boot(), self.longest);
+    }
+
     /// A 429. What it says of others is for [`Budget::measured`], if a silence begins with it.
     pub fn throttled(&mut self, told: Told) -> Change {
         self.silence.throttled(self.clock.0.boot(), told.wait, self.longest)
@@ -135,8 +143,13 @@ impl Budget {
         limits
     }
 
-    /// Whether a call may go now; else when to ask again. An admission is spent.
+    /// Whether a call may go now; else when to ask again. An admission is spent: whoever then makes no
+    /// call has to give it back.
     pub fn check(&mut self) -> Result<(), Boot> {
+        if let Some(left) = self.unspent.checked_sub(1) {
+            self.unspent = left;
+            return Ok(());
+        }
         let spaced = self.spaced.as_ref().map(|(_, limiter)| limiter);
         let limiters = [Some(&self.hour), Some(&self.minute), spaced];
         for (limiter, held) in limiters.into_iter().zip(&mut self.held) {
@@ -149,6 +162,11 @@ impl Budget {
         }
         self.held = [false; 3];
         Ok(())
+    }
+
+    /// The call that was admitted last is not made: the next one goes for it.
+    pub const fn give_back(&mut self) {
+        self.unspent = self.unspent.saturating_add(1);
     }
 
     /// A 429 came when `used` calls of ours had been answered within each window. Returns the window
@@ -185,22 +203,12 @@ impl Budget {
         self.noted = seen;
     }
 
-    /// With a stranger about, calls go evenly within the minute: few are on the wire when the window
-    /// turns out to be full.
     fn space(&mut self) {
-        let ours = self.shares.limits();
-        let wanted = match self.allowed.pace {
-            Spread::Even => Some((HOUR / ours.per_hour.get(), CATCH_UP)),
-            Spread::Burst if self.shares.are_lowered() => {
-                // The hour alone is full: slower than the minute would let us, for as long.
-                let slower = if self.shares.foreign().minute == 0 { MINUTE / 4 } else { Duration::ZERO };
-                Some(((MINUTE + slower) / ours.per_minute.get(), CAREFUL))
-            }
-            Spread::Burst => None,
-        };
-        if wanted.map(|(spacing, _)| spacing) != self.spacing() {
+        let wanted = self.shares.spacing(self.allowed.pace);
+        if wanted != self.spacing() {
+            let ahead = if self.allowed.pace == Spread::Even { CATCH_UP } else { CAREFUL };
             self.held = [false; 3];
-            self.spaced = wanted.map(|(spacing, ahead)| (spacing, spaced(&self.clock, spacing, ahead)));
+            self.spaced = wanted.map(|spacing| (spacing, spaced(&self.clock, spacing, ahead)));
         }
     }
 }

@@ -3,13 +3,12 @@
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::io::{IsTerminal, Write, stderr};
-use std::num::NonZeroUsize;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::{Context, log, output};
+use super::{Context, log, output, whole_number};
 use crate::app::{App, Exit, Failure, terms_of};
 use crate::config::{self, Config, Environment, Log, LogFormat};
 use crate::domain::ledger::CallKind;
@@ -21,8 +20,8 @@ use crate::web::report::{self, Now, Report};
 #[derive(Debug, clap::Args)]
 pub struct Args {
     /// How many machines are on the dropped list
-    #[arg(long, default_value_t = NonZeroUsize::new(120).unwrap_or(NonZeroUsize::MIN))]
-    machines: NonZeroUsize,
+    #[arg(long, value_name = "N", default_value_t = 120, value_parser = whole_number::<1>, allow_negative_numbers = true)]
+    machines: u32,
 }
 
 const TICK: Duration = Duration::from_millis(250);
@@ -37,8 +36,8 @@ const fn few(machines: usize) -> usize {
 pub async fn run(context: &Context, args: &Args) -> Result<(), Failure> {
     log::start(&Log { format: LogFormat::Text, level: "warn".to_owned() })?;
     let folder = tempfile::Builder::new().prefix("sweepd-demo-").tempdir()?;
-    let machines = machines(args.machines.get());
-    let few = few(args.machines.get());
+    let machines = machines(args.machines as usize);
+    let few = few(machines.len());
     let (known, _) = machines.split_at(machines.len() - few);
     let mut tenant = TenantOptions::new(known.to_vec());
     tenant.action_duration = (Duration::from_secs(2), Duration::from_secs(5));
@@ -182,7 +181,7 @@ fn progress(report: &Report, machines: usize, now: Now) -> String {
         .eta
         .as_ref()
         .and_then(|at| crate::domain::time::Wall::parse(at))
-        .map(|at| format!(" · all sent in {} s", at.since(now.at).as_secs()))
+        .map(|at| format!(" · all sent in {} s", crate::domain::time::seconds_left(at.since(now.at))))
         .unwrap_or_default();
     format!(
         "[{bar}] {done}/{machines} final · {} queued · {} accepted · calls this minute {}, this hour {}{eta}",

@@ -5,9 +5,9 @@ use std::io::{self, Write};
 
 use serde::Serialize;
 
-use super::Context;
-use super::output::{json_line, local, local_or_dash, print, table};
+use super::output::{json_line, local_or_dash, print, table};
 use super::pause::chosen;
+use super::{Context, whole_number};
 use crate::app::{Exit, Failure, terms_of};
 use crate::domain::forecast::{Bound, Terms};
 use crate::domain::id::TenantName;
@@ -20,7 +20,7 @@ use crate::web::report::Now;
 #[derive(Debug, clap::Args)]
 pub struct Args {
     /// So many machines more than are queued, at the usual priority
-    #[arg(long, value_name = "N", default_value_t = 0)]
+    #[arg(long, value_name = "N", default_value_t = 0, value_parser = whole_number::<0>, allow_negative_numbers = true)]
     machines: u32,
     /// This tenant alone, not all
     #[arg(long)]
@@ -38,9 +38,9 @@ struct Line {
     /// Machines that are queued, and hidden until their sweep is released or complete.
     held: u64,
     /// When the last of those that were asked about is done; of the queued ones, if it was about none.
-    done_at: String,
+    done_at: Option<String>,
     /// From now until then.
-    seconds: u64,
+    seconds: Option<u64>,
     /// Which window makes calls wait longest until then: `hour`, `minute`, `pace` or `nothing`.
     bound_by: &'static str,
     /// When all that is queued is done.
@@ -49,6 +49,9 @@ struct Line {
     queued_seconds: Option<u64>,
     /// As `bound_by`, until then.
     queued_bound_by: Option<&'static str>,
+    /// Why there are no times: somebody has to mend something first.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    unknown: Option<String>,
     /// The times count from now, as if it were resumed.
     paused: bool,
     /// If not, the times count from now, as if it were started.
@@ -60,17 +63,19 @@ impl Line {
     fn of(name: &TenantName, machines: u32, forecast: &Forecast, tenant: Option<&TenantStatus>, now: Now) -> Self {
         let queue = forecast.ends.queue;
         let last = if machines > 0 { forecast.ends.more } else { queue };
+        let is_known = forecast.unknown.is_none();
         Self {
             tenant: name.to_string(),
             machines,
             queued: forecast.queued,
             held: 0,
-            done_at: last.map_or(now.at, |end| wall(end, now)).rfc3339(),
-            seconds: last.map_or(0, |end| end.at.since(now.boot).as_secs()),
+            done_at: is_known.then(|| last.map_or(now.at, |end| wall(end, now)).rfc3339()),
+            seconds: is_known.then(|| last.map_or(0, |end| end.at.since(now.boot).as_secs())),
             bound_by: last.map_or(Bound::Nothing, |end| end.bound).as_str(),
             queued_done_at: queue.map(|end| wall(end, now).rfc3339()),
             queued_seconds: queue.map(|end| end.at.since(now.boot).as_secs()),
             queued_bound_by: queue.map(|end| end.bound.as_str()),
+            unknown: forecast.unknown.clone(),
             paused: tenant.is_some_and(|tenant| tenant.pause.is_some()),
             running: false,
         }
@@ -144,15 +149,17 @@ fn show(out: &mut dyn Write, lines: &[Line]) -> io::Result<()> {
             table.add_row([
                 line.tenant.clone(),
                 format!("{} more", line.machines),
-                local(&line.done_at),
-                spell(line.seconds),
+                local_or_dash(line.done_at.as_ref()),
+                line.seconds.map_or_else(|| "-".to_owned(), spell),
                 limited_by(line.bound_by).to_owned(),
             ]);
         }
     }
     writeln!(out, "{table}\n")?;
     for line in lines {
-        if line.paused {
+        if let Some(why) = &line.unknown {
+            writeln!(out, "{}: when it will be done is unknown: {why}.", line.tenant)?;
+        } else if line.paused {
             writeln!(out, "{} is paused: its times count as if it were resumed now.", line.tenant)?;
         }
         if line.held > 0 {
@@ -203,18 +210,18 @@ mod tests {
     async fn without_a_database_the_limits_alone_tell_the_fastest_legal_times() {
         let mut spelled = Vec::new();
         for machines in [100, 1500, 1501, 5000, 10_000, 60_000] {
-            spelled.push(spell(told(machines).await.seconds));
+            spelled.push(spell(told(machines).await.seconds.unwrap()));
         }
         assert_eq!(spelled, ["0 s", "14 min", "1 h 00 min", "3 h 04 min", "6 h 09 min", "39 h 14 min"]);
         let line = told(1501).await;
-        assert_eq!((line.bound_by, line.done_at.as_str()), ("hour", "2023-11-14T23:13:20.250Z"));
+        assert_eq!((line.bound_by, line.done_at.as_deref()), ("hour", Some("2023-11-14T23:13:20.250Z")));
         assert_eq!((line.queued, line.queued_done_at), (0, None));
     }
 
     #[tokio::test]
     async fn nothing_to_send_is_done_now() {
         let line = told(0).await;
-        assert_eq!((line.seconds, line.done_at, line.bound_by), (0, NOW.at.rfc3339(), "nothing"));
+        assert_eq!((line.seconds, line.done_at, line.bound_by), (Some(0), Some(NOW.at.rfc3339()), "nothing"));
     }
 
     #[tokio::test]

@@ -117,6 +117,12 @@ impl Context {
     }
 }
 
+/// Reads a number of an argument: what is none is told what is.
+fn whole_number<const LEAST: u32>(text: &str) -> Result<u32, String> {
+    let number = text.parse().ok().filter(|number| *number >= LEAST);
+    number.ok_or_else(|| format!("write a whole number from {LEAST} to {}", u32::MAX))
+}
+
 /// Who gives this command.
 fn operator() -> Operator {
     let login_uid = std::fs::read_to_string("/proc/self/loginuid").ok().and_then(|text| text.trim().parse().ok());
@@ -177,6 +183,24 @@ async fn dispatch(command: Command, context: &Context) -> Result<(), Failure> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_number_that_is_none_is_told_what_is() {
+        for number in ["-1", "1.5", "abc", "", "4294967296", "1e3"] {
+            let error = Cli::try_parse_from(["sweepd", "forecast", "--machines", number]).unwrap_err();
+            assert_eq!(error.exit_code(), 2, "{number:?}");
+            let text = error.to_string();
+            let line = text.lines().next().unwrap();
+            assert!(line.contains("--machines"), "{line}");
+            assert!(number.is_empty() || line.contains("write a whole number from 0 to 4294967295"), "{line}");
+        }
+        assert!(
+            Cli::try_parse_from(["sweepd", "demo", "--machines", "0"]).unwrap_err().to_string().contains("from 1 to")
+        );
+        for (command, number) in [("forecast", "0"), ("forecast", "4294967295"), ("demo", "1"), ("simulator", "0")] {
+            assert!(Cli::try_parse_from(["sweepd", command, "--machines", number]).is_ok(), "{command} {number}");
+        }
+    }
 
     #[test]
     fn the_command_line_is_consistent() {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use tokio::signal::unix::{SignalKind, signal};
 
-use super::Context;
+use super::{Context, whole_number};
 use crate::app::{Exit, Failure};
 use crate::simulator::{Options, Simulator, TenantOptions, fleet};
 
@@ -15,15 +15,15 @@ pub struct Args {
     #[arg(long, default_value = "127.0.0.1:0")]
     listen: SocketAddr,
     /// How many machines the tenant has
-    #[arg(long, default_value_t = 250)]
-    machines: usize,
+    #[arg(long, value_name = "N", default_value_t = 250, value_parser = whole_number::<0>, allow_negative_numbers = true)]
+    machines: u32,
 }
 
 pub async fn run(context: &Context, args: &Args) -> Result<(), Failure> {
     if !args.listen.ip().is_loopback() {
         return Err(Failure::new(Exit::Usage, format!("{}: the simulator listens on loopback only", args.listen)));
     }
-    let machines = fleet(1, args.machines, "contoso");
+    let machines = fleet(1, args.machines as usize, "contoso");
     let ids: Vec<_> = machines.iter().map(|machine| machine.id.to_string()).collect();
     let tenant = TenantOptions::new(machines);
     let (tenant_id, client_id, secret) = (tenant.tenant_id, tenant.client_id.clone(), tenant.client_secret.clone());

@@ -87,6 +87,9 @@ pub fn show(out: &mut dyn Write, report: &Report) -> io::Result<()> {
         if let Some(eta) = &tenant.eta {
             writeln!(out, "  all sent  about {}", local(eta))?;
         }
+        if let Some(why) = &tenant.eta_unknown {
+            writeln!(out, "  all sent  unknown: {why}")?;
+        }
         writeln!(out)?;
     }
     if report.sweeps.is_empty() {

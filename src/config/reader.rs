@@ -136,7 +136,12 @@ impl Notes {
         let remedy = match (sibling, elsewhere) {
             (Some((_, name)), _) => format!("did you mean `{name}`?"),
             (None, Some((section, name))) => format!("did you mean `{}`?", join(section, name)),
-            (None, None) => "remove it".into(),
+            (None, None) => {
+                let here: BTreeSet<_> =
+                    known().filter(|(section, _)| *section == parent).map(|(_, name)| format!("`{name}`")).collect();
+                let known = here.into_iter().collect::<Vec<_>>().join(", ");
+                if known.is_empty() { "remove it".into() } else { format!("remove it, or write one of {known}") }
+            }
         };
         ("is not a known key".into(), remedy)
     }
@@ -355,8 +360,8 @@ mod tests {
                 "f.toml: network.types: is a single value, not a list; write a single value",
                 "f.toml: network.name: is missing; write a name",
                 "f.toml: network.call_timout: is not a known key; did you mean `call_timeout`?",
-                "f.toml: network.zzz: is not a known key; remove it",
-                "f.toml: log: is not a known key; remove it",
+                "f.toml: network.zzz: is not a known key; remove it, or write one of `call_timeout`, `name`, `types`",
+                "f.toml: log: is not a known key; remove it, or write one of `network`",
             ]
         );
     }
@@ -378,7 +383,7 @@ mod tests {
     #[test]
     fn a_problem_is_one_line() {
         let (_, problems) = walk("network.name = 'x'\n\"a\\nb\" = 1", network);
-        assert_eq!(problems, ["f.toml: a b: is not a known key; remove it"]);
+        assert_eq!(problems, ["f.toml: a b: is not a known key; remove it, or write one of `network`"]);
     }
 
     #[test]

@@ -13,7 +13,7 @@ use futures_util::future::BoxFuture;
 use reqwest::{Certificate, Client, ClientBuilder, Proxy, Url, redirect, retry};
 use secrecy::ExposeSecret;
 
-use super::{Body, Failure, Reply, Request, Wire};
+use super::{Body, Failure, IN_MILLISECONDS, Reply, Request, Wire};
 
 /// How the wire is set up.
 #[derive(Clone, Debug)]
@@ -90,6 +90,7 @@ impl HttpWire {
         let mut reply = Reply {
             status: response.status().as_u16(),
             retry_after: header("retry-after"),
+            retry_after_ms: IN_MILLISECONDS.into_iter().find_map(header),
             date: header("date"),
             ..Reply::default()
         };

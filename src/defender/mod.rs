@@ -17,7 +17,7 @@ use std::time::{Duration, UNIX_EPOCH};
 use futures_util::future::BoxFuture;
 use secrecy::SecretString;
 
-use crate::domain::throttle::seconds;
+use crate::domain::throttle::{milliseconds, seconds};
 use crate::domain::time::{Wall, millis};
 
 /// What a request carries.
@@ -49,6 +49,9 @@ pub struct Request {
     pub at_most: usize,
 }
 
+/// The headers under which services of Azure tell `Retry-After` in milliseconds.
+pub const IN_MILLISECONDS: [&str; 2] = ["x-ms-retry-after-ms", "retry-after-ms"];
+
 /// One answer.
 #[derive(Clone, Debug, Default)]
 pub struct Reply {
@@ -56,6 +59,8 @@ pub struct Reply {
     pub status: u16,
     /// `Retry-After`, as it came.
     pub retry_after: Option<String>,
+    /// The same in milliseconds, under the first of [`IN_MILLISECONDS`] that came, as it came.
+    pub retry_after_ms: Option<String>,
     /// `Date`, as it came.
     pub date: Option<String>,
     /// The body, as text; what is not UTF-8 is replaced.
@@ -81,10 +86,16 @@ pub trait Wire: Send + Sync {
     fn send(&self, request: Request) -> BoxFuture<'_, Result<Reply, Failure>>;
 }
 
-/// How long `Retry-After` asks to wait: seconds, or a date less the answer's own `Date`; `now` is
-/// for an answer that has none. Nothing for what is negative or garbage.
+/// How long the headers ask to wait, the longer of two that differ: a call that comes too early
+/// prolongs the silence. Nothing for what is negative or garbage.
 fn retry_after(reply: &Reply, now: Wall) -> Option<Duration> {
-    let text = reply.retry_after.as_deref()?.trim();
+    let in_milliseconds = reply.retry_after_ms.as_deref().and_then(|text| milliseconds(text.trim()));
+    reply.retry_after.as_deref().and_then(|text| plain(text.trim(), reply, now)).max(in_milliseconds)
+}
+
+/// `Retry-After` itself: seconds, or a date less the answer's own `Date`; `now` is for an answer that
+/// has none.
+fn plain(text: &str, reply: &Reply, now: Wall) -> Option<Duration> {
     if let Some(wait) = seconds(text) {
         return Some(wait);
     }
@@ -121,5 +132,23 @@ mod tests {
             assert_eq!(at(nothing, Some(date)), None, "{nothing:?}");
         }
         assert_eq!(at("Sat, 21 Nov 2026 10:00:30 GMT", None), Some(Duration::from_secs(10)), "by our own clock");
+    }
+    #[test]
+    fn milliseconds_are_read_and_the_longer_of_two_headers_counts() {
+        let ms = Duration::from_millis;
+        for (plain, in_milliseconds, wait) in [
+            (None, Some("1500"), Some(ms(1500))),
+            (None, Some(" 1500.2 "), Some(ms(1501))),
+            (Some("1"), Some("1500"), Some(ms(1500))),
+            (Some("2"), Some("1500"), Some(ms(2000))),
+            (Some("soon"), Some("1500"), Some(ms(1500))),
+            (Some("2"), Some("-5"), Some(ms(2000))),
+            (None, Some("soon"), None),
+            (None, None, None),
+        ] {
+            let own = |text: Option<&str>| text.map(ToOwned::to_owned);
+            let reply = Reply { retry_after: own(plain), retry_after_ms: own(in_milliseconds), ..Reply::default() };
+            assert_eq!(retry_after(&reply, Wall(0)), wait, "{plain:?} {in_milliseconds:?}");
+        }
     }
 }

@@ -32,13 +32,13 @@ impl CallBudget {
         }
     }
 
-    /// What is left for us beside what others are believed to spend.
-    pub fn left_by(&self, foreign: Foreign) -> Limits {
+    /// What is ours beside what others are believed to spend.
+    pub fn beside(&self, foreign: Foreign) -> Shares {
         let mut shares = Shares::new(self.whole, self.most);
         if foreign != Foreign::default() {
             shares.remember(foreign, Boot(0), Boot(0));
         }
-        shares.limits()
+        shares
     }
 }
 

@@ -8,9 +8,10 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
-use super::budgets::Budgets;
+use super::budgets::{Budgets, CallBudget};
 use super::lane;
 use super::ledger::{HOUR, Limits, MARGIN, MINUTE, Pace};
+use super::share::Foreign;
 use super::sweep::words;
 use super::time::Boot;
 
@@ -34,8 +35,8 @@ pub struct Terms {
 pub struct Outlook {
     /// How many calls may be made.
     pub limits: Limits,
-    /// How the budget is spent.
-    pub pace: Pace,
+    /// How far calls are apart at least, to the millisecond; zero when they are not spread.
+    pub spacing: Duration,
     /// From the taking of a slot to its settling; zero while none was measured.
     pub latency: Duration,
     /// When the slots that still count settled, oldest first.
@@ -69,8 +70,20 @@ struct Rule {
 
 impl Outlook {
     /// Nothing is spent, nothing is held, and how long a call takes is not known.
-    pub const fn idle(limits: Limits, pace: Pace) -> Self {
-        Self { limits, pace, latency: Duration::ZERO, held: Vec::new(), not_before: None }
+    pub fn idle(limits: Limits, pace: Pace) -> Self {
+        Self::beside(&CallBudget { pace, ..CallBudget::of(limits) }, Foreign::default())
+    }
+
+    /// The same for a budget that others are believed to spend too.
+    pub fn beside(budget: &CallBudget, foreign: Foreign) -> Self {
+        let shares = budget.beside(foreign);
+        Self {
+            limits: shares.limits(),
+            spacing: shares.spacing(budget.pace).map(up_to_a_millisecond).unwrap_or_default(),
+            latency: Duration::ZERO,
+            held: Vec::new(),
+            not_before: None,
+        }
     }
 
     /// What the ledger says, and how many calls a lane has on the wire.
@@ -83,24 +96,20 @@ impl Outlook {
         ]
     }
 
-    /// How far calls are apart at least.
-    fn spacing(&self) -> Duration {
-        match self.pace {
-            Pace::Burst => Duration::ZERO,
-            // Clocks have whole milliseconds, and a call is never early.
-            Pace::Even => Duration::from_millis(whole_millis(HOUR).div_ceil(self.limits.per_hour.get().into())),
-        }
-    }
-
     /// So many calls, and how long they take, once nothing but the slowest rule is felt.
     fn period(&self) -> (u64, Duration) {
-        let spread = (1, self.spacing());
+        let spread = (1, self.spacing);
         let rules = self.rules().map(|rule| (rule.calls, rule.wait + self.latency));
         rules.into_iter().fold(spread, |slowest, rule| {
             let slower = rule.1.as_millis() * u128::from(slowest.0) >= slowest.1.as_millis() * u128::from(rule.0);
             if slower { rule } else { slowest }
         })
     }
+}
+
+/// Clocks have whole milliseconds, and a call is never early.
+fn up_to_a_millisecond(duration: Duration) -> Duration {
+    Duration::from_millis(whole_millis(duration + Duration::from_nanos(999_999)))
 }
 
 fn whole_millis(duration: Duration) -> u64 {
@@ -130,7 +139,7 @@ impl Schedule {
     }
 
     fn reckon(&mut self, exact: u64) {
-        let (rules, spacing, latency) = (self.outlook.rules(), self.outlook.spacing(), self.outlook.latency);
+        let (rules, spacing, latency) = (self.outlook.rules(), self.outlook.spacing, self.outlook.latency);
         let kept = self.outlook.limits.per_hour.get() as usize;
         // By the time of settling, which is what the ledger goes by.
         let mut settled: VecDeque<Boot> = self.outlook.held.iter().copied().collect();
@@ -351,8 +360,8 @@ mod tests {
         let width = lane::width(outlook.limits.per_minute, outlook.latency) as usize;
         let mut last = outlook.held.last().map(|settled| *settled - outlook.latency);
         while made.len() < calls {
-            if let Some(last) = last.filter(|_| outlook.pace == Pace::Even) {
-                now = now.max(last + outlook.spacing());
+            if let Some(last) = last.filter(|_| !outlook.spacing.is_zero()) {
+                now = now.max(last + outlook.spacing);
             }
             settled.sort_unstable_by(|a, b| b.cmp(a));
             let next_answer = settled.iter().copied().filter(|at| *at > now).min();
@@ -380,7 +389,7 @@ mod tests {
         fn the_schedule_is_what_the_ledger_admits(
             per_minute in 1_u32..5,
             (more, odd) in (1_u32..30, 0_u32..4),
-            even in any::<bool>(),
+            spacing in prop_oneof![Just(0_u64), 0_u64..5000],
             latency in 0_u64..9000,
             mut held in prop::collection::vec(-3_700_000_i64..0, 0..9),
             hold in prop::option::of(0_i64..100_000),
@@ -389,7 +398,7 @@ mod tests {
             let limits = limits(per_minute, per_minute * more + odd);
             let outlook = Outlook {
                 limits,
-                pace: if even { Pace::Even } else { Pace::Burst },
+                spacing: Duration::from_millis(spacing),
                 latency: Duration::from_millis(latency),
                 held: held.into_iter().map(Boot).collect(),
                 not_before: hold.map(Boot),
@@ -405,7 +414,8 @@ mod tests {
         fn what_repeats_itself_is_what_would_be_reckoned(
             per_minute in 1_u32..40,
             (more, odd) in (1_u32..90, 0_u32..40),
-            even in any::<bool>(),
+            pace in prop_oneof![Just(Pace::Burst), Just(Pace::Even)],
+            foreign in prop_oneof![Just(Foreign::default()), (0_u32..9, 0_u32..90).prop_map(|(minute, hour)| Foreign { minute, hour })],
             latency in 0_u64..4000,
             held in prop::collection::vec(-3_600_000_i64..0, 0..200),
         ) {
@@ -413,9 +423,10 @@ mod tests {
             let mut held: Vec<Boot> = held.into_iter().map(Boot).collect();
             held.sort_unstable();
             held.truncate(limits.per_hour.get() as usize);
-            let pace = if even { Pace::Even } else { Pace::Burst };
             let latency = Duration::from_millis(latency);
-            let outlook = Outlook { latency, held, ..Outlook::idle(limits, pace) };
+            let budget = CallBudget { pace, ..CallBudget::of(limits) };
+            let outlook = Outlook { latency, held, ..Outlook::beside(&budget, foreign) };
+            let limits = outlook.limits;
             let calls = 8 * u64::from(limits.per_hour.get()) + 1024;
             let schedule = Schedule::of(outlook.clone(), Boot(0), calls);
             let mut exact = Schedule::of(outlook, Boot(0), 0);

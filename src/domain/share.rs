@@ -17,7 +17,7 @@
 use std::num::NonZeroU32;
 use std::time::Duration;
 
-use super::ledger::{HOUR, Limits, MINUTE, Used, Window};
+use super::ledger::{HOUR, Limits, MINUTE, Pace, Used, Window};
 use super::time::Boot;
 
 /// The first step, down and up, in parts of a limit.
@@ -149,6 +149,23 @@ impl Shares {
     /// When the last 429 came, that of an earlier incarnation included.
     pub const fn last_429(&self) -> Boot {
         self.last_429
+    }
+
+    /// How far calls are spread when the budget is spent so, if they are.
+    ///
+    /// With a stranger about, calls go evenly within the minute: few are on the wire when the window
+    /// turns out to be full. Where the hour alone is full, they go slower than the minute would let us,
+    /// for as long.
+    pub fn spacing(&self, pace: Pace) -> Option<Duration> {
+        let ours = self.limits();
+        match pace {
+            Pace::Even => Some(HOUR / ours.per_hour.get()),
+            Pace::Burst if self.are_lowered() => {
+                let slower = if self.foreign().minute == 0 { MINUTE / 4 } else { Duration::ZERO };
+                Some((MINUTE + slower) / ours.per_minute.get())
+            }
+            Pace::Burst => None,
+        }
     }
 
     /// What others are believed to spend.

@@ -54,6 +54,13 @@ impl Silence {
         (self.until, self.strikes)
     }
 
+    /// The boot clock was found to have jumped ahead by so much: what it said was the end is later.
+    pub fn later(&mut self, by: Duration, now: Boot, longest: Duration) {
+        if self.strikes > 0 {
+            self.until = (self.until + by).min(now + longest);
+        }
+    }
+
     /// A 429, which asks for `wait`.
     pub fn throttled(&mut self, now: Boot, wait: Option<Duration>, longest: Duration) -> Change {
         if let Some(until) = self.until(now) {
@@ -133,6 +140,18 @@ mod tests {
         assert_eq!(silence.answered(now), Change::None);
         throttled(&mut silence, now, None);
         assert_eq!(silence.until(now), Some(now + SECOND * 60));
+    }
+
+    #[test]
+    fn a_boot_clock_that_jumped_ahead_ends_no_silence() {
+        let day = Duration::from_hours(24);
+        let mut silence = Silence::resumed(Boot(60_000), 1, Boot(10_000) + day, LONGEST);
+        assert_eq!(silence.until(Boot(10_000) + day), None, "so it seems");
+        silence.later(day, Boot(10_000) + day, LONGEST);
+        assert_eq!(silence.until(Boot(10_000) + day), Some(Boot(60_000) + day));
+        let mut none = Silence::default();
+        none.later(day, Boot(0), LONGEST);
+        assert_eq!(none, Silence::default());
     }
 
     #[test]

@@ -126,6 +126,12 @@ pub fn millis(duration: Duration) -> i64 {
     i64::try_from(duration.as_millis()).unwrap_or(i64::MAX)
 }
 
+/// What remains of a wait, in whole seconds for people: rounded up, since a wait that is told too short
+/// is believed to be over while it lasts.
+pub fn seconds_left(wait: Duration) -> u64 {
+    wait.as_secs().saturating_add(u64::from(wait.subsec_nanos() > 0))
+}
+
 fn between(later: i64, earlier: i64) -> Duration {
     Duration::from_millis(u64::try_from(later.saturating_sub(earlier)).unwrap_or(0))
 }
@@ -159,6 +165,12 @@ instant!(Wall);
 instant!(Boot);
 
 impl Wall {
+    /// The next whole second, or the time itself: how a time to come is shown that is cut to seconds.
+    #[must_use]
+    pub const fn whole_second(self) -> Self {
+        Self(self.0.saturating_add((1000 - self.0.rem_euclid(1000)) % 1000))
+    }
+
     /// The time as RFC 3339 in UTC with milliseconds, as every JSON of sweepd shows times.
     pub fn rfc3339(self) -> String {
         jiff::Timestamp::from_millisecond(self.0)
@@ -244,6 +256,17 @@ mod tests {
         assert_eq!(verdicts(&mut (0..2000).map(|n| (n * 40_000, n))), [false; 0], "too far apart to tell");
         let out_of_order = |n: i64| if n % 3 == 0 { n * 700 - 1500 } else { n * 700 };
         assert_eq!(verdicts(&mut (3..2000).map(|n| (n * 700, out_of_order(n)))), [true]);
+    }
+
+    #[test]
+    fn what_remains_is_never_told_too_short() {
+        let left = |millis| seconds_left(Duration::from_millis(millis));
+        assert_eq!([0, 1, 1000, 39_001, 39_999, 40_000, 40_001].map(left), [0, 1, 1, 40, 40, 40, 41]);
+        assert_eq!(seconds_left(Duration::MAX), u64::MAX);
+        assert_eq!(
+            [0, 1, 999, 1000, -1, i64::MAX].map(|at| Wall(at).whole_second().0),
+            [0, 1000, 1000, 1000, 0, i64::MAX]
+        );
     }
 
     #[test]

@@ -9,6 +9,7 @@ use crate::domain::lane::{Change, Gate, Hold};
 use crate::domain::ledger::CallKind;
 use crate::domain::outcome::Outcome;
 use crate::domain::silence;
+use crate::domain::time::{Boot, seconds_left};
 use crate::store::claims::Claim;
 use crate::store::settle::Settlement;
 use crate::store::tenants::Held;
@@ -43,7 +44,7 @@ pub async fn make(lane: Arc<Lane>, claim: Claim, token: Token) {
         lane.learn(CallKind::Scan, *told).await;
     }
     tell_silence(&lane, &silence, &scanned);
-    tell(&lane, change, &scanned);
+    tell(&lane, change, &scanned, ended);
     let settlement = Settlement { silence: Some(silence), ..settlement(&lane, &claim, scanned, change) };
     let state = lane
         .shared
@@ -118,7 +119,7 @@ fn tell_silence(lane: &Lane, silence: &SilenceNote, scanned: &Scanned) {
     match silence.change {
         silence::Change::None | silence::Change::Prolonged(_) => {}
         silence::Change::Began(began) => {
-            let (seconds, answer) = (began.noted().0.since(silence.boot).as_secs(), beginning(&scanned.text));
+            let (seconds, answer) = (seconds_left(began.noted().0.since(silence.boot)), beginning(&scanned.text));
             tracing::warn!(
                 tenant,
                 seconds,
@@ -133,13 +134,13 @@ fn tell_silence(lane: &Lane, silence: &SilenceNote, scanned: &Scanned) {
 }
 
 /// Tells what changed for the lane; the single call is in the record.
-fn tell(lane: &Lane, change: Change, scanned: &Scanned) {
+fn tell(lane: &Lane, change: Change, scanned: &Scanned, ended: Boot) {
     let tenant = lane.name.as_str();
     let answer = beginning(&scanned.text);
     match change {
         Change::None => {}
         Change::Stopped(hold, until) => {
-            let seconds = until.since(lane.now()).as_secs();
+            let seconds = seconds_left(until.since(ended));
             match hold {
                 Hold::Forbidden => tracing::error!(
                     tenant,

@@ -92,12 +92,19 @@ async fn round(lane: &Arc<Lane>) -> Result<Round, StoreError> {
             return Ok(wait_for_budget(wait));
         }
     }
-    let paced = lane.budget(CallKind::Scan).map_or(Ok(()), |mut budget| budget.check());
-    if let Err(at) = paced {
+    if let Err(at) = lane.paced(CallKind::Scan) {
         return Ok(Round::Wait("pace: next call at {until}".to_owned(), Some(at)));
     }
+    send(lane, probe).await
+}
+
+/// Takes the next job and hands out its call, which ledger and pace admit.
+async fn send(lane: &Arc<Lane>, probe: Option<Hold>) -> Result<Round, StoreError> {
     // The token before the slot: a failing sign-in costs no budget.
-    let Ok(token) = lane.token().await else { return Ok(Round::Moved) };
+    let Ok(token) = lane.token().await else {
+        lane.give_back(CallKind::Scan);
+        return Ok(Round::Moved);
+    };
     let ask = Ask {
         tenant: lane.row,
         budget: lane.budget,
@@ -109,7 +116,12 @@ async fn round(lane: &Arc<Lane>) -> Result<Round, StoreError> {
         probe: probe == Some(Hold::Down),
         blind: lane.feed_is_blind.load(Ordering::SeqCst),
     };
-    match store.claim(ask).await? {
+    let claimed = lane.shared.store.claim(ask).await;
+    // No call comes of it, and none that comes later is slower for it.
+    if !matches!(claimed, Ok(Claimed::Call(_))) {
+        lane.give_back(CallKind::Scan);
+    }
+    match claimed? {
         Claimed::Call(claim) => {
             lane.tell("nothing".to_owned(), None).await;
             lane.breakers().sent();

@@ -20,7 +20,7 @@ use crate::domain::lane::Lane as Breakers;
 use crate::domain::ledger::{Admission, CallKind, Limits};
 use crate::domain::silence::Change;
 use crate::domain::throttle::Told;
-use crate::domain::time::{Boot, ServerPace, ServerTime, Wall};
+use crate::domain::time::{Boot, ServerPace, ServerTime, Wall, seconds_left};
 use crate::store::settle::Policy;
 use crate::store::slots::{BudgetRow, Stamp};
 use crate::store::tenants::{TenantRow, Waiting};
@@ -55,6 +55,13 @@ pub enum Heard {
     Answer,
     /// None that can be read.
     Nothing,
+}
+
+impl SignedOut {
+    /// Sign-ins failed already before this lane began, which is to try one at once.
+    const fn before(since: Wall) -> Self {
+        Self { since, why: String::new(), until: Boot(i64::MIN) }
+    }
 }
 
 pub struct Lane {
@@ -159,7 +166,7 @@ impl Lane {
             breakers,
             spending,
             told: Mutex::default(),
-            signed_out: Mutex::default(),
+            signed_out: Mutex::new(known.memory.sign_in_fails_since.map(SignedOut::before)),
             server_time: before.map_or_else(Arc::default, |before| Arc::clone(&before.server_time)),
             server_pace: before.map_or_else(Arc::default, |before| Arc::clone(&before.server_pace)),
             signing_in: tokio::sync::Mutex::default(),
@@ -238,6 +245,18 @@ impl Lane {
 
     pub fn budget(&self, kind: CallKind) -> Option<MutexGuard<'_, Budget>> {
         self.spending.of(kind)
+    }
+
+    /// Whether the pace admits a call now; else when to ask again.
+    pub fn paced(&self, kind: CallKind) -> Result<(), Boot> {
+        self.budget(kind).map_or(Ok(()), |mut budget| budget.check())
+    }
+
+    /// A call that the pace admitted is not made: the next one goes for it.
+    pub fn give_back(&self, kind: CallKind) {
+        if let Some(mut budget) = self.budget(kind) {
+            budget.give_back();
+        }
     }
 
     /// The ledger refused because of this window: all that is ours of it is used.
@@ -357,7 +376,7 @@ impl Lane {
                     }
                     self.shared.metrics.call(name, "sign_in", "ok", took);
                     tracing::info!(tenant = name, lives_seconds = lives.as_secs(), "signed in");
-                    self.record_sign_in(serde_json::json!({ "call": "sign_in", "outcome": "ok" })).await;
+                    self.record_sign_in(None).await;
                 }
             }
             Err(error) => {
@@ -366,10 +385,9 @@ impl Lane {
                 self.wake.notify_one();
                 if error.fresh {
                     self.shared.metrics.call(name, "sign_in", "failed", took);
-                    let again = error.until.since(self.now()).as_secs();
+                    let again = seconds_left(error.until.since(self.now()));
                     tracing::error!(tenant = name, error = %error, "the sign-in failed; it is tried again in {again} s, or on SIGHUP");
-                    let body = serde_json::json!({ "call": "sign_in", "outcome": "failed", "answer": error.message });
-                    self.record_sign_in(body).await;
+                    self.record_sign_in(Some(error.message.clone())).await;
                 }
             }
         }
@@ -394,6 +412,7 @@ impl Lane {
         match self.shared.store.server_time(&self.shared.boot_id, self.budget, seen).await {
             Ok(Duration::ZERO) => {}
             Ok(ahead) => {
+                self.spending.boot_went_ahead(ahead);
                 let seconds = ahead.as_secs();
                 tracing::warn!(tenant = %self.name, seconds, "this machine's boot clock went ahead of the sign-in server's by {seconds} s: calls count as made so much later; is a library or a snapshot setting clocks here?");
             }
@@ -424,11 +443,8 @@ impl Lane {
         }
     }
 
-    async fn record_sign_in(&self, body: serde_json::Value) {
-        use crate::store::events::{Kind, Subject};
-        let at = self.wall();
-        let written = self.shared.store.record(at, Kind::CallMade, Subject::tenant(self.row), body).await;
-        if let Err(error) = written {
+    async fn record_sign_in(&self, failed: Option<String>) {
+        if let Err(error) = self.shared.store.record_sign_in(self.row, failed, self.wall()).await {
             tracing::warn!(tenant = %self.name, %error, "a sign-in could not be recorded");
         }
     }
@@ -456,7 +472,7 @@ impl Lane {
             }
             *told = Some(waiting.clone());
         }
-        let shown = waiting.until.map_or_else(String::new, |until| local(until, self.wall()));
+        let shown = waiting.until.map_or_else(String::new, |until| local(until.whole_second(), self.wall()));
         let waiting = Waiting { what: waiting.what.replace("{until}", &shown), ..waiting };
         if let Err(error) = self.shared.store.set_waiting(self.row, waiting).await {
             tracing::warn!(tenant = %self.name, %error, "what the tenant waits for could not be written");

@@ -4,9 +4,10 @@ use std::time::Duration;
 
 use super::lane::{Heard, Lane};
 use crate::defender::{Read, Token};
+use crate::domain::id::SlotId;
 use crate::domain::ledger::{Admission, CallKind};
 use crate::domain::silence::Change;
-use crate::domain::time::Boot;
+use crate::domain::time::{Boot, seconds_left};
 use crate::store::StoreError;
 
 /// A read that has to wait longer for its budget keeps no scan back.
@@ -39,8 +40,7 @@ where
 {
     let mut again = true;
     loop {
-        let token = lane.token().await.map_err(|error| NotRead::SignedOut(error.until))?;
-        let slot = slot(lane, beat, kind).await?;
+        let (token, slot) = admitted(lane, beat, kind).await?;
         let began = lane.now();
         let answer = match lane.silent_until(kind) {
             // Another loop met a 429 while the slot was taken.
@@ -70,7 +70,7 @@ where
             }
             Read::Throttled(told) if matches!(silence.change, Change::Began(_)) => {
                 lane.learn(kind, *told).await;
-                let seconds = lane.silent_until(kind).unwrap_or(ended).since(ended).as_secs();
+                let seconds = seconds_left(lane.silent_until(kind).unwrap_or(ended).since(ended));
                 tracing::warn!(tenant = %lane.name, call = kind.as_str(), seconds, "Defender throttles a reading call (429); scans go on, and a busy machine costs a call meanwhile");
             }
             _ => {}
@@ -98,7 +98,9 @@ fn body<T>(kind: CallKind, answer: &Read<T>, took: Duration) -> serde_json::Valu
     })
 }
 
-async fn slot(lane: &Lane, beat: &str, kind: CallKind) -> Result<crate::domain::id::SlotId, NotRead> {
+/// A token and a slot. The token first: a failing sign-in costs no budget; and anew after each wait, which
+/// may have been a long one.
+async fn admitted(lane: &Lane, beat: &str, kind: CallKind) -> Result<(Token, SlotId), NotRead> {
     let began = lane.now();
     loop {
         if lane.stop.is_cancelled() {
@@ -110,24 +112,45 @@ async fn slot(lane: &Lane, beat: &str, kind: CallKind) -> Result<crate::domain::
             lane.feed_unreadable();
             lane.wake.notify_one();
         }
-        let silence = lane.silent_until(kind);
-        let paced = || lane.budget(kind).map_or(Ok(()), |mut budget| budget.check());
-        let until = match silence.map_or_else(paced, Err) {
-            Err(until) => until,
-            Ok(()) => match lane.shared.store.take_slot(lane.budget, kind, lane.limits(kind), lane.stamp()).await? {
-                Ok(slot) => return Ok(slot),
-                Err(wait) => {
-                    lane.bound(kind, wait).await;
-                    match wait {
-                        Admission::NotBefore(at, _) => at,
-                        Admission::Open | Admission::WhenSettled(_) => lane.now() + Duration::from_secs(1),
-                    }
+        let until = match lane.silent_until(kind) {
+            Some(until) => until,
+            None => {
+                let token = lane.token().await.map_err(|error| NotRead::SignedOut(error.until))?;
+                match take(lane, kind).await? {
+                    Ok(slot) => return Ok((token, slot)),
+                    Err(until) => until,
                 }
-            },
+            }
         };
         tokio::select! {
             () = lane.stop.cancelled() => {}
             () = lane.shared.clock.sleep_until(until.min(lane.now() + Duration::from_secs(30))) => {}
         }
     }
+}
+
+/// Takes a slot now, or says when to ask again. The ledger is asked before the pace: what it refuses
+/// costs no admission.
+async fn take(lane: &Lane, kind: CallKind) -> Result<Result<SlotId, Boot>, StoreError> {
+    let store = &lane.shared.store;
+    let mut admission = store.admission(lane.budget, kind, lane.limits(kind), lane.now()).await?;
+    if admission == Admission::Open {
+        if let Err(until) = lane.paced(kind) {
+            return Ok(Err(until));
+        }
+        let taken = store.take_slot(lane.budget, kind, lane.limits(kind), lane.stamp()).await;
+        if !matches!(taken, Ok(Ok(_))) {
+            lane.give_back(kind);
+        }
+        match taken? {
+            Ok(slot) => return Ok(Ok(slot)),
+            // Another loop was faster.
+            Err(wait) => admission = wait,
+        }
+    }
+    lane.bound(kind, admission).await;
+    Ok(Err(match admission {
+        Admission::NotBefore(at, _) => at,
+        Admission::Open | Admission::WhenSettled(_) => lane.now() + Duration::from_secs(1),
+    }))
 }

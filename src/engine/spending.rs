@@ -5,6 +5,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use crate::budget::{Budget, Memory};
 use crate::clock::Clock;
@@ -41,6 +42,13 @@ impl Spending {
             if let Some(mut budget) = self.of(*kind) {
                 budget.allow(allowed.of(*kind), allowed.longest_pause);
             }
+        }
+    }
+
+    /// The boot clock was found to have jumped ahead by so much.
+    pub fn boot_went_ahead(&self, by: Duration) {
+        for mut budget in CallKind::ALL.iter().filter_map(|kind| self.of(*kind)) {
+            budget.boot_went_ahead(by);
         }
     }
 

@@ -20,7 +20,7 @@ use super::chance::Chance;
 use super::exchange::{Delivery, Request, Response, form_pairs, query_of};
 use super::tenant::Tenant;
 use crate::clock::VirtualClock;
-use crate::defender::{self, Body, Failure, Reply, Wire};
+use crate::defender::{self, Body, Failure, IN_MILLISECONDS, Reply, Wire};
 use crate::domain::ledger::{CallKind, HOUR};
 use crate::domain::time::Wall;
 
@@ -343,6 +343,7 @@ fn reply(answer: &Response, now: Wall) -> Reply {
     Reply {
         status: answer.status,
         retry_after: header("retry-after"),
+        retry_after_ms: IN_MILLISECONDS.into_iter().find_map(&header),
         date: header("date").or_else(|| Some(httpdate::fmt_http_date(date))),
         text: String::from_utf8_lossy(&answer.body).into_owned(),
         cut: None,

@@ -179,7 +179,7 @@ impl Store {
 }
 
 /// By how much this boot's clock jumped ahead since the server was asked last; slots that have settled
-/// are moved by as much, to now at the most.
+/// are moved by as much, to now at the most, and so are the ends of silences.
 async fn jumped(
     connection: &mut SqliteConnection,
     boot_id: &BootId,
@@ -206,9 +206,16 @@ async fn jumped(
         .bind(millis(ahead))
         .bind(seen.answered.0)
         .bind(budget.0)
-        .execute(connection)
+        .execute(&mut *connection)
         .await
         .doing("make slots younger")?;
+        sqlx::query("UPDATE silences SET until_boot = min(until_boot + ?1, ?2 + length_ms) WHERE budget_id = ?3")
+            .bind(millis(ahead))
+            .bind(seen.answered.0)
+            .bind(budget.0)
+            .execute(connection)
+            .await
+            .doing("make silences end later")?;
     }
     Ok(ahead)
 }

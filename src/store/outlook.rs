@@ -7,6 +7,7 @@ use sqlx::Row;
 
 use super::tenants::TenantRow;
 use super::{Doing, Store, StoreError};
+use crate::domain::lane::Hold;
 use crate::domain::ledger::CallKind;
 use crate::domain::time::{Boot, Wall};
 
@@ -15,19 +16,37 @@ use crate::domain::time::{Boot, Wall};
 pub struct Standstill {
     /// The end of the silence that Defender asked for, by this boot's clock.
     pub silent_until: Option<Boot>,
-    /// Until when something else holds the lane.
-    pub held_until: Option<Boot>,
+    /// What else holds the lane, and until when.
+    pub hold: Option<(Hold, Boot)>,
     /// Until when the lane of a running daemon waits, though a job is ready.
     pub waits_until: Option<Wall>,
+    /// Since when every sign-in has failed.
+    pub sign_in_fails_since: Option<Wall>,
 }
 
 impl Standstill {
+    /// What stands in the way of calls until somebody mends it, in words: nobody knows when they go on. A
+    /// daemon that is not `running` tries all of it anew when it starts.
+    pub fn without_end(self, running: bool) -> Option<String> {
+        if !running {
+            return None;
+        }
+        let signed_out = self.sign_in_fails_since.map(|since| format!("the sign-in fails since {since}"));
+        let held = self.hold.map(|(why, _)| match why {
+            Hold::SignedOut => "Defender answers 401 to fresh tokens",
+            Hold::Forbidden => "Defender answers 403: the app lacks a permission",
+            Hold::Malformed => "Defender calls our requests malformed (400)",
+            Hold::Down => "Defender does not answer",
+        });
+        signed_out.or_else(|| held.map(ToOwned::to_owned))
+    }
+
     /// No call before this time; no silence is longer than `longest`. A daemon that starts probes at
     /// once, except in a silence; what a lane waited for has gone with it.
     pub fn not_before(self, at: Wall, boot: Boot, running: bool, longest: Duration) -> Option<Boot> {
         let silence = self.silent_until.map(|until| until.min(boot + longest));
         let wait = self.waits_until.map(|until| boot + until.since(at));
-        let alive = [self.held_until, wait].into_iter().flatten().filter(|_| running);
+        let alive = [self.hold.map(|(_, until)| until), wait].into_iter().flatten().filter(|_| running);
         silence.into_iter().chain(alive).filter(|until| *until > boot).max()
     }
 }
@@ -36,7 +55,7 @@ impl Store {
     /// What keeps the lane of a tenant from calling.
     pub async fn standstill(&self, tenant: TenantRow) -> Result<Standstill, StoreError> {
         let row = sqlx::query(
-            "SELECT hold_until_boot,
+            "SELECT hold, hold_until_boot, sign_in_fails_since,
                  (SELECT until_boot FROM silences WHERE silences.budget_id = tenants.budget_id AND kind = ?1) AS silent_until,
                  -- Without a ready job a lane waits for the time of one, which keeps no other back.
                  CASE WHEN EXISTS (SELECT 1 FROM jobs WHERE tenant_id = tenants.id AND state = 'queued'
@@ -50,12 +69,14 @@ impl Store {
         .doing("read what a tenant waits for")?;
         let read = || {
             let silent_until: Option<i64> = row.try_get("silent_until")?;
+            let word: Option<String> = row.try_get("hold")?;
             let held_until: Option<i64> = row.try_get("hold_until_boot")?;
             let waits_until: Option<i64> = row.try_get("waits_until")?;
             Ok(Standstill {
                 silent_until: silent_until.map(Boot),
-                held_until: held_until.map(Boot),
+                hold: word.and_then(|word| word.parse().ok()).zip(held_until.map(Boot)),
                 waits_until: waits_until.map(Wall),
+                sign_in_fails_since: row.try_get::<Option<i64>, _>("sign_in_fails_since")?.map(Wall),
             })
         };
         read().doing("read what a tenant waits for")
@@ -73,8 +94,8 @@ mod tests {
 
     #[test]
     fn the_longer_of_hold_and_wait_counts_while_the_daemon_runs() {
-        let waits_until = Some(AT + MINUTE * 3);
-        let both = Standstill { held_until: Some(BOOT + MINUTE), waits_until, ..Standstill::default() };
+        let hold = Some((Hold::Down, BOOT + MINUTE));
+        let both = Standstill { hold, waits_until: Some(AT + MINUTE * 3), ..Standstill::default() };
         assert_eq!(both.not_before(AT, BOOT, true, LONGEST), Some(BOOT + MINUTE * 3));
         assert_eq!(both.not_before(AT + MINUTE * 5, BOOT, true, LONGEST), Some(BOOT + MINUTE));
         assert_eq!(both.not_before(AT, BOOT, false, LONGEST), None, "a start probes at once");
@@ -87,5 +108,20 @@ mod tests {
         assert_eq!(hold(BOOT + MINUTE).not_before(AT, BOOT, false, LONGEST), Some(BOOT + MINUTE));
         assert_eq!(hold(BOOT).not_before(AT, BOOT, false, LONGEST), None, "it is over");
         assert_eq!(hold(Boot(i64::MAX)).not_before(AT, BOOT, true, LONGEST), Some(BOOT + LONGEST));
+    }
+
+    #[test]
+    fn only_a_silence_that_defender_asked_for_has_an_end_that_is_known() {
+        let silent = Standstill { silent_until: Some(BOOT), ..Standstill::default() };
+        assert_eq!(silent.without_end(true), None);
+        for why in Hold::ALL {
+            let held = Standstill { hold: Some((*why, BOOT)), ..Standstill::default() };
+            assert!(held.without_end(true).is_some(), "{why}");
+            assert_eq!(held.without_end(false), None, "a start tries again");
+        }
+        let signed_out = Standstill { sign_in_fails_since: Some(AT), ..Standstill::default() };
+        let told = signed_out.without_end(true).unwrap();
+        assert_eq!(told, "the sign-in fails since 1970-01-01T00:16:40.000Z");
+        assert_eq!(Standstill::default().without_end(true), None);
     }
 }

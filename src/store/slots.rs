@@ -128,7 +128,8 @@ impl Store {
         .await
     }
 
-    /// How many calls count now, those on the wire included.
+    /// How many calls counted at `now`, those on the wire included: never more than the ledger had
+    /// admitted by then.
     pub async fn used(&self, budget: BudgetRow, kind: CallKind, now: Boot) -> Result<Used, StoreError> {
         self.settled_between(budget, kind, now, i64::MAX).await
     }
@@ -147,13 +148,18 @@ impl Store {
     ) -> Result<Used, StoreError> {
         let mut reader = self.reader().await?;
         let mut count = async |window: Duration| {
+            // Time goes on between the reading of the clock and the count: a slot that was taken since may
+            // have the place of one that counted then, and not both count. Of an earlier boot's clock nobody
+            // can tell, and an earlier incarnation takes none.
             let n: i64 = sqlx::query_scalar(
-                "SELECT count(*) FROM slots WHERE budget_id = ? AND kind = ? AND settles_boot > ? AND settles_boot <= ?",
+                "SELECT count(*) FROM slots WHERE budget_id = ? AND kind = ? AND settles_boot > ? AND settles_boot <= ?
+                     AND NOT (taken_boot > ? AND epoch = (SELECT max(epoch) FROM incarnations))",
             )
             .bind(budget.0)
             .bind(kind.as_str())
             .bind((now - window - MARGIN).0)
             .bind(latest)
+            .bind(now.0)
             .fetch_one(&mut *reader)
             .await
             .doing("count the budget")?;

@@ -8,7 +8,7 @@ use super::events::{self, Kind, Subject};
 use super::{Doing, Store, StoreError};
 use crate::domain::id::TenantName;
 use crate::domain::lane::Hold;
-use crate::domain::time::{Boot, Wall};
+use crate::domain::time::{Boot, Wall, seconds_left};
 
 /// A row of `tenants`.
 pub type TenantRow = i64;
@@ -60,6 +60,8 @@ pub struct LaneMemory {
     pub pause: Option<Pause>,
     /// What held its lane last, if nothing has freed it since.
     pub hold: Option<Hold>,
+    /// Since when every sign-in has failed, if the last one did.
+    pub sign_in_fails_since: Option<Wall>,
     /// The last update that the feed has seen, by Defender's clock.
     pub feed_cursor: Option<Wall>,
 }
@@ -117,7 +119,7 @@ pub(crate) async fn stopped(
     time: Duration,
     at: Wall,
 ) -> Result<(), StoreError> {
-    let body = serde_json::json!({ "why": why, "seconds": time.as_secs() });
+    let body = serde_json::json!({ "why": why, "seconds": seconds_left(time) });
     events::append(connection, at, Kind::LaneStopped, Subject::tenant(tenant), &body).await
 }
 
@@ -155,18 +157,20 @@ impl Store {
 
     /// What the lane of a tenant has to know.
     pub async fn lane_memory(&self, tenant: TenantRow) -> Result<LaneMemory, StoreError> {
-        let row =
-            sqlx::query("SELECT paused_at, paused_reason, paused_by, hold, feed_cursor FROM tenants WHERE id = ?")
-                .bind(tenant)
-                .fetch_one(&mut *self.reader().await?)
-                .await
-                .doing("read a tenant")?;
+        let row = sqlx::query(
+            "SELECT paused_at, paused_reason, paused_by, hold, sign_in_fails_since, feed_cursor FROM tenants WHERE id = ?",
+        )
+        .bind(tenant)
+        .fetch_one(&mut *self.reader().await?)
+        .await
+        .doing("read a tenant")?;
         let read = || {
             let word: Option<String> = row.try_get("hold")?;
             let cursor: Option<i64> = row.try_get("feed_cursor")?;
             Ok(LaneMemory {
                 pause: pause_of(&row)?,
                 hold: word.and_then(|word| word.parse().ok()),
+                sign_in_fails_since: row.try_get::<Option<i64>, _>("sign_in_fails_since")?.map(Wall),
                 feed_cursor: cursor.map(Wall),
             })
         };
@@ -190,6 +194,28 @@ impl Store {
                     .await
                     .doing("note what a tenant waits for")
                     .map(drop)
+            })
+        })
+        .await
+    }
+
+    /// Records a sign-in, and since when they have failed: the first failure of a row is remembered over
+    /// a restart, and forgotten at the next that goes well. `failed` says why.
+    pub async fn record_sign_in(&self, tenant: TenantRow, failed: Option<String>, at: Wall) -> Result<(), StoreError> {
+        self.write(move |connection| {
+            Box::pin(async move {
+                sqlx::query("UPDATE tenants SET sign_in_fails_since = iif(?, coalesce(sign_in_fails_since, ?), NULL) WHERE id = ?")
+                    .bind(failed.is_some())
+                    .bind(at.0)
+                    .bind(tenant)
+                    .execute(&mut *connection)
+                    .await
+                    .doing("note a sign-in")?;
+                let body = match failed {
+                    None => serde_json::json!({ "call": "sign_in", "outcome": "ok" }),
+                    Some(why) => serde_json::json!({ "call": "sign_in", "outcome": "failed", "answer": why }),
+                };
+                events::append(connection, at, Kind::CallMade, Subject::tenant(tenant), &body).await
             })
         })
         .await

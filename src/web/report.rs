@@ -46,6 +46,9 @@ pub struct TenantReport {
     pub waiting_for: String,
     pub waiting_until: Option<String>,
     pub eta: Option<String>,
+    /// Why there is no `eta` though machines are queued.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub eta_unknown: Option<String>,
     #[serde(skip)]
     pub oldest_queued: Option<Wall>,
 }
@@ -102,6 +105,7 @@ fn idle(budgets: &Budgets) -> TenantReport {
         waiting_for: "nothing".to_owned(),
         waiting_until: None,
         eta: None,
+        eta_unknown: None,
         oldest_queued: None,
     }
 }
@@ -131,10 +135,14 @@ pub async fn read(
             "the daemon, which is not running".clone_into(&mut told.waiting_for);
             told.waiting_until = None;
         } else if let Some(own) = own {
-            // Nobody knows how long an operator will pause it.
-            if !told.paused {
+            let queued = tenant.jobs.get(&State::Queued).is_some_and(|queued| *queued > 0);
+            if told.paused {
+                // Nobody knows for how long.
+                told.eta_unknown = queued.then(|| "paused until `sweepd resume`".to_owned());
+            } else {
                 let forecast = forecast::read(store, tenant.row, own, 0, now, running).await?;
                 told.eta = forecast.ends.queue.map(|end| forecast::wall(end, now).rfc3339());
+                told.eta_unknown = forecast.unknown;
                 ends.extend(forecast.ends.sweeps);
             }
         } else {
@@ -178,6 +186,16 @@ async fn one(store: &Store, tenant: &TenantStatus, budgets: &Budgets, now: Now) 
     told.paused = tenant.pause.is_some();
     told.paused_reason = tenant.pause.as_ref().and_then(|pause| pause.reason.clone());
     told.waiting_for.clone_from(&tenant.waiting.what);
+    let sending = tenant.jobs.get(&State::Sending).copied().unwrap_or(0);
+    // Not written down by the lane: it would be a write more for each call.
+    if told.waiting_for == "nothing" && sending > 0 {
+        let on_the_wire = sending.saturating_sub(store.questions(tenant.row).await?);
+        match on_the_wire {
+            0 => {}
+            1 => "the answer to 1 call on the wire".clone_into(&mut told.waiting_for),
+            more => told.waiting_for = format!("the answers to {more} calls on the wire"),
+        }
+    }
     told.waiting_until = tenant.waiting.until.map(Wall::rfc3339);
     told.oldest_queued = tenant.oldest_queued;
     Ok(told)

@@ -7,6 +7,9 @@ use std::sync::atomic::{AtomicI64, Ordering};
 use futures_util::future::BoxFuture;
 
 use super::*;
+use crate::domain::budgets::CallBudget;
+use crate::domain::forecast::{Outlook, Schedule};
+use crate::domain::ledger::{HOUR, MINUTE};
 use crate::domain::time::Wall;
 
 /// A clock that is moved by hand.
@@ -140,4 +143,53 @@ fn other_limits_change_nothing_about_what_was_learnt() {
     assert_eq!(burst.to_note(), Some((Foreign { minute: 42, hour: 0 }, Boot(0))), "nor is it on disk now");
     clock.set(Boot(0) + MINUTE);
     assert_eq!((burst.silent_until(), burst.answered()), (None, Change::Over(MINUTE)));
+}
+
+#[test]
+fn the_forecast_knows_the_pace_beside_a_stranger() {
+    for (minute, hour) in [(0, 0), (40, 0), (0, 600), (42, 630)] {
+        let foreign = Foreign { minute, hour };
+        for pace in [Spread::Burst, Spread::Even] {
+            let clock = Arc::new(ByHand::default());
+            let scan = CallBudget { pace, ..CallBudget::of(Limits::DOCUMENTED) };
+            let memory = Memory { foreign, ..Memory::default() };
+            let mut budget = Budget::new(Arc::<ByHand>::clone(&clock), scan, LONGEST, memory);
+            let calls = if pace == Spread::Even { 25 } else { budget.limits().per_minute.get() };
+            let schedule = Schedule::of(Outlook::beside(&scan, foreign), Boot(0), calls.into());
+            for _ in 0..calls {
+                while budget.check().map_err(|at| clock.set(at)).is_err() {}
+            }
+            let told = schedule.call(calls.into());
+            let apart = told.since(clock.boot()).max(clock.boot().since(told));
+            // Calls that are late may catch up by so much.
+            let catch_up = if pace == Spread::Even { CATCH_UP } else { CAREFUL };
+            assert!(apart <= catch_up, "{foreign:?} {pace:?}: {told:?} for {:?}", clock.boot());
+        }
+    }
+}
+
+#[test]
+fn an_admission_that_is_given_back_is_not_lost() {
+    let clock = Arc::new(ByHand::default());
+    let mut even = budget(&clock, Spread::Even);
+    let whole = admitted_within(&mut even, &clock, MINUTE * 10);
+    let clock = Arc::new(ByHand::default());
+    let mut even = budget(&clock, Spread::Even);
+    let (mut admitted, end) = (0, clock.boot() + MINUTE * 10);
+    'minutes: loop {
+        // Nine of ten times no call comes of it.
+        for turn in 0..10 {
+            while let Err(at) = even.check() {
+                if at >= end {
+                    break 'minutes;
+                }
+                clock.set(at);
+            }
+            if turn < 9 {
+                even.give_back();
+            }
+        }
+        admitted += 1;
+    }
+    assert_eq!(admitted, whole);
 }

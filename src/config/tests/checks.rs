@@ -54,10 +54,16 @@ const WRONG: [(&str, &str); 14] = [
 ];
 
 /// The same, among the keys of a tenant.
-const WRONG_WITHIN: [(&str, &str); 17] = [
+const WRONG_WITHIN: [(&str, &str); 19] = [
     ("limits.per_minute = 0", "limits.per_minute: is 0"),
     ("limits.per_hour = 0", "limits.per_hour: is 0"),
     ("limits.per_minute = 2000", "limits.per_hour: is 1500, below per_minute (2000)"),
+    ("limits.longest_pause = '0s'", "limits.longest_pause: is zero"),
+    (
+        "limits.scan.per_minute = 50",
+        "limits.scan: is not a known key; remove it, or write one of `cancel_action`, `get_action`, `list_actions`, \
+         `list_machines`, `longest_pause`, `pace`, `per_hour`, `per_minute`, `reserve_percent`",
+    ),
     ("limits.pace = 'slow'", "limits.pace: `slow` is not one of: burst, even"),
     ("cloud = 'china'", "cloud: `china` is not one of: commercial, gcc, gcc-high, dod"),
     ("region = 'mars'", "region: `mars` is not one of: us, eu"),
@@ -141,4 +147,26 @@ fn one_app_registration_for_two_tenants_is_warned_of() {
     );
     let once = House::contoso("").good();
     assert!(once.warnings.is_empty(), "{:?}", once.warnings);
+}
+
+#[test]
+fn limits_above_the_documented_ones_and_endless_pauses_are_warned_of() {
+    for (text, expected) in [
+        (
+            "limits.per_minute = 101",
+            "tenants.contoso.limits.per_minute: is 101, above the 100 that Microsoft documents",
+        ),
+        ("limits.per_hour = 1501", "tenants.contoso.limits.per_hour: is 1501, above the 1500 that Microsoft documents"),
+        (
+            "limits.list_actions.per_hour = 9000",
+            "tenants.contoso.limits.list_actions.per_hour: is 9000, above the 1500",
+        ),
+        ("limits.longest_pause = '400d'", "tenants.contoso.limits.longest_pause: is longer than a day"),
+    ] {
+        let warnings = House::new(&tenant("contoso", text)).good().warnings;
+        assert!(warnings.len() == 1 && warnings[0].starts_with(expected), "{text}: {warnings:?}");
+    }
+    for text in ["limits.per_minute = 100", "limits.longest_pause = '24h'", "limits.per_hour = 100"] {
+        assert!(House::new(&tenant("contoso", text)).good().warnings.is_empty(), "{text}");
+    }
 }

@@ -195,3 +195,26 @@ async fn the_ledger_on_disk_says_what_the_ledger_in_memory_says() {
         }
     }
 }
+
+#[tokio::test]
+async fn what_is_used_is_told_as_of_one_moment_and_never_above_the_limit() {
+    let mut bench = Bench::with_machines(&[1, 2, 3, 4, 5]).await;
+    bench.limits = limits(2, 4);
+    for n in 0..2 {
+        let claim = bench.call(100 + n).await;
+        bench.settle(&claim, refused(), 100 + n).await;
+    }
+    // The clock was read; before the count is done, a slot comes free and is taken again.
+    let read = boot(160);
+    bench.call(161).await;
+    let used = async |now| bench.store.used(bench.budget, CallKind::Scan, now).await.unwrap();
+    assert_eq!(used(read).await, Used { minute: 2, hour: 2 });
+    assert_eq!(used(boot(161)).await, Used { minute: 2, hour: 3 });
+}
+
+#[tokio::test]
+async fn slots_of_an_earlier_boot_count_however_late_on_its_clock_they_were_taken() {
+    let bench = over_a_reboot(None).await;
+    let used = bench.store.used(bench.budget, CallKind::Scan, Boot(20_000)).await.unwrap();
+    assert_eq!(used, Used { minute: 1, hour: 1 });
+}

@@ -55,7 +55,7 @@ async fn a_silence_belongs_to_the_registration_whatever_its_tenant_is_called() {
     bench.budget = bench.store.budget(bench.tenant, "directory/app").await.unwrap();
     assert_eq!(bench.silent(CallKind::Scan).await, Some((boot(302), 1)));
     let standstill = bench.store.standstill(bench.tenant).await.unwrap();
-    assert_eq!((standstill.silent_until, standstill.held_until), (Some(boot(302)), None));
+    assert_eq!((standstill.silent_until, standstill.hold), (Some(boot(302)), None));
     bench.budget = bench.store.budget(bench.tenant, "directory/another app").await.unwrap();
     assert_eq!(bench.silent(CallKind::Scan).await, None);
 }
@@ -96,8 +96,8 @@ async fn what_else_holds_a_lane_is_known_after_a_restart_and_probed_at_once() {
     let held = Some(Held { why: Hold::Forbidden, until: boot(3600) });
     let settlement = Settlement { held, ..bench.settlement(&claim, Outcome::Forbidden, 2) };
     bench.store.settle(settlement, policy()).await.unwrap();
-    assert_eq!(bench.store.standstill(bench.tenant).await.unwrap().held_until, Some(boot(3600)));
+    assert_eq!(bench.store.standstill(bench.tenant).await.unwrap().hold.map(|(_, until)| until), Some(boot(3600)));
     bench.restart(boot_2(10)).await;
     assert_eq!(bench.store.lane_memory(bench.tenant).await.unwrap().hold, Some(Hold::Forbidden));
-    assert_eq!(bench.store.standstill(bench.tenant).await.unwrap().held_until, Some(Boot(5000)));
+    assert_eq!(bench.store.standstill(bench.tenant).await.unwrap().hold.map(|(_, until)| until), Some(Boot(5000)));
 }
