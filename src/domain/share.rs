@@ -32,8 +32,9 @@ const MINUTE_TRIED: Duration = Duration::from_mins(2);
 /// The same for the hour: others' calls of a quarter of an hour are a fair sample.
 const HOUR_TRIED: Duration = Duration::from_mins(15);
 
-/// From this part of what is ours on, a window is taken for full.
-const NEARLY_FULL: f64 = 0.8;
+/// From this part of what is ours on, the minute is taken for full when nobody says which window is. A
+/// silence empties the minute: if it was the hour after all, the next 429 finds little in the minute.
+const NEARLY_FULL: f64 = 0.5;
 
 /// What others are believed to spend of each window, in calls.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize)]

@@ -112,14 +112,13 @@ async fn admitted(lane: &Lane, beat: &str, kind: CallKind) -> Result<(Token, Slo
             lane.feed_unreadable();
             lane.wake.notify_one();
         }
-        let until = match lane.silent_until(kind) {
-            Some(until) => until,
-            None => {
-                let token = lane.token().await.map_err(|error| NotRead::SignedOut(error.until))?;
-                match take(lane, kind).await? {
-                    Ok(slot) => return Ok((token, slot)),
-                    Err(until) => until,
-                }
+        let until = if let Some(until) = lane.silent_until(kind) {
+            until
+        } else {
+            let token = lane.token().await.map_err(|error| NotRead::SignedOut(error.until))?;
+            match take(lane, kind).await? {
+                Ok(slot) => return Ok((token, slot)),
+                Err(until) => until,
             }
         };
         tokio::select! {
