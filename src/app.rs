@@ -126,7 +126,8 @@ pub fn terms_of(config: &Config) -> BTreeMap<TenantName, Terms> {
     config.tenants.iter().map(|(name, tenant)| (name.clone(), tenant.terms())).collect()
 }
 
-fn wire(config: &Config) -> anyhow::Result<Arc<HttpWire>> {
+/// What carries calls and sign-ins, as the configuration has it.
+pub fn wire(config: &Config) -> anyhow::Result<Arc<HttpWire>> {
     let network = &config.network;
     let wire = HttpWire::new(&Options {
         proxy: network.proxy.as_deref(),
