@@ -8,6 +8,7 @@ use crate::domain::time::Wall;
 
 use super::Around;
 use super::certificate::{self, At, Certificate};
+use super::profiles;
 use super::reader::Section;
 use super::secret_file;
 use super::values::{self, Wrong};
@@ -76,8 +77,21 @@ struct Files {
 }
 
 impl Auth {
-    /// Reads `[tenants.X.auth]` and the secrets that it names.
+    /// Reads `[tenants.X.auth]`, or finds the profile that it names.
     pub(super) fn read(section: &mut Section<'_, '_>, around: &Around<'_>) -> Option<Self> {
+        let Some(name) = section.key("profile", "", values::optional(values::text))? else {
+            return Self::own(section, around);
+        };
+        for other in section.not_asked() {
+            let how = format!("remove it, or write it into [auth_profiles.{name}]");
+            section.complain(&other, Wrong::new("stands beside `profile`, which says how to sign in", how));
+        }
+        section.ignore_rest();
+        profiles::find(section, around, &name)
+    }
+
+    /// Reads a section that says itself how to sign in, and the secrets that it names.
+    pub(super) fn own(section: &mut Section<'_, '_>, around: &Around<'_>) -> Option<Self> {
         let Some(method) = section.key("method", "client_secret", values::word::<Method>) else {
             // What the others should be is not known.
             section.ignore_rest();
