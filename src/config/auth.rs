@@ -214,6 +214,12 @@ fn secret(section: &mut Section<'_, '_>, around: &Around<'_>, file: &Path) -> Op
     }
     text(section, around, "secret_file", file, secret_file::SECRET).map(|(secret, place)| {
         warn_if_exposed(section, "secret_file", &place);
+        if uuid::Uuid::try_parse(secret.expose_secret().trim()).is_ok() {
+            section.warn(
+                "secret_file",
+                "looks like the secret's id; copy its value, which Entra shows once, when it is made",
+            );
+        }
         secret
     })
 }
