@@ -220,7 +220,7 @@ mod tests {
             (70_021, "issuer, subject and audience"),
             (70_011, "check `cloud`"),
             // Policies, and what passes.
-            (53_003, "Conditional Access"),
+            (53_003, "policy for workload identities"),
             (7_000_112, "enable it in Entra"),
             (90_033, "tried again"),
         ] {
