@@ -13,7 +13,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::clock::{Clock, boot_id};
-use crate::config::Config;
+use crate::config::{Config, Problem};
 use crate::defender::HttpWire;
 use crate::defender::http::Options;
 use crate::domain::forecast::Terms;
@@ -22,7 +22,9 @@ use crate::engine::{Engine, RandomIds, Shared, Signals};
 use crate::health::Health;
 use crate::metrics::Metrics;
 use crate::store::incarnations::{Birth, StateLock};
+use crate::store::tenants::Waiting;
 use crate::store::{Store, StoreError};
+use crate::web::report::DISABLED;
 use crate::web::{Server, Shown};
 
 /// What a process ends with. The numbers are a promise to scripts.
@@ -105,6 +107,7 @@ pub struct App {
     clock: Arc<dyn Clock + 'static>,
     epoch: crate::domain::id::Epoch,
     terms: Arc<RwLock<BTreeMap<TenantName, Terms>>>,
+    disabled: Arc<RwLock<BTreeMap<TenantName, String>>>,
     address: Option<SocketAddr>,
     web: CancellationToken,
     served: TaskTracker,
@@ -126,7 +129,23 @@ pub fn terms_of(config: &Config) -> BTreeMap<TenantName, Terms> {
     config.tenants.iter().map(|(name, tenant)| (name.clone(), tenant.terms())).collect()
 }
 
-fn wire(config: &Config) -> anyhow::Result<Arc<HttpWire>> {
+/// The tenants that are configured and cannot be used, with the first reason of each.
+pub fn disabled_of(config: &Config) -> BTreeMap<TenantName, String> {
+    let why = |problems: &Vec<Problem>| problems.first().map(Problem::to_string).unwrap_or_default();
+    config.disabled.iter().map(|(name, problems)| (name.clone(), why(problems))).collect()
+}
+
+/// Writes down what they wait for: commands that read no secret cannot see what is wrong with one.
+async fn note_disabled(store: &Store, disabled: &BTreeMap<TenantName, String>) -> Result<(), StoreError> {
+    for (name, why) in disabled {
+        let row = store.tenant(name).await?;
+        store.set_waiting(row, Waiting { what: format!("{DISABLED}{why}"), until: None }).await?;
+    }
+    Ok(())
+}
+
+/// What carries calls and sign-ins, as the configuration has it.
+pub fn wire(config: &Config) -> anyhow::Result<Arc<HttpWire>> {
     let network = &config.network;
     let wire = HttpWire::new(&Options {
         proxy: network.proxy.as_deref(),
@@ -195,17 +214,21 @@ impl App {
             signals: Signals::default(),
         };
         let terms = Arc::new(RwLock::new(terms_of(config)));
+        let disabled = disabled_of(config);
+        note_disabled(&store, &disabled).await?;
+        let disabled = Arc::new(RwLock::new(disabled));
         let (web, served) = (CancellationToken::new(), TaskTracker::new());
         let shown = Shown {
             store: store.clone(),
             terms: Arc::clone(&terms),
+            disabled: Arc::clone(&disabled),
             health: health.clone(),
             metrics,
             clock: Arc::clone(&clock),
         };
         let address = serve(config.http.listen, shown, &web, &served).await?;
         let engine = Engine::start(shared, config).await?;
-        Ok(Self { engine, store, health, clock, epoch: inherited.epoch, terms, address, web, served, lock })
+        Ok(Self { engine, store, health, clock, epoch: inherited.epoch, terms, disabled, address, web, served, lock })
     }
 
     /// Where health, metrics and dashboard are, if they are on.
@@ -217,6 +240,11 @@ impl App {
     pub async fn reload(&self, config: &Config) -> Result<(), Failure> {
         self.engine.reload(wire(config)?, config).await?;
         *self.terms.write().unwrap_or_else(PoisonError::into_inner) = terms_of(config);
+        let disabled = disabled_of(config);
+        if let Err(error) = note_disabled(&self.store, &disabled).await {
+            tracing::warn!(%error, "what disabled tenants wait for could not be written");
+        }
+        *self.disabled.write().unwrap_or_else(PoisonError::into_inner) = disabled;
         Ok(())
     }
 

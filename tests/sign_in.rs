@@ -99,6 +99,20 @@ async fn every_method_gets_a_list_scanned() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_token_that_defender_refuses_is_replaced_once_and_costs_no_attempt() {
+    let mut scene = scene(CERTIFICATE).await;
+    scene.daemon.start().await;
+    scene.told("signed in").await;
+    scene.simulator.with_tenant(0, sweepd::simulator::Tenant::revoke_tokens);
+    scene.daemon.site.put("devices.txt", list(&scene.machines));
+    let jobs = scene.daemon.all_final(MACHINES).await;
+    assert!(jobs.iter().all(|job| job["attempts"] == 1), "{jobs:?}");
+    let report = seen(&scene.simulator);
+    assert_scanned_once(&report, &scene.machines);
+    assert_eq!((report.sign_ins, report.sign_ins_refused), (2, 0), "one more, and no storm: {report:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_new_certificate_is_taken_at_sighup_and_a_wrong_one_changes_nothing() {
     let mut scene = scene(CERTIFICATE).await;
     scene.put("certificate.pem", RENEWED);

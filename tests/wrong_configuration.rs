@@ -184,3 +184,58 @@ async fn a_broken_file_of_one_tenant_disables_that_tenant_only() {
     assert_scanned_once(&seen(&scene.simulator), &scene.machines);
     assert_eq!(daemon.command(&["check"]).code, 78, "`check` calls it wrong");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_disabled_tenant_is_told_wherever_one_looks_until_a_reload_finds_it_right() {
+    let tenants = [quick_tenant(fleet(7, 4, "contoso")), quick_tenant(fleet(7, 3, "fabrikam"))];
+    let simulator = support::simulate(7, tenants.to_vec()).await;
+    let site = Site::new(&simulator, &[Configured::of("contoso", &tenants[0])], "");
+    let folder = site.path().join("tenants.d");
+    fs::create_dir(&folder).unwrap();
+    // Two kinds of trouble: a secret that is not there, which no command sees that reads none, and a file.
+    let (url, id) = (simulator.url(), tenants[1].tenant_id);
+    let own = format!(
+        "tenant_id = \"{id}\"\napi_url = \"{url}\"\nauthority_url = \"{url}\"\n\
+         auth = {{ client_id = \"{}\", secret_file = \"fabrikam-secret\" }}\n",
+        tenants[1].client_id
+    );
+    fs::write(folder.join("fabrikam.toml"), own).unwrap();
+    fs::write(folder.join("northwind.toml"), "tenant_id = \"x\"\n").unwrap();
+    let daemon = Daemon::started(site).await;
+    daemon.site.put("fabrikam/devices.txt", list(&tenants[1].machines));
+    daemon.site.put("contoso/devices.txt", list(&tenants[0].machines));
+    daemon.receipt("processed/contoso/devices.txt").await;
+
+    for (name, why) in
+        [("fabrikam", "auth.secret_file: no file of this name"), ("northwind", "tenant_id: is not a GUID")]
+    {
+        let told = format!("the tenant is disabled: {}", daemon.site.path().display());
+        let loud = |line: &&Value| line["level"] == "ERROR" && line["tenant"] == name;
+        let lines: Vec<_> = daemon.log().iter().filter(loud).map(|line| line["message"].to_string()).collect();
+        assert!(lines.iter().all(|line| line.contains(&told)), "{lines:?}");
+        assert_eq!(lines.iter().filter(|line| line.contains(why)).count(), 1, "told once: {lines:?}");
+        let status = daemon.status();
+        let waiting = status["tenants"][name]["waiting_for"].as_str().unwrap();
+        assert!(waiting.starts_with("a correct configuration: ") && waiting.contains(why), "{name}: {status}");
+        let (code, ready) = daemon.get("/readyz");
+        assert!(
+            code == 200 && ready.starts_with("ready\n") && ready.contains(&format!("tenant {name} is disabled: ")),
+            "{ready}"
+        );
+        let (_, metrics) = daemon.get("/metrics");
+        assert!(metrics.contains(&format!("sweepd_tenant_disabled{{tenant=\"{name}\"}} 1\n")), "{metrics}");
+        let (_, shown) = daemon.get("/api/status");
+        let shown: Value = serde_json::from_str(&shown).unwrap();
+        assert!(shown["tenants"][name]["disabled"].as_str().unwrap().contains(why), "{shown}");
+    }
+    assert!(daemon.get("/metrics").1.contains("sweepd_tenant_disabled{tenant=\"contoso\"} 0\n"));
+    assert!(daemon.site.spool("incoming/fabrikam/devices.txt").is_file(), "its files wait");
+
+    daemon.site.write_secret("fabrikam", &tenants[1].client_secret);
+    daemon.hang_up();
+    daemon.all_final(7).await;
+    assert!(daemon.get("/metrics").1.contains("sweepd_tenant_disabled{tenant=\"fabrikam\"} 0\n"));
+    let report = simulator.report();
+    assert_scanned_once(&report.tenants[0], &tenants[0].machines);
+    assert_scanned_once(&report.tenants[1], &tenants[1].machines);
+}

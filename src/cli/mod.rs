@@ -50,8 +50,8 @@ enum Command {
     Demo(demo::Args),
     /// Run the simulated tenant alone, to try a configuration without touching production
     Simulator(simulator::Args),
-    /// Check the configuration and tell every error at once
-    Check,
+    /// Check the configuration and tell every error at once; `--online`: sign in, and tell what is missing
+    Check(check::Args),
     /// Queue machines by writing a file into the drop folder; works while the daemon is down
     Submit(submit::Args),
     /// Show queue, budget, sweeps in progress, and what each tenant waits for
@@ -162,7 +162,7 @@ async fn dispatch(command: Command, context: &Context) -> Result<(), Failure> {
         Command::Run => run::run(context).await,
         Command::Demo(args) => demo::run(context, &args).await,
         Command::Simulator(args) => simulator::run(context, &args).await,
-        Command::Check => check::run(context),
+        Command::Check(args) => check::run(context, &args).await,
         Command::Submit(args) => submit::run(context, &args).await,
         Command::Status(args) => status::run(context, &args).await,
         Command::Forecast(args) => forecast::run(context, &args).await,

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::Context;
 use super::output::{json_line, local, local_or_dash, print, short, table};
-use crate::app::{Failure, terms_of};
+use crate::app::{Failure, disabled_of, terms_of};
 use crate::config::Config;
 use crate::domain::forecast::Terms;
 use crate::domain::id::TenantName;
@@ -28,7 +28,7 @@ pub async fn run(context: &Context, args: &Args) -> Result<(), Failure> {
     let config = context.plain_config()?;
     let terms = terms_of(&config);
     loop {
-        let report = read(context, &config, &terms).await?;
+        let report = read(context, &config, &terms).await?.with_disabled(&disabled_of(&config));
         print(|out| {
             if context.json {
                 return json_line(out, &report);

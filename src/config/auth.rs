@@ -8,6 +8,7 @@ use crate::domain::time::Wall;
 
 use super::Around;
 use super::certificate::{self, At, Certificate};
+use super::profiles;
 use super::reader::Section;
 use super::secret_file;
 use super::values::{self, Wrong};
@@ -76,8 +77,21 @@ struct Files {
 }
 
 impl Auth {
-    /// Reads `[tenants.X.auth]` and the secrets that it names.
+    /// Reads `[tenants.X.auth]`, or finds the profile that it names.
     pub(super) fn read(section: &mut Section<'_, '_>, around: &Around<'_>) -> Option<Self> {
+        let Some(name) = section.key("profile", "", values::optional(values::text))? else {
+            return Self::own(section, around);
+        };
+        for other in section.not_asked() {
+            let how = format!("remove it, or write it into [auth_profiles.{name}]");
+            section.complain(&other, Wrong::new("stands beside `profile`, which says how to sign in", how));
+        }
+        section.ignore_rest();
+        profiles::find(section, around, &name)
+    }
+
+    /// Reads a section that says itself how to sign in, and the secrets that it names.
+    pub(super) fn own(section: &mut Section<'_, '_>, around: &Around<'_>) -> Option<Self> {
         let Some(method) = section.key("method", "client_secret", values::word::<Method>) else {
             // What the others should be is not known.
             section.ignore_rest();
@@ -200,6 +214,12 @@ fn secret(section: &mut Section<'_, '_>, around: &Around<'_>, file: &Path) -> Op
     }
     text(section, around, "secret_file", file, secret_file::SECRET).map(|(secret, place)| {
         warn_if_exposed(section, "secret_file", &place);
+        if uuid::Uuid::try_parse(secret.expose_secret().trim()).is_ok() {
+            section.warn(
+                "secret_file",
+                "looks like the secret's id; copy its value, which Entra shows once, when it is made",
+            );
+        }
         secret
     })
 }

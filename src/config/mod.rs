@@ -7,6 +7,7 @@ mod auth;
 mod certificate;
 mod der;
 mod limits;
+mod profiles;
 mod reader;
 mod secret_file;
 mod sections;
@@ -88,7 +89,11 @@ struct Around<'a> {
     environment: &'a Environment,
     /// The folder of the configuration file.
     dir: &'a Path,
+    profiles: Profiles,
 }
+
+/// The ways to sign in that tenants share, by name.
+type Profiles = BTreeMap<String, profiles::Profile>;
 
 /// What holds for the whole daemon.
 struct Settings {
@@ -115,28 +120,33 @@ pub fn load(
     read(layers, environment).0
 }
 
-/// Every key that may be set, in order, with its default; those of a tenant as of `tenants.NAME`.
+/// Every key that may be set, in order, with its default; those of a tenant as of `tenants.NAME`, those of
+/// a profile as of `auth_profiles.NAME`.
 pub fn known_keys() -> Vec<KnownKey> {
     let mut layers = Layers::empty();
-    let nothing = || Map::<String, Value>::new();
-    let tenants = Map::from([("NAME".to_owned(), Value::new(None, nothing()))]);
-    let sections = Map::from([("tenants".to_owned(), Value::new(None, tenants))]);
-    layers.tree = Value::new(None, sections);
+    let nothing = Value::new(None, Map::<String, Value>::new());
+    let named = |kind: &str| (kind.to_owned(), Value::new(None, Map::from([("NAME".to_owned(), nothing.clone())])));
+    layers.tree = Value::new(None, Map::from(["auth_profiles", "tenants"].map(named)));
     read(layers, &Environment::new(BTreeMap::new(), "/")).1
 }
 
 fn read(layers: Layers, environment: &Environment) -> (Result<Config, ConfigError>, Vec<KnownKey>) {
     let place = layers.place();
-    let around = Around { environment, dir: &layers.dir };
+    let mut around = Around { environment, dir: &layers.dir, profiles: Profiles::new() };
     let mut notes = Notes::new(&place);
-    let mut sections = BTreeMap::new();
+    let (mut sections, mut shared) = (BTreeMap::new(), BTreeMap::new());
     let settings = notes.read("", Some(&layers.tree), |root| {
+        shared = root.named("auth_profiles");
         sections = root.named("tenants");
         sections.retain(|name, _| layers.broken.keys().all(|broken| broken.as_str() != *name));
         let names = sections.keys().filter_map(|name| name.parse().ok());
         Settings::read(root, &around, &names.chain(layers.broken.keys().cloned()).collect())
     });
     let Findings { mut problems, mut warnings, mut keys } = notes.finish();
+    let (profiles, mut told, mut known) = profiles::read(&shared, &place, &around);
+    around.profiles = profiles;
+    warnings.append(&mut told);
+    keys.append(&mut known);
 
     let mut tenants = BTreeMap::new();
     let mut disabled = layers.broken;
@@ -159,6 +169,7 @@ fn read(layers: Layers, environment: &Environment) -> (Result<Config, ConfigErro
             (Err(error), _) => problems.push(misnamed(name, value, &place, &error.to_string())),
         }
     }
+    warnings.extend(profiles::unused(&around.profiles));
     warnings.extend(shared_registrations(&tenants));
     if sections.len() <= layers.separate.len() && tenants.is_empty() {
         problems.push(no_tenant(place, &disabled));
@@ -168,6 +179,14 @@ fn read(layers: Layers, environment: &Environment) -> (Result<Config, ConfigErro
         _ => {
             problems.extend(disabled.into_values().flatten());
             problems.extend(layers.stray);
+            // Tenants that share a broken profile each have its problems.
+            let mut told = Vec::new();
+            problems.retain(|problem| {
+                !told.contains(problem) && {
+                    told.push(problem.clone());
+                    true
+                }
+            });
             Err(ConfigError { problems })
         }
     };

@@ -127,14 +127,10 @@ impl Notes {
             );
         }
         let known = || self.keys.keys().chain(&self.sections).map(|path| split(path));
-        let sibling = known()
-            .filter(|(section, _)| *section == parent)
-            .map(|(_, name)| (strsim::normalized_damerau_levenshtein(name, leaf), name))
-            .filter(|(likeness, _)| *likeness >= LIKE_ENOUGH)
-            .max_by(|(one, _), (other, _)| one.total_cmp(other));
+        let sibling = nearest(leaf, known().filter(|(section, _)| *section == parent).map(|(_, name)| name));
         let elsewhere = known().find(|(_, name)| *name == leaf);
         let remedy = match (sibling, elsewhere) {
-            (Some((_, name)), _) => format!("did you mean `{name}`?"),
+            (Some(name), _) => format!("did you mean `{name}`?"),
             (None, Some((section, name))) => format!("did you mean `{}`?", join(section, name)),
             (None, None) => {
                 let here: BTreeSet<_> =
@@ -145,6 +141,15 @@ impl Notes {
         };
         ("is not a known key".into(), remedy)
     }
+}
+
+/// The known name that is most like this one, if any is like it.
+pub(super) fn nearest<'a>(name: &str, known: impl Iterator<Item = &'a str>) -> Option<&'a str> {
+    known
+        .map(|known| (strsim::normalized_damerau_levenshtein(known, name), known))
+        .filter(|(likeness, _)| *likeness >= LIKE_ENOUGH)
+        .max_by(|(one, _), (other, _)| one.total_cmp(other))
+        .map(|(_, known)| known)
 }
 
 /// A section that is being read.
@@ -222,6 +227,39 @@ impl<'t> Section<'_, 't> {
             self.notes.read(&path, value, |_| Some(()));
         }
         found
+    }
+
+    /// A section within this one that may be a single word instead, which then is its `key`.
+    pub(super) fn within_or_word<T>(
+        &mut self,
+        name: &str,
+        key: &str,
+        read: impl FnOnce(&mut Section<'_, '_>) -> Option<T>,
+    ) -> Option<T> {
+        let Some((value, word)) = self.table.and_then(|table| {
+            let value = table.get(name)?;
+            if let ValueKind::String(word) = &value.kind { Some((value, word)) } else { None }
+        }) else {
+            return self.within(name, read);
+        };
+        self.asked.insert(name.to_owned());
+        let origin = value.origin().map(str::to_owned);
+        let word = Value::new(origin.as_ref(), word.as_str());
+        let table = Value::new(origin.as_ref(), Map::from([(key.to_owned(), word)]));
+        self.notes.read(&join(&self.path, name), Some(&table), read)
+    }
+
+    /// What stands here that nobody has asked for yet, in order.
+    pub(super) fn not_asked(&self) -> Vec<String> {
+        let present = self.table.into_iter().flat_map(|table| table.keys());
+        let mut names: Vec<_> = present.filter(|name| !self.asked.contains(*name)).cloned().collect();
+        names.sort();
+        names
+    }
+
+    /// Notes problems of another section, which are this one's too.
+    pub(super) fn adopt(&mut self, problems: &[Problem]) {
+        self.notes.problems.extend_from_slice(problems);
     }
 
     /// Takes whatever else stands here as known: another problem makes it pointless to judge.

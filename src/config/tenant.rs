@@ -166,7 +166,7 @@ impl Tenant {
         }
         let max_attempts = section.key("max_attempts", "5", values::positive);
         let rise_after = section.key("rise_after", "24h", values::duration);
-        let auth = section.within("auth", |auth| Auth::read(auth, around));
+        let auth = section.within_or_word("auth", "profile", |auth| Auth::read(auth, around));
         let budgets = section.within("limits", limits::read);
         let (hosts, auth) = (hosts?, auth?);
         let authority_url = auth.authority().unwrap_or(hosts.authority_url);

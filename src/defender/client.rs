@@ -88,6 +88,20 @@ pub enum Read<T> {
 }
 
 impl<T> Read<T> {
+    /// The same, with something else in the place of what was read.
+    pub fn with<U>(self, change: impl FnOnce(T) -> U) -> Read<U> {
+        match self {
+            Self::Got(got) => Read::Got(change(got)),
+            Self::Absent => Read::Absent,
+            Self::Unauthorized => Read::Unauthorized,
+            Self::Forbidden(said) => Read::Forbidden(said),
+            Self::Throttled(told) => Read::Throttled(told),
+            Self::Refused(said) => Read::Refused(said),
+            Self::Failed(why) => Read::Failed(why),
+            Self::NotSent(why) => Read::NotSent(why),
+        }
+    }
+
     /// The word for the record and for metrics.
     pub const fn word(&self) -> &'static str {
         match self {
@@ -269,6 +283,27 @@ impl Client {
             Ok(reply) => match (reply.cut.is_none(), wire::action(reply.text.trim())) {
                 (true, Some(seen)) => Read::Got(seen),
                 _ => Read::Failed(format!("the action is not readable: {}", start(&reply))),
+            },
+            Err(other) => other,
+        }
+    }
+
+    /// `GET /api/machineactions` with one row, whichever: may the list be read? Returns its id.
+    pub async fn any_action(&self, token: &Token) -> Read<Option<String>> {
+        let page = self.first(token, "machineactions").await;
+        page.with(|page| page.seen.into_iter().next().map(|seen| seen.action.id))
+    }
+
+    /// `GET /api/machines` with one row, whichever: may the list be read?
+    pub async fn any_machine(&self, token: &Token) -> Read<()> {
+        self.first(token, "machines").await.with(|_| ())
+    }
+
+    async fn first(&self, token: &Token, list: &str) -> Read<wire::Page> {
+        match self.read(token, format!("{}/api/{list}{}", self.base, query(&[("$top", "1")]))).await {
+            Ok(reply) => match wire::page(&reply) {
+                Some(page) => Read::Got(page),
+                None => Read::Failed(format!("the list is not readable: {}", start(&reply))),
             },
             Err(other) => other,
         }

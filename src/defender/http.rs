@@ -10,7 +10,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use futures_util::future::BoxFuture;
-use reqwest::{Certificate, Client, ClientBuilder, Proxy, Url, redirect, retry};
+use reqwest::{Certificate, Client, ClientBuilder, Proxy, Url, redirect, retry, tls};
 use secrecy::ExposeSecret;
 
 use super::{Body, Failure, IN_MILLISECONDS, Reply, Request, Wire};
@@ -41,6 +41,8 @@ fn builder(options: &Options<'_>) -> anyhow::Result<ClientBuilder> {
     let mut builder = Client::builder()
         .user_agent(concat!("sweepd/", env!("CARGO_PKG_VERSION")))
         .http1_only()
+        // rustls knows nothing older; said here, so that it stays so with another library.
+        .tls_version_min(tls::Version::TLS_1_2)
         .redirect(redirect::Policy::none())
         .retry(retry::never())
         .pool_max_idle_per_host(0)

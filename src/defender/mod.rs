@@ -10,7 +10,7 @@ mod wire;
 
 pub use client::{ActionQuery, Client, Listed, PAGE, Read, Scanned};
 pub use http::HttpWire;
-pub use sign_in::{Authority, Credential, Guids, SignIn, SignInError, SignedIn, Token};
+pub use sign_in::{Authority, Claims, Credential, Guids, SignIn, SignInError, SignedIn, Token};
 
 use std::time::{Duration, UNIX_EPOCH};
 

@@ -16,6 +16,7 @@ pub mod ledger;
 pub mod lookup;
 pub mod order;
 pub mod outcome;
+pub mod permission;
 pub mod queue;
 pub mod share;
 pub mod silence;

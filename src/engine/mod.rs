@@ -11,6 +11,7 @@ mod drop_folder;
 mod follow;
 mod lane;
 mod look;
+pub mod online;
 mod reading;
 mod reads;
 mod results;

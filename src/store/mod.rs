@@ -19,6 +19,7 @@ pub mod actions;
 pub mod attempts;
 mod chunks;
 pub mod claims;
+pub mod errands;
 pub mod events;
 pub mod incarnations;
 pub mod jobs;

@@ -36,6 +36,7 @@ pub fn render(metrics: &Metrics, report: &Report, now: Now) -> Result<String, st
     );
     let oldest = gauge(&mut registry, "sweepd_oldest_queued_seconds", "Age of the job that is next in the queue");
     let paused = gauge(&mut registry, "sweepd_tenant_paused", "Whether an operator paused the tenant");
+    let disabled = gauge(&mut registry, "sweepd_tenant_disabled", "Whether the tenant's configuration cannot be used");
     for (name, tenant) in &report.tenants {
         let tenant_label = ("tenant", name.clone());
         for (state, n) in &tenant.jobs {
@@ -56,7 +57,8 @@ pub fn render(metrics: &Metrics, report: &Report, now: Now) -> Result<String, st
         }
         let age = tenant.oldest_queued.map_or(0, |at| now.at.since(at).as_secs());
         oldest.get_or_create(&vec![tenant_label.clone()]).set(signed(age));
-        paused.get_or_create(&vec![tenant_label]).set(i64::from(tenant.paused));
+        paused.get_or_create(&vec![tenant_label.clone()]).set(i64::from(tenant.paused));
+        disabled.get_or_create(&vec![tenant_label]).set(i64::from(tenant.disabled.is_some()));
     }
     let mut text = String::new();
     encode(&mut text, &registry)?;

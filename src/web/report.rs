@@ -39,6 +39,9 @@ pub struct TenantReport {
     pub paused: bool,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub paused_reason: Option<String>,
+    /// Why its configuration cannot be used, if that is so.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub disabled: Option<String>,
     pub jobs: BTreeMap<&'static str, u64>,
     pub budget: BTreeMap<&'static str, BTreeMap<&'static str, Gauge>>,
     /// Calls of each window that others with the same app registration are believed to make.
@@ -76,6 +79,9 @@ pub struct SweepReport {
     pub eta: Option<String>,
 }
 
+/// What a tenant waits for whose configuration cannot be used; why follows.
+pub const DISABLED: &str = "a correct configuration: ";
+
 /// Now, by both clocks.
 #[derive(Clone, Copy, Debug)]
 pub struct Now {
@@ -91,6 +97,21 @@ pub fn empty(terms: &BTreeMap<TenantName, Terms>, running: bool) -> Report {
     Report { tenants, sweeps: Vec::new(), daemon: daemon(running) }
 }
 
+impl Report {
+    /// The same, with those tenants that are configured and cannot be used, and why.
+    #[must_use]
+    pub fn with_disabled(mut self, disabled: &BTreeMap<TenantName, String>) -> Self {
+        for (name, why) in disabled {
+            let told = self.tenants.entry(name.to_string()).or_insert_with(|| idle(&Budgets::default()));
+            told.waiting_for = format!("{DISABLED}{why}");
+            told.waiting_until = None;
+            told.eta = None;
+            told.disabled = Some(why.clone());
+        }
+        self
+    }
+}
+
 const fn daemon(running: bool) -> Daemon {
     Daemon { running, version: env!("CARGO_PKG_VERSION") }
 }
@@ -99,6 +120,7 @@ fn idle(budgets: &Budgets) -> TenantReport {
     TenantReport {
         paused: false,
         paused_reason: None,
+        disabled: None,
         jobs: State::ALL.iter().map(|state| (state.as_str(), 0)).collect(),
         budget: CallKind::ALL.iter().map(|kind| (kind.as_str(), gauges(budgets.of(*kind), Used::default()))).collect(),
         foreign: CallKind::ALL.iter().map(|kind| (kind.as_str(), Foreign::default())).collect(),

@@ -39,6 +39,8 @@ pub struct Shown {
     pub store: Store,
     /// The terms of each configured tenant; replaced by a reload.
     pub terms: Arc<RwLock<BTreeMap<TenantName, Terms>>>,
+    /// The tenants that are configured and cannot be used, and why; replaced likewise.
+    pub disabled: Arc<RwLock<BTreeMap<TenantName, String>>>,
     /// What the loops say.
     pub health: Health,
     /// What the loops count.
@@ -60,7 +62,12 @@ impl Shown {
 
     async fn report(&self) -> Result<report::Report, StoreError> {
         let terms = self.terms.read().unwrap_or_else(std::sync::PoisonError::into_inner).clone();
-        report::read(&self.store, &terms, self.now(), true).await
+        let report = report::read(&self.store, &terms, self.now(), true).await?;
+        Ok(report.with_disabled(&self.disabled()))
+    }
+
+    fn disabled(&self) -> BTreeMap<TenantName, String> {
+        self.disabled.read().unwrap_or_else(std::sync::PoisonError::into_inner).clone()
     }
 }
 
@@ -149,10 +156,15 @@ async fn healthz(State(shown): State<Shown>) -> Response {
 
 async fn readyz(State(shown): State<Shown>) -> Response {
     let missing = shown.health.missing();
+    // Whoever works is not held responsible for whoever does not: it is told, and no more.
+    let mut disabled = String::new();
+    for (tenant, why) in shown.disabled() {
+        disabled += &format!("tenant {tenant} is disabled: {why}\n");
+    }
     if missing.is_empty() {
-        (StatusCode::OK, "ready\n").into_response()
+        (StatusCode::OK, format!("ready\n{disabled}")).into_response()
     } else {
-        (StatusCode::SERVICE_UNAVAILABLE, format!("not ready: {}\n", missing.join("; "))).into_response()
+        (StatusCode::SERVICE_UNAVAILABLE, format!("not ready: {}\n{disabled}", missing.join("; "))).into_response()
     }
 }
 

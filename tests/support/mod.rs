@@ -16,6 +16,7 @@
 pub mod credentials;
 mod daemon;
 mod site;
+pub mod tls;
 
 use std::num::NonZeroU32;
 use std::sync::Arc;

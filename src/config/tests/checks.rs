@@ -102,25 +102,35 @@ fn without_a_tenant_there_is_nothing_to_do() {
     );
 }
 
+/// The hosts as Microsoft lists them (gov.md, run-av-scan.md): settings, API, sign-in, audience. Tokens for a
+/// regional host are asked for the cloud's first host.
+const HOSTS: [(&str, &str, &str, &str); 11] = [
+    ("", COMMON, COM, COMMON),
+    ("cloud = 'commercial'", COMMON, COM, COMMON),
+    ("region = 'us'", "https://us.api.security.microsoft.com", COM, COMMON),
+    ("region = 'eu'", "https://eu.api.security.microsoft.com", COM, COMMON),
+    ("region = 'uk'", "https://uk.api.security.microsoft.com", COM, COMMON),
+    ("region = 'au'", "https://au.api.security.microsoft.com", COM, COMMON),
+    ("region = 'swa'", "https://swa.api.security.microsoft.com", COM, COMMON),
+    ("region = 'ina'", "https://ina.api.security.microsoft.com", COM, COMMON),
+    ("cloud = 'gcc'", GCC, COM, GCC),
+    ("cloud = 'gcc-high'", GOV, US, GOV),
+    ("cloud = 'dod'", GOV, US, GOV),
+];
+const COMMON: &str = "https://api.securitycenter.microsoft.com";
+const GCC: &str = "https://api-gcc.securitycenter.microsoft.us";
+const GOV: &str = "https://api-gov.securitycenter.microsoft.us";
+const COM: &str = "https://login.microsoftonline.com";
+const US: &str = "https://login.microsoftonline.us";
+
 #[test]
 fn clouds_and_regions_have_their_hosts() {
-    let gov = "https://api-gov.securitycenter.microsoft.us";
-    let common = "https://api.securitycenter.microsoft.com";
-    let com = "https://login.microsoftonline.com";
-    let gcc = "https://api-gcc.securitycenter.microsoft.us";
-    for (text, api, authority, scope) in [
-        ("", common, com, common),
-        ("region = 'eu'", "https://eu.api.security.microsoft.com", com, common),
-        ("cloud = 'gcc'", gcc, com, gcc),
-        ("cloud = 'gcc-high'", gov, "https://login.microsoftonline.us", gov),
-        ("cloud = 'dod'", gov, "https://login.microsoftonline.us", gov),
-        (
-            "cloud = 'dod'\napi_url = 'http://127.0.0.1:1/'\nauthority_url = 'http://[::1]:2/'",
-            "http://127.0.0.1:1",
-            "http://[::1]:2",
-            gov,
-        ),
-    ] {
+    let overridden = [
+        ("cloud = 'dod'\napi_url = 'http://127.0.0.1:1/'", "http://127.0.0.1:1", US, GOV),
+        ("region = 'eu'\nauthority_url = 'http://[::1]:2/'", HOSTS[3].1, "http://[::1]:2", COMMON),
+        ("api_url = 'https://api.security.microsoft.com'", "https://api.security.microsoft.com", COM, COMMON),
+    ];
+    for (text, api, authority, scope) in HOSTS.into_iter().chain(overridden) {
         let config = House::new(&tenant("contoso", text)).good();
         let tenant = &config.tenants[&name("contoso")];
         let found = (tenant.api_url.as_str(), tenant.authority_url.as_str());

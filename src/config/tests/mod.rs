@@ -3,6 +3,7 @@
 mod auth;
 mod checks;
 mod example;
+mod profiles;
 mod secrets;
 mod sources;
 

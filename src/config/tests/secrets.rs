@@ -64,6 +64,18 @@ fn a_secret_that_everybody_can_read_is_warned_of() {
 }
 
 #[test]
+fn the_id_of_a_secret_in_the_place_of_its_value_is_warned_of() {
+    let house = House::contoso("");
+    house.put("secret", "5ec2e7ab-1111-2222-3333-444444444444\n");
+    let warnings = house.good().warnings;
+    assert!(
+        warnings.len() == 1 && warnings[0].contains("auth.secret_file: looks like the secret's id;"),
+        "{warnings:?}"
+    );
+    assert!(!warnings[0].contains("5ec2e7ab"));
+}
+
+#[test]
 fn nothing_secret_is_printed() {
     let house = House::contoso("[network]\nproxy = 'http://me:s3cret@proxy:3128'").set("SWEEPD__LOG__LEVEL", "info");
     let config = house.good();

@@ -93,12 +93,15 @@ const CONDITIONAL: &str =
 const USERS_ONLY: &str =
     "a policy asks this app for what only a user can give, such as a second factor; exempt it in Conditional Access";
 const CLOUD: &str = "this tenant is in another cloud; check `cloud`";
+const PROOF: &str = "the sign-in lacks its proof; please report this";
+const SCOPE: &str = "the scope is not valid in this cloud; check `cloud`";
+const PASSING: &str = "Entra is busy or failing for the moment; nothing needs doing, it is tried again";
 const DISABLED: &str = "the app registration is disabled; enable it in Entra";
 const CERTIFICATE: &str = "the certificate is not registered with the app, has expired there, or is not the one that belongs to the key; upload it to the app registration";
 
 /// What is known to be behind an error code (Entra's reference; observed in the field). Nothing but
 /// the words depends on it: codes change.
-pub(super) const REMEDIES: [(u64, &str); 36] = [
+pub(super) const REMEDIES: [(u64, &str); 43] = [
     (
         7_000_215,
         "the client secret is wrong; check that its value was copied, not the secret's id, and that it belongs to this app",
@@ -126,7 +129,8 @@ pub(super) const REMEDIES: [(u64, &str); 36] = [
     ),
     (50_013, "the assertion was refused; check that the token is for this cloud, and this machine's clock"),
     (700_025, "the app is a public client, which proves itself by nothing; turn \"Allow public client flows\" off"),
-    (7_000_218, "the sign-in lacks its proof; please report this"),
+    (7_000_216, PROOF),
+    (7_000_218, PROOF),
     (70_021, FEDERATED),
     (700_211, FEDERATED),
     (700_212, FEDERATED),
@@ -140,7 +144,13 @@ pub(super) const REMEDIES: [(u64, &str); 36] = [
     (500_011, NO_DEFENDER),
     (650_052, NO_DEFENDER),
     (50_001, NO_DEFENDER),
-    (70_011, "the scope is not valid in this cloud; check `cloud`"),
+    (500_014, "Defender for Endpoint is switched off in this tenant; enable its enterprise application in Entra"),
+    (50_034, "the application is not known in this tenant; check client_id and tenant_id"),
+    (70_011, SCOPE),
+    (1_002_012, SCOPE),
+    (90_024, PASSING),
+    (90_033, PASSING),
+    (50_196, "the application asks for tokens too often; is another program signing in with it in a loop?"),
     (53_003, CONDITIONAL),
     (530_032, CONDITIONAL),
     (50_076, USERS_ONLY),
@@ -183,6 +193,41 @@ mod tests {
         assert!(token(&reply(302, &json!({ "access_token": "t" })), now).is_none());
         let cut = Reply { cut: Some("cut".to_owned()), ..reply(200, &json!({ "access_token": "t" })) };
         assert!(token(&cut, now).is_none());
+    }
+
+    #[test]
+    fn what_operators_meet_most_is_told_with_the_thing_to_do() {
+        for (code, words) in [
+            // Wrong; its id pasted instead of its value; expired.
+            (7_000_215, "its value was copied, not the secret's id"),
+            (7_000_222, "has expired; make a new one"),
+            // Not in this tenant, or there is none.
+            (700_016, "check client_id and tenant_id"),
+            (90_002, "check tenant_id and `cloud`"),
+            (50_034, "check client_id and tenant_id"),
+            (900_432, "another cloud; check `cloud`"),
+            // Consent.
+            (65_001, "admin consent"),
+            (501_051, "admin consent"),
+            (7_000_229, "admin consent"),
+            (650_052, "check licence and `cloud`"),
+            (500_014, "enable its enterprise application"),
+            // What proves who we are.
+            (7_000_216, "lacks its proof"),
+            (7_000_218, "lacks its proof"),
+            (700_027, "upload it to the app registration"),
+            (700_024, "check this machine's clock"),
+            (70_021, "issuer, subject and audience"),
+            (70_011, "check `cloud`"),
+            // Policies, and what passes.
+            (53_003, "policy for workload identities"),
+            (7_000_112, "enable it in Entra"),
+            (90_033, "tried again"),
+        ] {
+            let body = json!({ "error": "e", "error_description": "d", "error_codes": [code] });
+            let told = Refusal::read(&reply(401, &body)).remedy();
+            assert!(told.is_some_and(|(_, remedy)| remedy.contains(words)), "{code}: {told:?}");
+        }
     }
 
     #[test]

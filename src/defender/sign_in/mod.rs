@@ -6,6 +6,7 @@
 
 mod answer;
 mod certificate;
+mod claims;
 mod credential;
 mod managed;
 #[cfg(test)]
@@ -25,6 +26,7 @@ use crate::clock::Clock;
 use crate::domain::time::{Boot, ServerTime, Wall};
 
 use answer::Refusal;
+pub use claims::Claims;
 pub use credential::{Authority, Credential};
 
 /// Renewed so long before its end, or at nine tenths of a short life.
@@ -39,6 +41,14 @@ const APART: Duration = Duration::from_mins(1);
 pub struct Token {
     pub(super) secret: SecretString,
     generation: u64,
+}
+
+impl Token {
+    /// What it says of itself, if that can be read. For telling only: nothing verifies it, and Entra
+    /// promises nothing about it.
+    pub fn claims(&self) -> Option<Claims> {
+        Claims::read(self.secret.expose_secret())
+    }
 }
 
 /// A token, and whether it was signed in for just now: then that is on record.

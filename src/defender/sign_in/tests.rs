@@ -160,6 +160,26 @@ async fn each_method_gets_a_token_that_opens_defender() {
 }
 
 #[tokio::test]
+async fn one_sign_in_is_in_flight_however_many_wait_for_it() {
+    let world = World::new().await;
+    let sign_in = world.sign_in(SECRET);
+    let tokens = futures_util::future::join_all((0..20).map(|_| sign_in.token())).await;
+    assert_eq!(tokens.iter().filter(|token| token.as_ref().unwrap().fresh_for.is_some()).count(), 1);
+    assert_eq!(world.counted(), (1, 0));
+    // Ahead of its end a new one is asked for; while that fails, the old one serves.
+    world.pass(Duration::from_mins(56));
+    world.strike(503, &[]);
+    assert!(sign_in.token().await.unwrap().fresh_for.is_none());
+    world.pass(Duration::from_secs(5));
+    assert!(sign_in.token().await.unwrap().fresh_for.is_some());
+    // Of a refusal by Defender only the one counts that is about the token in use.
+    let (old, new) = (tokens[0].as_ref().unwrap().token.clone(), sign_in.token().await.unwrap().token);
+    assert!(!sign_in.refused(&old).await && sign_in.refused(&new).await);
+    assert!(sign_in.token().await.unwrap().fresh_for.is_some());
+    assert_eq!(world.counted(), (3, 0), "the 503 came from before the authority");
+}
+
+#[tokio::test]
 async fn each_assertion_is_a_new_one() {
     let world = World::new().await;
     let sign_in = world.sign_in(CERTIFICATE);

@@ -31,6 +31,7 @@ mod budgeting;
 mod claiming;
 mod counting;
 mod ending;
+mod errands;
 mod feeding;
 mod looking;
 mod ordering;
