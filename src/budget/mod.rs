@@ -121,6 +121,11 @@ impl Budget {
         self.silence.until(self.clock.0.boot())
     }
 
+    /// Somebody else met a 429, and has written down until when there is to be silence.
+    pub fn hear_of(&mut self, until: Boot, strikes: u32) {
+        self.silence.hear_of(until, strikes, self.clock.0.boot(), self.longest);
+    }
+
     /// The boot clock was found to have jumped ahead by so much: a silence lasts as long all the same.
     pub fn boot_went_ahead(&mut self, by: Duration) {
         self.silence.later(by, self.clock.0.boot(), self.longest);

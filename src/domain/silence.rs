@@ -54,6 +54,14 @@ impl Silence {
         (self.until, self.strikes)
     }
 
+    /// Somebody else met a 429; what is over, or shorter than what is known, changes nothing.
+    pub fn hear_of(&mut self, until: Boot, strikes: u32, now: Boot, longest: Duration) {
+        if until > now && until > self.until {
+            let since = if self.strikes == 0 { now } else { self.since };
+            *self = Self { since, until: until.min(now + longest), strikes: strikes.max(self.strikes) };
+        }
+    }
+
     /// The boot clock was found to have jumped ahead by so much: what it said was the end is later.
     pub fn later(&mut self, by: Duration, now: Boot, longest: Duration) {
         if self.strikes > 0 {
@@ -140,6 +148,19 @@ mod tests {
         assert_eq!(silence.answered(now), Change::None);
         throttled(&mut silence, now, None);
         assert_eq!(silence.until(now), Some(now + SECOND * 60));
+    }
+
+    #[test]
+    fn what_somebody_else_met_is_kept_too_and_shortens_nothing() {
+        let mut silence = Silence::default();
+        silence.hear_of(Boot(900), 1, Boot(1000), LONGEST);
+        assert_eq!(silence, Silence::default(), "that is over");
+        silence.hear_of(Boot(60_000), 2, Boot(1000), LONGEST);
+        assert_eq!((silence.until(Boot(1000)), silence.noted().1), (Some(Boot(60_000)), 2));
+        silence.hear_of(Boot(50_000), 1, Boot(1000), LONGEST);
+        assert_eq!(silence.noted(), (Boot(60_000), 2));
+        silence.hear_of(Boot(i64::MAX), 1, Boot(1000), LONGEST);
+        assert_eq!(silence.until(Boot(1000)), Some(Boot(1000) + LONGEST));
     }
 
     #[test]

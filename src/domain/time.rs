@@ -110,7 +110,7 @@ impl ServerPace {
         if self.ours < Self::ENOUGH {
             return None;
         }
-        let runs = self.theirs >= self.ours / 2;
+        let runs = self.theirs >= self.ours / 2 && self.theirs <= self.ours * 2;
         (self.ours, self.theirs) = (Duration::ZERO, Duration::ZERO);
         (self.verdict.replace(runs) != Some(runs)).then_some(runs)
     }
@@ -249,6 +249,7 @@ mod tests {
         assert_eq!(each(|at| at + 5_000_000), [true]);
         assert_eq!(each(|at| at / 60), [false]);
         assert_eq!(each(|_| 77_000), [false]);
+        assert_eq!(each(|at| at * 5), [false], "one that is too fast would make calls old");
         assert_eq!(each(|at| if at < 700_000 { 0 } else { at }), [false, true]);
         let jumps = |n: i64| n * 700 + 3_600_000 * (n / 100);
         assert_eq!(verdicts(&mut (0..2000).map(|n| (jumps(n), n * 700))), [true], "our own clock jumps");

@@ -31,14 +31,14 @@ pub async fn make(lane: Arc<Lane>, claim: Claim, token: Token) {
     tracing::debug!(tenant = %lane.name, job = %job.id, machine = %job.machine, attempt = %claim.attempt,
         outcome = scanned.outcome.word().as_str(), status = scanned.status, "asked for a scan");
 
-    if let Some(date) = scanned.date {
-        lane.server_answered(ended, date).await;
-    }
     let current = match scanned.outcome {
         Outcome::Unauthorized => lane.client.refused(&token).await,
         _ => true,
     };
     let silence = lane.heard(CallKind::Scan, heard(&scanned.outcome));
+    if let Some(date) = scanned.date {
+        lane.server_answered(ended, date).await;
+    }
     let change = lane.breakers().settled(ended, scanned.outcome.word(), took, current);
     if let (silence::Change::Began(_), Outcome::Throttled(told)) = (silence.change, &scanned.outcome) {
         lane.learn(CallKind::Scan, *told).await;

@@ -17,7 +17,7 @@ const TIDY: Duration = Duration::from_mins(10);
 const HEAD: Duration = Duration::from_hours(1);
 const CREDENTIALS: Duration = Duration::from_hours(24);
 
-/// Wakes the lanes when another process has written: pause, resume, release.
+/// Wakes the lanes when another process has written: pause, resume, release, a 429 that it met.
 pub async fn notice(shared: Shared, lanes: Arc<Mutex<BTreeMap<TenantName, Running>>>, stop: CancellationToken) {
     let mut before = None;
     while pause(&shared, &stop, NOTICE).await {
@@ -25,8 +25,13 @@ pub async fn notice(shared: Shared, lanes: Arc<Mutex<BTreeMap<TenantName, Runnin
         match shared.store.data_version().await {
             Ok(version) => {
                 if before.replace(version).is_some_and(|before| before != version) {
-                    for running in lanes.lock().unwrap_or_else(PoisonError::into_inner).values() {
-                        running.lane.wake.notify_one();
+                    let lanes: Vec<_> = {
+                        let lanes = lanes.lock().unwrap_or_else(PoisonError::into_inner);
+                        lanes.values().map(|running| Arc::clone(&running.lane)).collect()
+                    };
+                    for lane in lanes {
+                        lane.hear_of_silences().await;
+                        lane.wake.notify_one();
                     }
                     shared.signals.finished.notify_one();
                     finish_releases(&shared).await;

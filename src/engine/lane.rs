@@ -1,5 +1,7 @@
 //! A tenant's lane: what its dispatcher, follow-up and look-up share.
 
+mod token;
+
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -13,14 +15,14 @@ use super::{Known, Shared};
 use crate::budget::Budget;
 use crate::clock::local;
 use crate::config::{Config, FollowUp, Tenant};
-use crate::defender::{Authority, Client, Credential, SignIn, SignInError, Token};
+use crate::defender::{Authority, Client, Credential, SignIn};
 use crate::domain::eligibility::Rules;
 use crate::domain::id::TenantName;
 use crate::domain::lane::Lane as Breakers;
 use crate::domain::ledger::{Admission, CallKind, Limits};
 use crate::domain::silence::Change;
 use crate::domain::throttle::Told;
-use crate::domain::time::{Boot, ServerPace, ServerTime, Wall, seconds_left};
+use crate::domain::time::{Boot, ServerPace, ServerTime, Wall};
 use crate::store::settle::Policy;
 use crate::store::slots::{BudgetRow, Stamp};
 use crate::store::tenants::{TenantRow, Waiting};
@@ -28,9 +30,6 @@ use crate::store::throttles::SilenceNote;
 
 /// Waits shorter than this are not worth telling.
 const WORTH_TELLING: Duration = Duration::from_secs(1);
-
-/// The dispatcher goes round every 30 s.
-const GAP: Duration = Duration::from_mins(5);
 
 /// A wall clock that is wrong by more is not believed.
 const WRONG: Duration = Duration::from_hours(12);
@@ -99,7 +98,9 @@ pub struct Lane {
     server_pace: Arc<Mutex<ServerPace>>,
     /// Held from asking for a token until the time that came with it is in the ledger.
     signing_in: tokio::sync::Mutex<()>,
-    /// When the dispatcher last went round.
+    /// What time the server told with a token, until the ledger goes by it: no call is made before.
+    unwritten_time: Mutex<Option<ServerTime>>,
+    /// When a loop of this lane last ran.
     last_round: Mutex<Option<Boot>>,
     /// By how much the wall clock was ahead of the boot clock when it was asked last.
     wall_ahead: Mutex<Option<i64>>,
@@ -170,6 +171,7 @@ impl Lane {
             server_time: before.map_or_else(Arc::default, |before| Arc::clone(&before.server_time)),
             server_pace: before.map_or_else(Arc::default, |before| Arc::clone(&before.server_pace)),
             signing_in: tokio::sync::Mutex::default(),
+            unwritten_time: Mutex::default(),
             last_round: Mutex::default(),
             wall_ahead: Mutex::default(),
             shared,
@@ -316,6 +318,16 @@ impl Lane {
         SilenceNote { budget: self.budget, kind, change, boot_id: self.shared.boot_id.clone(), boot: self.now() }
     }
 
+    /// Another process may have met a 429: what it has written down is kept here too.
+    pub async fn hear_of_silences(&self) {
+        match self.shared.store.learnt(self.budget).await {
+            Ok(learnt) => self.spending.hear_of(&learnt),
+            Err(error) => {
+                tracing::warn!(tenant = %self.name, %error, "the silences of other processes cannot be read");
+            }
+        }
+    }
+
     /// The wall clock; or the clock of the sign-in server, where ours is plainly wrong: a machine that
     /// boots in 1970 would wait for ever, and one that boots in 2036 give everything up.
     pub fn wall(&self) -> Wall {
@@ -345,107 +357,6 @@ impl Lane {
             () = self.stop.cancelled() => {}
             () = notice.notified() => {}
             () = self.shared.clock.sleep_until(until) => {}
-        }
-    }
-
-    /// Why there is no token, and until when none is asked for.
-    pub fn signed_out(&self) -> Option<SignedOut> {
-        let now = self.now();
-        lock(&self.signed_out).clone().filter(|signed_out| signed_out.until > now)
-    }
-
-    /// A token; a failure is on record, in the log and in the health, once.
-    pub async fn token(&self) -> Result<Token, SignInError> {
-        // Whoever comes second must not make a call before the first one's time has aged the slots.
-        let _turn = self.signing_in.lock().await;
-        self.mind_the_gap().await;
-        let began = self.now();
-        let outcome = self.client.token().await;
-        let took = self.now().since(began);
-        let name = self.name.as_str();
-        match &outcome {
-            Ok(signed_in) => {
-                self.shared.health.token(name, Ok(()));
-                *lock(&self.signed_out) = None;
-                if let Some(seen) = signed_in.server_time {
-                    self.know_the_time(seen).await;
-                }
-                if let Some(lives) = signed_in.fresh_for {
-                    if let Err(error) = self.shared.store.forget_old_slots(self.budget, self.now()).await {
-                        tracing::warn!(tenant = name, %error, "old slots could not be removed; tried again with the next token");
-                    }
-                    self.shared.metrics.call(name, "sign_in", "ok", took);
-                    tracing::info!(tenant = name, lives_seconds = lives.as_secs(), "signed in");
-                    self.record_sign_in(None).await;
-                }
-            }
-            Err(error) => {
-                self.shared.health.token(name, Err(error.message.clone()));
-                self.be_signed_out(error);
-                self.wake.notify_one();
-                if error.fresh {
-                    self.shared.metrics.call(name, "sign_in", "failed", took);
-                    let again = seconds_left(error.until.since(self.now()));
-                    tracing::error!(tenant = name, error = %error, "the sign-in failed; it is tried again in {again} s, or on SIGHUP");
-                    self.record_sign_in(Some(error.message.clone())).await;
-                }
-            }
-        }
-        outcome.map(|signed_in| signed_in.token)
-    }
-
-    fn be_signed_out(&self, error: &SignInError) {
-        let now = self.wall();
-        let mut signed_out = lock(&self.signed_out);
-        let since = signed_out.as_ref().map_or(now, |before| before.since);
-        *signed_out = Some(SignedOut { since, why: error.message.clone(), until: error.until });
-    }
-
-    /// What the sign-in server's clock says: for the age of slots over a reboot, and where ours is wrong.
-    async fn know_the_time(&self, seen: ServerTime) {
-        let first = lock(&self.server_time).replace(seen).is_none();
-        let (ours, theirs) = (self.shared.clock.wall(), seen.now(self.now()));
-        let apart = theirs.since(ours).max(ours.since(theirs));
-        if first && apart > Duration::from_mins(5) {
-            tracing::warn!(tenant = %self.name, seconds = apart.as_secs(), "this machine's clock and the sign-in server's are {} s apart: check the time service; the budget does not depend on it", apart.as_secs());
-        }
-        match self.shared.store.server_time(&self.shared.boot_id, self.budget, seen).await {
-            Ok(Duration::ZERO) => {}
-            Ok(ahead) => {
-                self.spending.boot_went_ahead(ahead);
-                let seconds = ahead.as_secs();
-                tracing::warn!(tenant = %self.name, seconds, "this machine's boot clock went ahead of the sign-in server's by {seconds} s: calls count as made so much later; is a library or a snapshot setting clocks here?");
-            }
-            Err(error) => {
-                tracing::warn!(tenant = %self.name, %error, "the server's time could not be noted: after a reboot the budget is free later than it could be");
-            }
-        }
-    }
-
-    /// An answer has told the server's time: does its clock run as ours does?
-    pub async fn server_answered(&self, at: Boot, date: Wall) {
-        let Some(runs) = lock(&self.server_pace).observe(at, date) else { return };
-        if !runs {
-            tracing::warn!(tenant = %self.name, "the clock in Defender's answers does not run as this machine's does: it is not used to tell how old calls are");
-        }
-        if let Err(error) = self.shared.store.server_runs(&self.shared.boot_id, self.budget, runs).await {
-            tracing::warn!(tenant = %self.name, %error, "the pace of the server's clock could not be noted");
-        }
-    }
-
-    /// After a gap in which nothing of this lane ran (a suspend, a stop, or a boot clock that jumped)
-    /// the sign-in is asked for the time before the next call.
-    pub async fn mind_the_gap(&self) {
-        let now = self.now();
-        let before = lock(&self.last_round).replace(now);
-        if before.is_some_and(|before| now.since(before) > GAP) {
-            self.client.sign_in_anew().await;
-        }
-    }
-
-    async fn record_sign_in(&self, failed: Option<String>) {
-        if let Err(error) = self.shared.store.record_sign_in(self.row, failed, self.wall()).await {
-            tracing::warn!(tenant = %self.name, %error, "a sign-in could not be recorded");
         }
     }
 

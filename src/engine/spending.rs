@@ -45,6 +45,15 @@ impl Spending {
         }
     }
 
+    /// What another process has written down of silences.
+    pub fn hear_of(&self, learnt: &BTreeMap<CallKind, Learnt>) {
+        for (kind, learnt) in learnt {
+            if let (Some(mut budget), Some((until, strikes))) = (self.of(*kind), learnt.silence) {
+                budget.hear_of(until, strikes);
+            }
+        }
+    }
+
     /// The boot clock was found to have jumped ahead by so much.
     pub fn boot_went_ahead(&self, by: Duration) {
         for mut budget in CallKind::ALL.iter().filter_map(|kind| self.of(*kind)) {

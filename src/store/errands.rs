@@ -2,10 +2,11 @@
 
 use std::time::Duration;
 
-use sqlx::{Row, SqliteConnection};
+use sqlx::SqliteConnection;
 
 use super::slots::{BudgetRow, Stamp, may_take, take};
 use super::tenants::{TenantRow, ensure};
+use super::throttles::silent_until;
 use super::{Doing, Store, StoreError};
 use crate::domain::id::{Epoch, SlotId, TenantName};
 use crate::domain::ledger::{Admission, CallKind, HOUR, Limits, MARGIN, MINUTE, Window};
@@ -79,10 +80,10 @@ impl Store {
                 let Some(epoch) = epoch else {
                     return Err(StoreError::Guard("the daemon has never run; start it first".to_owned()));
                 };
-                if let Some(until) = silent_until(connection, &errand).await? {
-                    return Ok(Err(NotNow::Silent(until)));
-                }
                 let Errand { budget, kind, limits, boot, .. } = errand;
+                if let Some(until) = silent_until(connection, budget, kind, &errand.boot_id, boot).await? {
+                    return Ok(Err(NotNow::Silent(until.min(boot + errand.longest_pause))));
+                }
                 let admission = match foreign_boots(connection, &errand).await? {
                     0 => may_take(connection, budget, kind, limits, boot).await?,
                     earlier => beside_earlier(connection, &errand, earlier).await?,
@@ -96,25 +97,6 @@ impl Store {
         })
         .await
     }
-}
-
-/// The end of the silence that stands. One of an earlier boot lasts for its own length from now, as a
-/// start of the daemon would have it.
-async fn silent_until(connection: &mut SqliteConnection, errand: &Errand) -> Result<Option<Boot>, StoreError> {
-    let silence = sqlx::query("SELECT until_boot, boot_id, length_ms FROM silences WHERE budget_id = ? AND kind = ?")
-        .bind(errand.budget.0)
-        .bind(errand.kind.as_str())
-        .fetch_optional(connection)
-        .await
-        .doing("read what Defender asks for")?;
-    let Some(silence) = silence else { return Ok(None) };
-    let read = || {
-        let (until, length): (i64, i64) = (silence.try_get("until_boot")?, silence.try_get("length_ms")?);
-        let ours = silence.try_get::<String, _>("boot_id")? == errand.boot_id.0;
-        Ok(if ours { Boot(until) } else { Boot(errand.boot.0.saturating_add(length)) })
-    };
-    let until = read().doing("read what Defender asks for")?.min(errand.boot + errand.longest_pause);
-    Ok(Some(until).filter(|until| *until > errand.boot))
 }
 
 /// Slots of other boots. The daemon's start carries them over to its own; until it ran on this boot,

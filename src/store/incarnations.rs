@@ -106,11 +106,12 @@ impl Store {
         boot_id: &BootId,
         budget: BudgetRow,
         seen: ServerTime,
+        unknown_grace: Duration,
     ) -> Result<Duration, StoreError> {
         let boot_id = boot_id.clone();
         self.write(move |connection| {
             Box::pin(async move {
-                let ahead = jumped(connection, &boot_id, budget, seen).await?;
+                let ahead = jumped(connection, &boot_id, budget, seen, unknown_grace).await?;
                 sqlx::query(
                     "INSERT INTO boots (boot_id, budget_id, asked, answered, date_at) VALUES (?, ?, ?, ?, ?)
                      ON CONFLICT DO UPDATE SET asked = excluded.asked, answered = excluded.answered,
@@ -179,12 +180,13 @@ impl Store {
 }
 
 /// By how much this boot's clock jumped ahead since the server was asked last; slots that have settled
-/// are moved by as much, to now at the most, and so are the ends of silences.
+/// are moved by as much, to what a call that is lost now would have at the most, and so are the ends of silences.
 async fn jumped(
     connection: &mut SqliteConnection,
     boot_id: &BootId,
     budget: BudgetRow,
     seen: ServerTime,
+    unknown_grace: Duration,
 ) -> Result<Duration, StoreError> {
     let before =
         sqlx::query("SELECT asked, answered, date_at FROM boots WHERE boot_id = ? AND budget_id = ? AND runs = 1")
@@ -201,10 +203,12 @@ async fn jumped(
     let ahead = seen.boot_ahead_since(&read().doing("read the server's time")?);
     if !ahead.is_zero() {
         sqlx::query(
-            "UPDATE slots SET settles_boot = min(settles_boot + ?1, ?2) WHERE budget_id = ?3 AND settles_boot < ?2",
+            "UPDATE slots SET settles_boot = min(settles_boot + ?1, max(settles_boot, ?2))
+             WHERE budget_id = ?3 AND settles_boot < 9223372036854775807",
         )
         .bind(millis(ahead))
-        .bind(seen.answered.0)
+        // A call that was given up just before the jump may still arrive.
+        .bind((seen.answered + unknown_grace).0)
         .bind(budget.0)
         .execute(&mut *connection)
         .await
@@ -254,7 +258,7 @@ async fn carry_ledger_over(connection: &mut SqliteConnection, birth: &Birth) -> 
         // By the clock of the sign-in server, where one was seen on that boot.
         "UPDATE slots SET settled_server = boots.date_at + ?4 + (slots.settles_boot - boots.asked) FROM boots
          WHERE boots.boot_id = slots.boot_id AND boots.budget_id = slots.budget_id AND slots.boot_id <> ?3
-           AND slots.settled_server IS NULL AND slots.settles_boot < 9223372036854775807",
+           AND boots.runs = 1 AND slots.settled_server IS NULL AND slots.settles_boot < 9223372036854775807",
         // Another boot's, perhaps of another machine: settled by now, a lost call's grace included.
         "UPDATE slots SET boot_id = ?3, settles_boot = ?1 WHERE boot_id <> ?3",
         // This boot's: unsettled ones; and a bound for a clock that went back all the same.

@@ -75,6 +75,29 @@ pub(crate) async fn note_silence(connection: &mut SqliteConnection, note: &Silen
     .map(drop)
 }
 
+/// When the silence of a kind of call ends. One of an earlier boot lasts for its own length from now, as
+/// a start of the daemon would have it.
+pub(crate) async fn silent_until(
+    connection: &mut SqliteConnection,
+    budget: BudgetRow,
+    kind: CallKind,
+    boot_id: &BootId,
+    now: Boot,
+) -> Result<Option<Boot>, StoreError> {
+    let until: Option<i64> = sqlx::query_scalar(
+        "SELECT CASE WHEN boot_id = ?3 THEN until_boot ELSE ?4 + length_ms END FROM silences
+         WHERE budget_id = ?1 AND kind = ?2",
+    )
+    .bind(budget.0)
+    .bind(kind.as_str())
+    .bind(&boot_id.0)
+    .bind(now.0)
+    .fetch_optional(connection)
+    .await
+    .doing("read what Defender asks for")?;
+    Ok(until.map(Boot).filter(|until| *until > now))
+}
+
 impl Store {
     /// What is known of each kind of call.
     pub async fn learnt(&self, budget: BudgetRow) -> Result<BTreeMap<CallKind, Learnt>, StoreError> {

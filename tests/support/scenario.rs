@@ -217,7 +217,7 @@ fn incident(chance: &mut Chance) -> Incident {
         7 => Incident::WallSetBetween(wall_error(chance)),
         8 => Incident::Stopped(10 * MINUTE),
         9 => Incident::Suspended(10 * MINUTE),
-        10 => Incident::JumpRunning(pick(chance, &[HOUR, DAY, HOUR / 6])),
+        10 => Incident::JumpRunning(pick(chance, &[HOUR, DAY, HOUR / 6, 90_000])),
         11 => Incident::Jump(pick(chance, &[HOUR, HOUR, -HOUR, DAY, -DAY, 3650 * DAY, 90_000])),
         _ => Incident::Reboot(seconds(chance, 20..300), wall_error(chance)),
     }

@@ -31,7 +31,7 @@ async fn over_a_reboot(seen_before: Option<ServerTime>) -> Bench {
     let mut bench = Bench::with_machines(&[1, 2, 3]).await;
     bench.limits = limits(1, 1);
     if let Some(seen) = seen_before {
-        bench.store.server_time(&this_boot(), bench.budget, seen).await.unwrap();
+        bench.store.server_time(&this_boot(), bench.budget, seen, GRACE).await.unwrap();
     }
     let claim = bench.call(100).await;
     bench.settle(&claim, refused(), 101).await;
@@ -54,12 +54,12 @@ async fn the_age_of_a_slot_over_a_reboot_is_told_by_the_sign_in_and_never_by_the
     // The sign-in says that half an hour has passed: 51 s after the server's `at(0)`, less what the
     // servers' clocks may lie apart on both sides, and the second that a date is cut to.
     let now = ServerTime { asked: Boot(29_000), answered: Boot(30_000), date: at(1800 + 51) };
-    bench.store.server_time(&BootId("boot-2".to_owned()), bench.budget, now).await.unwrap();
+    bench.store.server_time(&BootId("boot-2".to_owned()), bench.budget, now, GRACE).await.unwrap();
     let settled = Boot(30_000) - Duration::from_secs(1800 - 61);
     assert_eq!(admission(&bench, Boot(30_000)).await, Admission::NotBefore(settled + HOUR + MARGIN, Window::Hour));
     // A later sign-in on the same boot changes nothing more.
     let later = ServerTime { asked: Boot(40_000), answered: Boot(40_000), date: at(999_999) };
-    bench.store.server_time(&BootId("boot-2".to_owned()), bench.budget, later).await.unwrap();
+    bench.store.server_time(&BootId("boot-2".to_owned()), bench.budget, later, GRACE).await.unwrap();
     assert_eq!(admission(&bench, Boot(40_000)).await, Admission::NotBefore(settled + HOUR + MARGIN, Window::Hour));
 }
 
@@ -70,7 +70,7 @@ async fn a_server_whose_time_goes_back_or_was_never_seen_makes_no_slot_older() {
     for (before, date) in [(Some(before), at(-50_000)), (None, at(50_000))] {
         let bench = over_a_reboot(before).await;
         let now = ServerTime { asked: Boot(29_000), answered: Boot(30_000), date };
-        bench.store.server_time(&BootId("boot-2".to_owned()), bench.budget, now).await.unwrap();
+        bench.store.server_time(&BootId("boot-2".to_owned()), bench.budget, now, GRACE).await.unwrap();
         let told = admission(&bench, Boot(30_000)).await;
         let Admission::NotBefore(free, _) = told else { panic!("{told:?}") };
         assert!(free <= Boot(80_000) + HOUR + MARGIN && free >= Boot(30_000) + HOUR + MARGIN, "{told:?} {from_boot:?}");
@@ -85,7 +85,7 @@ async fn a_boot_clock_that_jumps_between_two_starts_makes_no_slot_older() {
         let seen =
             |at_boot: i64, date: i64| ServerTime { asked: boot(at_boot), answered: boot(at_boot), date: at(date) };
         let tell = async |bench: &Bench, seen: ServerTime| {
-            bench.store.server_time(&this_boot(), bench.budget, seen).await.unwrap()
+            bench.store.server_time(&this_boot(), bench.budget, seen, GRACE).await.unwrap()
         };
         assert_eq!(tell(&bench, seen(50, 0)).await, Duration::ZERO);
         bench.store.server_runs(&this_boot(), bench.budget, runs).await.unwrap();
@@ -108,12 +108,25 @@ async fn a_boot_clock_that_jumps_between_two_starts_makes_no_slot_older() {
 }
 
 #[tokio::test]
+async fn a_jump_takes_no_grace_from_a_call_that_was_given_up() {
+    let bench = Bench::with_machines(&[1, 2]).await;
+    let seen = |at_boot: i64, date: i64| ServerTime { asked: boot(at_boot), answered: boot(at_boot), date: at(date) };
+    bench.store.server_time(&this_boot(), bench.budget, seen(50, 0), GRACE).await.unwrap();
+    let lost = bench.call(100).await;
+    bench.settle(&lost, Outcome::Unknown, 101).await;
+    // A second later by the server's clock, an hour by ours: it may still arrive.
+    let now = boot(101 + 3600);
+    bench.store.server_time(&this_boot(), bench.budget, seen(101 + 3600, 52), GRACE).await.unwrap();
+    assert_eq!(bench.number("SELECT max(settles_boot) FROM slots").await, (now + GRACE).0);
+}
+
+#[tokio::test]
 async fn an_age_is_carried_over_two_reboots_without_a_sign_in_between() {
     let before = ServerTime { asked: boot(50), answered: boot(50), date: at(0) };
     let mut bench = over_a_reboot(Some(before)).await;
     bench.restart(Birth { boot: Boot(5_000), boot_id: BootId("boot-3".to_owned()), ..birth(5) }).await;
     let now = ServerTime { asked: Boot(6_000), answered: Boot(6_000), date: at(7200) };
-    bench.store.server_time(&BootId("boot-3".to_owned()), bench.budget, now).await.unwrap();
+    bench.store.server_time(&BootId("boot-3".to_owned()), bench.budget, now, GRACE).await.unwrap();
     assert_eq!(admission(&bench, Boot(6_000)).await, Admission::Open);
 }
 

@@ -1,0 +1,129 @@
+//! The token of a lane, and the time that comes with it: by the sign-in server's clock the ledger knows how old
+//! calls are, so there is no token before it does.
+
+use std::time::Duration;
+
+use super::{Lane, SignedOut, lock};
+use crate::defender::{SignInError, Token};
+use crate::domain::time::{Boot, Wall, seconds_left};
+
+/// The dispatcher goes round every 30 s; and no window that Defender counts by is shorter.
+const GAP: Duration = Duration::from_mins(1);
+/// The server's time is written down again after this, if it could not be.
+const UNWRITTEN: Duration = Duration::from_secs(5);
+
+impl Lane {
+    /// Why there is no token, and until when none is asked for.
+    pub fn signed_out(&self) -> Option<SignedOut> {
+        let now = self.now();
+        lock(&self.signed_out).clone().filter(|signed_out| signed_out.until > now)
+    }
+
+    /// A token; a failure is on record, in the log and in the health, once.
+    pub async fn token(&self) -> Result<Token, SignInError> {
+        // Whoever comes second must not make a call before the first one's time has aged the slots.
+        let _turn = self.signing_in.lock().await;
+        self.sign_in_after_a_gap().await;
+        let began = self.now();
+        let outcome = self.client.token().await;
+        let took = self.now().since(began);
+        let name = self.name.as_str();
+        match &outcome {
+            Ok(signed_in) => {
+                self.shared.health.token(name, Ok(()));
+                if let Some(seen) = signed_in.server_time {
+                    *lock(&self.unwritten_time) = Some(seen);
+                }
+                self.know_the_time().await?;
+                *lock(&self.signed_out) = None;
+                if let Some(lives) = signed_in.fresh_for {
+                    if let Err(error) = self.shared.store.forget_old_slots(self.budget, self.now()).await {
+                        tracing::warn!(tenant = name, %error, "old slots could not be removed; tried again with the next token");
+                    }
+                    self.shared.metrics.call(name, "sign_in", "ok", took);
+                    tracing::info!(tenant = name, lives_seconds = lives.as_secs(), "signed in");
+                    self.record_sign_in(None).await;
+                }
+            }
+            Err(error) => {
+                self.shared.health.token(name, Err(error.message.clone()));
+                self.be_signed_out(error);
+                self.wake.notify_one();
+                if error.fresh {
+                    self.shared.metrics.call(name, "sign_in", "failed", took);
+                    let again = seconds_left(error.until.since(self.now()));
+                    tracing::error!(tenant = name, error = %error, "the sign-in failed; it is tried again in {again} s, or on SIGHUP");
+                    self.record_sign_in(Some(error.message.clone())).await;
+                }
+            }
+        }
+        outcome.map(|signed_in| signed_in.token)
+    }
+
+    fn be_signed_out(&self, error: &SignInError) {
+        let now = self.wall();
+        let mut signed_out = lock(&self.signed_out);
+        let since = signed_out.as_ref().map_or(now, |before| before.since);
+        *signed_out = Some(SignedOut { since, why: error.message.clone(), until: error.until });
+    }
+
+    /// Has the ledger go by what the sign-in server's clock said last: for the age of slots over a reboot
+    /// and where a clock of ours is wrong. Until it does, there is no token.
+    async fn know_the_time(&self) -> Result<(), SignInError> {
+        let Some(seen) = *lock(&self.unwritten_time) else { return Ok(()) };
+        let first = lock(&self.server_time).replace(seen).is_none();
+        let (ours, theirs) = (self.shared.clock.wall(), seen.now(self.now()));
+        let apart = theirs.since(ours).max(ours.since(theirs));
+        if first && apart > Duration::from_mins(5) {
+            tracing::warn!(tenant = %self.name, seconds = apart.as_secs(), "this machine's clock and the sign-in server's are {} s apart: check the time service; the budget does not depend on it", apart.as_secs());
+        }
+        let written = self.shared.store.server_time(&self.shared.boot_id, self.budget, seen, self.unknown_grace).await;
+        let ahead = written.map_err(|error| {
+            tracing::warn!(tenant = %self.name, %error, "the server's time could not be written down, by which the age of calls is known; no call is made before it is");
+            let message = format!("the database does not take the server's time: {error}; is the disk full?");
+            let error = SignInError { message, until: self.now() + UNWRITTEN, fresh: false, unreachable: false };
+            self.be_signed_out(&error);
+            error
+        })?;
+        *lock(&self.unwritten_time) = None;
+        if !ahead.is_zero() {
+            self.spending.boot_went_ahead(ahead);
+            let seconds = ahead.as_secs();
+            tracing::warn!(tenant = %self.name, seconds, "this machine's boot clock went ahead of the sign-in server's by {seconds} s: calls count as made so much later; is a library or a snapshot setting clocks here?");
+        }
+        Ok(())
+    }
+
+    /// An answer has told the server's time: does its clock run as ours does?
+    pub async fn server_answered(&self, at: Boot, date: Wall) {
+        let Some(runs) = lock(&self.server_pace).observe(at, date) else { return };
+        if !runs {
+            tracing::warn!(tenant = %self.name, "the clock in Defender's answers does not run as this machine's does: it is not used to tell how old calls are");
+        }
+        if let Err(error) = self.shared.store.server_runs(&self.shared.boot_id, self.budget, runs).await {
+            tracing::warn!(tenant = %self.name, %error, "the pace of the server's clock could not be noted");
+        }
+    }
+
+    /// After a gap in which nothing of this lane ran (a suspend, a stop, or a boot clock that jumped)
+    /// the sign-in is asked for the time before the next call.
+    pub async fn mind_the_gap(&self) {
+        let _turn = self.signing_in.lock().await;
+        self.sign_in_after_a_gap().await;
+    }
+
+    async fn sign_in_after_a_gap(&self) {
+        let now = self.now();
+        let before = *lock(&self.last_round);
+        if before.is_some_and(|before| now.since(before) > GAP) {
+            self.client.sign_in_anew().await;
+        }
+        *lock(&self.last_round) = Some(now);
+    }
+
+    async fn record_sign_in(&self, failed: Option<String>) {
+        if let Err(error) = self.shared.store.record_sign_in(self.row, failed, self.wall()).await {
+            tracing::warn!(tenant = %self.name, %error, "a sign-in could not be recorded");
+        }
+    }
+}
