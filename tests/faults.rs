@@ -85,18 +85,33 @@ impl Scene {
     }
 }
 
+impl Scene {
+    /// What is kept of the answers that nobody could read: so many.
+    fn unknown_answers(&self, expected: usize) -> Vec<String> {
+        let machines = self.tenant.machines.iter().map(|machine| machine.id.to_string());
+        let jobs: Vec<Value> = machines.flat_map(|machine| self.daemon.history(&machine)).collect();
+        let attempts = jobs.iter().flat_map(|job| job["attempts"].as_array().unwrap());
+        let unknown = attempts.filter(|attempt| attempt["outcome"] == "unknown");
+        let answers: Vec<_> = unknown.map(|attempt| text(attempt, "answer").to_owned()).collect();
+        assert_eq!(answers.len(), expected, "{jobs:?}");
+        answers
+    }
+}
+
 /// Twice a call goes wrong without having had its effect: it is made once more, and that counts.
-async fn lost_without_effect(kind: FaultKind) {
+async fn lost_without_effect(kind: FaultKind) -> Vec<String> {
     let scene = scene(Fault::once(SCAN, kind).times(2), |_| ()).await;
     scene.ends_well(2, Cost { calls: 2, attempts: 2 }).await;
+    scene.unknown_answers(2)
 }
 
 /// Twice a call has its effect and an answer that does not tell: the action is found, and no call
 /// is made again. Lists lag behind as they do at Defender.
-async fn lost_with_effect(kind: FaultKind) {
+async fn lost_with_effect(kind: FaultKind) -> Vec<String> {
     let lagging = |tenant: &mut TenantOptions| tenant.list_lag = Duration::from_secs(2);
     let scene = scene(Fault::once(SCAN, kind).times(2), lagging).await;
     scene.ends_well(2, NOTHING).await;
+    scene.unknown_answers(2)
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -112,7 +127,19 @@ async fn an_error_500_with_effect() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_page_503_of_a_gateway() {
     let page = "<html><body><h1>503 Service Unavailable</h1></body></html>";
-    lost_without_effect(status(503, page, false, &[("Content-Type", "text/html")])).await;
+    let kept = lost_without_effect(status(503, page, false, &[("Content-Type", "text/html")])).await;
+    assert!(kept.iter().all(|answer| answer == page), "{kept:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_page_that_repeats_the_request_is_kept_without_its_token_and_capped() {
+    let token = "eyJ0eXAiOiJKV1QifQ.eyJhdWQiOiJodHRwcyJ9.c2lnbmF0dXJl";
+    let page = format!("<pre>Authorization: Bearer {token}</pre>{}", "<br>".repeat(20_000));
+    let kept = lost_without_effect(status(502, &page, false, &[("Content-Type", "text/html")])).await;
+    for answer in kept {
+        assert!(answer.starts_with("<pre>Authorization: Bearer [redacted]</pre><br>"), "{answer}");
+        assert!(answer.ends_with(&format!("[{} bytes in all]", page.len())) && answer.len() < 17_000, "{answer}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -148,7 +175,8 @@ async fn no_answer_ever_and_an_effect() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_answer_that_breaks_off() {
-    lost_with_effect(FaultKind::Truncated).await;
+    let kept = lost_with_effect(FaultKind::Truncated).await;
+    assert!(kept.iter().all(|answer| answer.starts_with('{') && answer.contains("[cut: ")), "{kept:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

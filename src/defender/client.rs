@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use super::kept::kept;
 use super::{Body, Failure, Reply, Request, SignIn, SignInError, SignedIn, Token, Wire, http_date, wire};
 use crate::domain::action::Seen;
 use crate::domain::id::{AttemptId, MachineId};
@@ -14,8 +15,6 @@ use crate::domain::time::Wall;
 const SCAN_AT_MOST: usize = 1024 * 1024;
 /// A full page of 10,000 actions is about 8 MB.
 const LIST_AT_MOST: usize = 64 * 1024 * 1024;
-/// What of an answer is kept on record.
-const KEEP: usize = 16 * 1024;
 /// The documented maximum of `$top`.
 pub const PAGE: usize = 10_000;
 
@@ -131,21 +130,6 @@ impl std::fmt::Debug for Client {
     }
 }
 
-fn capped(mut text: String, token: &Token) -> String {
-    use secrecy::ExposeSecret;
-    let secret = token.secret.expose_secret();
-    if text.contains(secret) {
-        text = text.replace(secret, "[redacted]");
-    }
-    if text.len() > KEEP {
-        let whole = text.len();
-        let end = (0..=KEEP).rev().find(|at| text.is_char_boundary(*at)).unwrap_or(0);
-        text.truncate(end);
-        text += &format!("… [{whole} bytes in all]");
-    }
-    text
-}
-
 /// Escapes a query: `%20` for a blank, which every server reads alike.
 fn query(pairs: &[(&str, &str)]) -> String {
     let mut text = String::new();
@@ -226,7 +210,7 @@ impl Client {
             Ok(reply) => {
                 let (answer, seen) = wire::answer(&reply, self.sign_in.wall());
                 let date = reply.date.as_deref().and_then(http_date);
-                let mut text = capped(reply.text, token);
+                let mut text = kept(&reply.text, &token.secret);
                 if let Some(cut) = reply.cut {
                     text += &format!(" [cut: {cut}]");
                 }
@@ -267,7 +251,7 @@ impl Client {
                     entries: page.entries,
                     seen: page.seen,
                 }),
-                None => Read::Failed(format!("the list of actions is not readable: {}", start(&reply))),
+                None => Read::Failed(format!("the list of actions is not readable: {}", start(&reply, token))),
             },
             Err(other) => other,
         }
@@ -282,7 +266,7 @@ impl Client {
         match self.read(token, format!("{}/api/machineactions/{id}", self.base)).await {
             Ok(reply) => match (reply.cut.is_none(), wire::action(reply.text.trim())) {
                 (true, Some(seen)) => Read::Got(seen),
-                _ => Read::Failed(format!("the action is not readable: {}", start(&reply))),
+                _ => Read::Failed(format!("the action is not readable: {}", start(&reply, token))),
             },
             Err(other) => other,
         }
@@ -332,23 +316,27 @@ impl Client {
         }
         Err(match reply.status {
             401 => Read::Unauthorized,
-            403 => Read::Forbidden(said(&answer)),
+            403 => Read::Forbidden(said(&reply, &answer, token)),
             404 => Read::Absent,
-            400 => Read::Refused(said(&answer)),
-            status => Read::Failed(format!("{status} {}", said(&answer))),
+            400 => Read::Refused(said(&reply, &answer, token)),
+            status => Read::Failed(format!("{status} {}", said(&reply, &answer, token))),
         })
     }
 }
 
-fn said(answer: &Answer) -> String {
+/// What a refusal says: code and message, else the start of whatever came instead.
+fn said(reply: &Reply, answer: &Answer, token: &Token) -> String {
     let code = answer.code.as_deref().unwrap_or_default();
     let message = answer.message.as_deref().unwrap_or_default();
-    format!("{code} {message}").trim().to_owned()
+    match format!("{code} {message}").trim() {
+        "" => start(reply, token),
+        said => kept(said, &token.secret),
+    }
 }
 
 /// The start of a body, for a message.
-fn start(reply: &Reply) -> String {
-    reply.text.chars().take(2000).collect()
+fn start(reply: &Reply, token: &Token) -> String {
+    kept(&reply.text, &token.secret).chars().take(2000).collect()
 }
 
 #[cfg(test)]

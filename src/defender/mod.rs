@@ -5,7 +5,10 @@
 
 mod client;
 pub mod http;
+mod kept;
 mod sign_in;
+#[cfg(test)]
+mod table;
 mod wire;
 
 pub use client::{ActionQuery, Client, Listed, PAGE, Read, Scanned};
