@@ -222,13 +222,13 @@ CREATE TABLE attempts (
     probe       INTEGER NOT NULL CHECK (probe IN (0, 1)),
     taken_at    INTEGER NOT NULL,
     settled_at  INTEGER,
-    outcome     TEXT CHECK (outcome IN ('created', 'busy', 'refused', 'unauthorized', 'forbidden', 'throttled',
-                                        'malformed', 'unknown', 'not_sent')),
+    outcome     TEXT CHECK (outcome IN ('created', 'busy', 'refused', 'missing', 'unauthorized', 'forbidden',
+                                        'throttled', 'malformed', 'unknown', 'not_sent')),
     http_status INTEGER,
     -- The answer as it came, capped and redacted; or why there was none.
     answer      TEXT,
     -- What has to be looked up before the job goes on.
-    question    TEXT CHECK (question IN ('effect', 'blocker')),
+    question    TEXT CHECK (question IN ('effect', 'blocker', 'machine')),
     asked_boot  INTEGER,
     looks       INTEGER NOT NULL DEFAULT 0,
     next_look_boot INTEGER,

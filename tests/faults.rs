@@ -148,6 +148,47 @@ async fn a_page_404_of_a_gateway_says_nothing_of_the_machine() {
     lost_with_effect(status(404, page, true, &[("Content-Type", "text/html")])).await;
 }
 
+const NOT_FOUND: &str = "{\"error\":{\"code\":\"ResourceNotFound\",\"message\":\"Machine was not found\"}}";
+
+/// Struck by a 404 of Defender's own: the one machine, and what was seen of it in the end.
+async fn not_found(scans: u32, machines: Option<FaultKind>) -> (Value, TenantReport) {
+    let tenant = quick_tenant(fleet(9, 1, "faults"));
+    let simulator = simulate(9, vec![tenant.clone()]).await;
+    simulator.add_fault(0, Fault::once(SCAN, status(404, NOT_FOUND, false, &[])).times(scans));
+    if let Some(kind) = machines {
+        simulator.add_fault(0, Fault::always(Target::Call(CallKind::GetMachine), kind));
+    }
+    let mut configured = Configured::of("contoso", &tenant);
+    "max_attempts = 2".clone_into(&mut configured.keys);
+    let daemon = Daemon::started(Site::new(&simulator, &[configured], "")).await;
+    daemon.site.put("devices.txt", list(&tenant.machines));
+    let job = daemon.all_final(1).await.swap_remove(0);
+    let report = seen(&simulator);
+    assert_within_limits(&report);
+    (job, report)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_404_in_passing_is_not_final_for_a_machine_that_defender_lists() {
+    let (job, report) = not_found(1, None).await;
+    assert_eq!((text(&job, "state"), number(&job, "attempts")), ("succeeded", 2), "{job}");
+    assert_eq!((report.calls["scan"].arrivals, report.calls["get_machine"].arrivals), (2, 1), "{report:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_404_is_final_when_the_machine_is_not_there_either() {
+    let (job, report) = not_found(1, Some(status(404, NOT_FOUND, false, &[]))).await;
+    assert_eq!((text(&job, "state"), text(&job, "reason")), ("rejected", "unknown_machine"), "{job}");
+    assert_eq!((report.calls["scan"].arrivals, report.calls["get_machine"].arrivals), (1, 1), "{report:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_second_404_is_final_where_machines_may_not_be_read() {
+    let (job, report) = not_found(2, Some(status(403, "", false, &[]))).await;
+    assert_eq!((text(&job, "state"), text(&job, "reason")), ("rejected", "unknown_machine"), "{job}");
+    assert_eq!((report.calls["scan"].arrivals, report.calls["get_machine"].arrivals), (2, 2), "{report:?}");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_408_with_effect() {
     lost_with_effect(status(408, "", true, &[])).await;

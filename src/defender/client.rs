@@ -287,7 +287,19 @@ impl Client {
         match self.read(token, format!("{}/api/{list}{}", self.base, query(&[("$top", "1")]))).await {
             Ok(reply) => match wire::page(&reply) {
                 Some(page) => Read::Got(page),
-                None => Read::Failed(format!("the list is not readable: {}", start(&reply))),
+                None => Read::Failed(format!("the list is not readable: {}", start(&reply, token))),
+            },
+            Err(other) => other,
+        }
+    }
+
+    /// `GET /api/machines/{id}`: whether Defender knows the machine.
+    pub async fn get_machine(&self, token: &Token, machine: MachineId) -> Read<()> {
+        match self.read(token, format!("{}/api/machines/{machine}", self.base)).await {
+            // Any 200 would do for a proxy's page of good wishes.
+            Ok(reply) => match wire::machine(&reply) {
+                Some(known) if known == machine => Read::Got(()),
+                _ => Read::Failed(format!("the machine is not readable: {}", start(&reply, token))),
             },
             Err(other) => other,
         }

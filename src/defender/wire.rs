@@ -6,6 +6,7 @@ use serde_json::value::RawValue;
 
 use super::{Reply, retry_after};
 use crate::domain::action::{Action, ActionStatus, Origin, Seen};
+use crate::domain::id::MachineId;
 use crate::domain::outcome::Answer;
 use crate::domain::time::Wall;
 
@@ -80,6 +81,16 @@ pub fn action(raw: &str) -> Option<Seen> {
         },
         raw: raw.to_owned(),
     })
+}
+
+/// Reads the id of a machine; `None` when it is none.
+pub fn machine(reply: &Reply) -> Option<MachineId> {
+    #[derive(Deserialize)]
+    struct WireMachine {
+        id: String,
+    }
+    let wire: WireMachine = serde_json::from_str(&reply.text).ok()?;
+    wire.id.parse().ok()
 }
 
 /// Reads a page; `None` when it is none, or not whole.

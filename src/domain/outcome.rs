@@ -28,12 +28,12 @@
 //! | 400 | an error without a code, half an error, a page, nothing, noise | unknown | the same |
 //! | 401 | code `Unauthorized`, a page, nothing | unauthorized | common-errors; the status says it |
 //! | 403 | code `Forbidden`, code `DisabledFeature`, code `DisallowedOperation`, a page, nothing | forbidden | common-errors; the status says it |
-//! | 404 | code `ResourceNotFound`, code `NotFound` | refused | common-errors; observed for an unknown machine, and in passing for a known one |
+//! | 404 | code `ResourceNotFound`, code `NotFound` | missing | common-errors; observed for an unknown machine, and in passing for a known one |
 //! | 404 | a page, half an error, an error without a code, nothing | unknown | a proxy's or a gateway's: it says nothing of the machine |
 //! | 1xx, 3xx, 402, 405, 406, 407, 408, 409, 410, 411, 412, 413, 415, 422, 425, 431, 451, 499, 5xx | code `InternalServerError`, a page, our action, half an error, noise, nothing | unknown | nothing says that it had no effect |
 //!
 //! No answer at all is *unknown* too, unless the connection failed before a byte of the call was sent:
-//! that is *not sent*.
+//! that is *not sent*. A machine that is *missing* is looked up before its job is rejected (`lookup`).
 
 use std::time::Duration;
 
@@ -66,6 +66,9 @@ pub enum Outcome {
     Busy(Option<Action>),
     /// Defender will not do it for this machine.
     Refused(Reason),
+    /// Defender says that it does not know the machine. Observed in passing for machines that exist:
+    /// the machine is looked up before that is believed.
+    Missing,
     /// The token is not accepted.
     Unauthorized,
     /// The application may not do this.
@@ -84,6 +87,7 @@ super::sweep::words!(OutcomeWord {
     Created = "created",
     Busy = "busy",
     Refused = "refused",
+    Missing = "missing",
     Unauthorized = "unauthorized",
     Forbidden = "forbidden",
     Throttled = "throttled",
@@ -99,6 +103,7 @@ pub enum OutcomeWord {
     Created,
     Busy,
     Refused,
+    Missing,
     Unauthorized,
     Forbidden,
     Throttled,
@@ -114,6 +119,7 @@ impl Outcome {
             Self::Created(_) => OutcomeWord::Created,
             Self::Busy(_) => OutcomeWord::Busy,
             Self::Refused(_) => OutcomeWord::Refused,
+            Self::Missing => OutcomeWord::Missing,
             Self::Unauthorized => OutcomeWord::Unauthorized,
             Self::Forbidden => OutcomeWord::Forbidden,
             Self::Throttled(_) => OutcomeWord::Throttled,
@@ -142,7 +148,7 @@ pub fn judge(attempt: AttemptId, answer: &Answer) -> Outcome {
         400 if is("InvalidRequestBody") || is("MissingRequiredParameter") => Outcome::Malformed,
         401 => Outcome::Unauthorized,
         403 => Outcome::Forbidden,
-        404 if is("ResourceNotFound") || is("NotFound") => Outcome::Refused(Reason::UnknownMachine),
+        404 if is("ResourceNotFound") || is("NotFound") => Outcome::Missing,
         _ => Outcome::Unknown,
     }
 }

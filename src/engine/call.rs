@@ -65,6 +65,7 @@ fn heard(outcome: &Outcome) -> Heard {
         Outcome::Created(_)
         | Outcome::Busy(_)
         | Outcome::Refused(_)
+        | Outcome::Missing
         | Outcome::Malformed
         | Outcome::Unauthorized
         | Outcome::Forbidden => Heard::Answer,
