@@ -264,6 +264,21 @@ CREATE INDEX actions_of_machine ON actions (tenant_id, machine);
 CREATE INDEX actions_of_job ON actions (job_id) WHERE job_id IS NOT NULL;
 CREATE INDEX actions_open ON actions (tenant_id) WHERE status IN ('Pending', 'InProgress');
 
+-- Actions with a mark of sweepd that this database did not write: it was restored from an older copy,
+-- or runs twice. The tenant's lane is held until an operator has accepted them.
+CREATE TABLE unknown_marks (
+    tenant_id   INTEGER NOT NULL REFERENCES tenants (id),
+    action_id   TEXT    NOT NULL,
+    attempt_id  TEXT    NOT NULL,
+    seen_at     INTEGER NOT NULL,
+    -- Whether its call stands in the ledger.
+    charged     INTEGER NOT NULL DEFAULT 0 CHECK (charged IN (0, 1)),
+    accepted_at INTEGER,
+    PRIMARY KEY (tenant_id, action_id)
+) STRICT, WITHOUT ROWID;
+CREATE INDEX unknown_marks_open ON unknown_marks (tenant_id) WHERE accepted_at IS NULL;
+CREATE INDEX unknown_marks_uncharged ON unknown_marks (tenant_id) WHERE charged = 0;
+
 -- The record: never changed, never deleted in place, each row chained to the one before by
 -- hash = SHA-256 of the lines "previous hash, seq, at, kind, tenant, job, machine, body".
 CREATE TABLE events (

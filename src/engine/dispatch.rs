@@ -13,6 +13,10 @@ use crate::domain::time::Boot;
 use crate::store::StoreError;
 use crate::store::claims::{Ask, Claimed};
 
+/// What to do about marks that this database did not write.
+const MARKS: &str = "`sweepd reconcile`: Defender lists scans that sweepd asked for and this database does not know \
+                     of. It was restored from an older copy, made anew, or runs twice: stop the other one first";
+
 /// What a round of the loop came to.
 enum Round {
     /// Something moved: go on at once.
@@ -63,6 +67,9 @@ async fn round(lane: &Arc<Lane>) -> Result<Round, StoreError> {
     if let Some(pause) = store.pause_of(lane.row).await? {
         let reason = pause.reason.map(|reason| format!(": {reason}")).unwrap_or_default();
         return Ok(Round::Wait(format!("`sweepd resume`: paused{reason}"), None));
+    }
+    if lane.minds_marks() && store.unknown_marks(lane.row).await? > 0 {
+        return Ok(Round::Wait(MARKS.to_owned(), None));
     }
     if let Some(SignedOut { since, why, until }) = lane.signed_out() {
         let since = local(since, lane.wall());
@@ -115,6 +122,7 @@ async fn send(lane: &Arc<Lane>, probe: Option<Hold>) -> Result<Round, StoreError
         attempt: lane.shared.ids.attempt(),
         probe: probe == Some(Hold::Down),
         blind: lane.feed_is_blind.load(Ordering::SeqCst),
+        minds_marks: lane.minds_marks(),
     };
     let claimed = lane.shared.store.claim(ask).await;
     // No call comes of it, and none that comes later is slower for it.

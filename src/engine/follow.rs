@@ -18,6 +18,9 @@ use crate::store::StoreError;
 const OVERLAP: Duration = Duration::from_mins(5);
 /// Everything that is pending is read anew so often, whatever the changes said.
 const WHOLE: Duration = Duration::from_hours(1);
+/// Without a cursor the feed starts so long ago: a scan of sweepd in it that the database does not know
+/// was made by a history that it has lost.
+const RECENT: Duration = Duration::from_hours(24);
 /// Single reads in one look: the budget is for what the list does show.
 const SINGLES: usize = 50;
 /// Failed first looks after which sending begins without: a busy machine then costs a call.
@@ -114,17 +117,15 @@ impl Follow {
         let store = &lane.shared.store;
         let first = !lane.feed_was_read();
         let following = store.to_follow(lane.row).await? > 0;
-        if !first && !following && !store.has_ready(lane.row).await? {
+        let now = lane.now();
+        let is_due = self.whole_at.is_none_or(|at| now.since(at) >= WHOLE);
+        if !is_due && !following && !store.has_ready(lane.row).await? {
             return Ok(Looked::Idle);
         }
-        let now = lane.now();
         let refused = lane.feed_refused.load(Ordering::SeqCst);
-        let since = match store.lane_memory(lane.row).await?.feed_cursor {
-            Some(cursor) => Some(cursor),
-            None => store.oldest_open_action(lane.row).await?,
-        };
-        let mut whole = first || refused || since.is_none() || self.whole_at.is_none_or(|at| now.since(at) >= WHOLE);
-        if let Some(since) = since.filter(|_| !refused) {
+        let mut whole = first || refused || is_due;
+        if !refused {
+            let since = since(lane).await?;
             match changes(lane, since).await? {
                 Pages::Whole => {}
                 Pages::Failed => return Ok(Looked::Failed),
@@ -144,6 +145,7 @@ impl Follow {
                 Pages::Failed | Pages::Refused => return Ok(Looked::Failed),
             }
         }
+        mind_marks(lane).await?;
         give_up(lane).await?;
         Ok(Looked::Read)
     }
@@ -164,6 +166,30 @@ fn forbidden(lane: &Lane) -> Looked {
         tracing::error!(tenant = %lane.name, "the app may not list machine actions (403): grant Machine.Read.All or Machine.ReadWrite.All, with admin consent; until then scans are sent but not followed");
     }
     Looked::Forbidden
+}
+
+/// Where the changes to be read begin.
+async fn since(lane: &Lane) -> Result<Wall, NotRead> {
+    let store = &lane.shared.store;
+    if let Some(cursor) = store.lane_memory(lane.row).await?.feed_cursor {
+        return Ok(cursor);
+    }
+    // The first sign-in tells the time, should ours be wrong.
+    lane.token().await.map_err(|error| NotRead::SignedOut(error.until))?;
+    let recent = lane.server_wall() - RECENT;
+    Ok(store.oldest_open_action(lane.row).await?.map_or(recent, |oldest| oldest.min(recent)))
+}
+
+/// Charges the budget with calls that a lost history made, before another one is made; and says so.
+async fn mind_marks(lane: &Lane) -> Result<(), NotRead> {
+    let store = &lane.shared.store;
+    store.charge_unknown_marks(lane.row, lane.budget, lane.stamp(), lane.server_wall()).await?;
+    let unknown = store.unknown_marks(lane.row).await?;
+    let is_news = lane.marks_told.swap(unknown, Ordering::SeqCst) < unknown;
+    if is_news && lane.minds_marks() {
+        tracing::error!(tenant = %lane.name, unknown, "Defender lists {unknown} scans that sweepd asked for and this database does not know of: it was restored from an older copy, made anew, or runs twice; nothing is sent until the other one is stopped and `sweepd reconcile` has taken them over");
+    }
+    Ok(())
 }
 
 async fn page(lane: &Lane, wanted: &ActionQuery, skip: usize) -> Result<Result<Listed, Pages>, NotRead> {

@@ -1,6 +1,6 @@
 //! A tenant's lane: what its dispatcher, follow-up and look-up share.
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -12,7 +12,7 @@ use super::spending::Spending;
 use super::{Known, Shared};
 use crate::budget::Budget;
 use crate::clock::local;
-use crate::config::{Config, FollowUp, Tenant};
+use crate::config::{Config, FollowUp, Tenant, UnknownMarks};
 use crate::defender::{Authority, Client, Credential, SignIn, SignInError, Token};
 use crate::domain::eligibility::Rules;
 use crate::domain::id::TenantName;
@@ -91,6 +91,8 @@ pub struct Lane {
     feed_at: Mutex<Option<Boot>>,
     breakers: Arc<Mutex<Breakers>>,
     spending: Arc<Spending>,
+    /// Marks that this database did not write, when that was told last.
+    pub marks_told: AtomicU64,
     told: Mutex<Option<Waiting>>,
     signed_out: Mutex<Option<SignedOut>>,
     /// What time it is where the tokens come from.
@@ -165,6 +167,7 @@ impl Lane {
             feed_is_blind: AtomicBool::new(false),
             breakers,
             spending,
+            marks_told: AtomicU64::new(0),
             told: Mutex::default(),
             signed_out: Mutex::new(known.memory.sign_in_fails_since.map(SignedOut::before)),
             server_time: before.map_or_else(Arc::default, |before| Arc::clone(&before.server_time)),
@@ -230,6 +233,11 @@ impl Lane {
             lookup_horizon: self.follow_up.lookup_horizon,
             unknown_grace: self.unknown_grace,
         }
+    }
+
+    /// Whether marks that this database did not write hold the lane.
+    pub fn minds_marks(&self) -> bool {
+        self.tenant.unknown_marks == UnknownMarks::Hold
     }
 
     pub fn rules(&self) -> Rules {
@@ -323,6 +331,11 @@ impl Lane {
         let theirs = lock(&self.server_time).filter(|_| !lock(&self.server_pace).is_wrong());
         let theirs = theirs.map(|seen| seen.now(self.now()));
         theirs.filter(|theirs| theirs.since(ours) > WRONG || ours.since(*theirs) > WRONG).unwrap_or(ours)
+    }
+
+    /// What time it is at Defender, as far as we know: by the sign-in server's clock, else ours.
+    pub fn server_wall(&self) -> Wall {
+        lock(&self.server_time).map_or_else(|| self.wall(), |seen| seen.now(self.now()))
     }
 
     /// Whether the wall clock went back since this was asked last; before a start nobody knows.

@@ -7,7 +7,7 @@ use sqlx::{Row, SqliteConnection};
 use super::events::{self, Kind, Subject};
 use super::jobs::{self, With};
 use super::tenants::TenantRow;
-use super::{Doing, Store, StoreError};
+use super::{Doing, Store, StoreError, marks};
 use crate::domain::action::{Action, ActionStatus, Origin, Seen};
 use crate::domain::id::{AttemptId, JobId, MachineId};
 use crate::domain::job::{End, Event, Reason, State};
@@ -117,6 +117,9 @@ pub(crate) async fn see(
         let subject =
             Subject { tenant: Some(tenant), job: owner.as_ref().map(|owner| owner.job), machine: action.machine };
         events::append(connection, at, Kind::ActionSeen, subject, &body).await?;
+        if owner.is_none() {
+            marks::note(connection, tenant, &action, &seen.raw, at).await?;
+        }
     }
     if let Some(owner) = &owner {
         action.status = own(connection, tenant, &action, owner).await?;

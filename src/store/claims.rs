@@ -8,7 +8,7 @@ use super::events::{self, Kind, Subject};
 use super::jobs::{self, Job, With};
 use super::slots::{self, BudgetRow, Stamp};
 use super::tenants::TenantRow;
-use super::{Doing, Store, StoreError, actions};
+use super::{Doing, Store, StoreError, actions, marks};
 use crate::domain::eligibility::{Rules, Verdict, judge};
 use crate::domain::id::{AttemptId, SlotId};
 use crate::domain::job::{Event, Reason};
@@ -37,6 +37,8 @@ pub struct Ask {
     /// Whether the tenant's list cannot be read now: what is kept as pending may have ended long ago,
     /// and Defender's answer decides.
     pub blind: bool,
+    /// Whether marks that this database did not write hold the lane.
+    pub minds_marks: bool,
 }
 
 /// The right to make one call.
@@ -63,7 +65,7 @@ pub enum Claimed {
     Nothing,
     /// Many jobs were decided without a call; ask again.
     More,
-    /// An operator has paused the tenant.
+    /// An operator has paused the tenant, or has to say first what becomes of unknown marks.
     Paused,
 }
 
@@ -90,7 +92,7 @@ async fn claim(connection: &mut SqliteConnection, ask: Ask) -> Result<Claimed, S
         .fetch_one(&mut *connection)
         .await
         .doing("read a tenant's pause")?;
-    if paused {
+    if paused || ask.minds_marks && marks::any(connection, ask.tenant).await? {
         return Ok(Claimed::Paused);
     }
     let admission = slots::may_take(connection, ask.budget, CallKind::Scan, ask.limits, ask.stamp.boot).await?;

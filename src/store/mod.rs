@@ -24,6 +24,7 @@ pub mod events;
 pub mod incarnations;
 pub mod jobs;
 pub mod lists;
+pub mod marks;
 pub mod outlook;
 pub mod settle;
 pub mod slots;

@@ -34,6 +34,7 @@ mod ending;
 mod errands;
 mod feeding;
 mod looking;
+mod marking;
 mod ordering;
 mod recording;
 mod settling;
@@ -212,6 +213,7 @@ impl Bench {
             attempt: AttemptId(self.id()),
             probe: false,
             blind: false,
+            minds_marks: true,
         }
     }
 
