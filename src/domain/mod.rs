@@ -7,6 +7,7 @@
 
 pub mod action;
 pub mod budgets;
+pub mod cadence;
 pub mod eligibility;
 pub mod forecast;
 pub mod id;

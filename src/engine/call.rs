@@ -1,6 +1,7 @@
 //! One call of `runAntiVirusScan`, from its attempt to its answer on disk.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use super::lane::{Heard, Lane};
 use crate::defender::{Scanned, Token};
@@ -38,6 +39,9 @@ pub async fn make(lane: Arc<Lane>, claim: Claim, token: Token) {
         Outcome::Unauthorized => lane.client.refused(&token).await,
         _ => true,
     };
+    if matches!(scanned.outcome, Outcome::Created(_)) {
+        lane.sent.store(true, Ordering::SeqCst);
+    }
     let silence = lane.heard(CallKind::Scan, heard(&scanned.outcome));
     let change = lane.breakers().settled(ended, scanned.outcome.word(), took, current);
     if let (silence::Change::Began(_), Outcome::Throttled(told)) = (silence.change, &scanned.outcome) {

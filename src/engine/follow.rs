@@ -10,6 +10,7 @@ use super::lane::Lane;
 use super::reads::{NotRead, read};
 use crate::defender::{ActionQuery, Listed, PAGE, Read};
 use crate::domain::action::Seen;
+use crate::domain::cadence::{self, Cadence, Rest};
 use crate::domain::ledger::CallKind;
 use crate::domain::time::{Boot, Wall};
 use crate::store::StoreError;
@@ -31,6 +32,13 @@ struct Follow {
     failures: u32,
     /// Where the single reads go on: not always with the same.
     rotation: usize,
+    cadence: Cadence,
+}
+
+/// One look: what it has shown and cost so far.
+struct Look<'a> {
+    lane: &'a Lane,
+    cost: cadence::Looked,
 }
 
 /// What a look came to.
@@ -47,13 +55,17 @@ enum Looked {
 
 pub async fn run(lane: Arc<Lane>) {
     let beat = beat(&lane);
-    let mut follow = Follow { whole_at: None, failures: 0, rotation: 0 };
+    let mut follow = Follow { whole_at: None, failures: 0, rotation: 0, cadence: Cadence::default() };
     while !lane.stop.is_cancelled() {
         lane.shared.health.beat(&beat);
-        let pause = follow.round(&lane).await;
-        let until = lane.now() + pause;
-        // Long pauses in short steps, so that the watchdog sees the loop alive.
-        while lane.now() < until && !lane.stop.is_cancelled() {
+        let rest = follow.round(&lane).await;
+        let rested = lane.now();
+        // Long pauses in short steps, so that the watchdog sees the loop alive, and what was sent shortens them.
+        loop {
+            let until = rested + if lane.sent.load(Ordering::SeqCst) { rest.once_sent } else { rest.usual };
+            if lane.now() >= until || lane.stop.is_cancelled() {
+                break;
+            }
             lane.shared.health.beat(&beat);
             let step = until.min(lane.now() + Duration::from_secs(30));
             tokio::select! {
@@ -72,25 +84,28 @@ fn beat(lane: &Lane) -> String {
 
 impl Follow {
     /// One round; returns how long to rest.
-    async fn round(&mut self, lane: &Lane) -> Duration {
+    async fn round(&mut self, lane: &Lane) -> Rest {
         let interval = lane.follow_up.interval;
-        match self.look(lane).await {
+        let mut look = Look { lane, cost: cadence::Looked::default() };
+        look.cost.moved = lane.sent.swap(false, Ordering::SeqCst);
+        match self.look(&mut look).await {
             Ok(Looked::Idle) => {
                 lane.feed_idle();
-                interval
+                Rest::of(interval)
             }
             Ok(Looked::Forbidden) => {
                 self.failures = 0;
                 lane.feed_unreadable();
                 lane.wake.notify_one();
-                interval
+                Rest::of(interval)
             }
             Ok(Looked::Read) => {
                 self.failures = 0;
                 lane.feed_read();
                 lane.wake.notify_one();
                 lane.shared.signals.finished.notify_one();
-                interval
+                look.cost.sending = lane.shared.store.has_ready(lane.row).await.unwrap_or(true);
+                self.cadence.rest(look.cost, interval, lane.limits(CallKind::ListActions).per_hour)
             }
             Ok(Looked::Failed) => {
                 self.failures += 1;
@@ -101,19 +116,20 @@ impl Follow {
                     tracing::warn!(tenant = %lane.name, "pending actions cannot be read; sending begins without, and a busy machine costs a call");
                     lane.wake.notify_one();
                 }
-                interval.min(Duration::from_secs(5) * 2_u32.saturating_pow(self.failures.min(8)))
+                Rest::of(interval.min(Duration::from_secs(5) * 2_u32.saturating_pow(self.failures.min(8))))
             }
-            Err(NotRead::Stopping) => Duration::ZERO,
-            Err(NotRead::SignedOut(until)) => until.since(lane.now()).max(Duration::from_secs(1)),
+            Err(NotRead::Stopping) => Rest::of(Duration::ZERO),
+            Err(NotRead::SignedOut(until)) => Rest::of(until.since(lane.now()).max(Duration::from_secs(1))),
             Err(NotRead::Store(error)) => {
                 tracing::error!(tenant = %lane.name, %error, "what Defender's list shows cannot be written; trying again");
-                interval
+                Rest::of(interval)
             }
         }
     }
 
     /// Looks once, if there is anything to look for.
-    async fn look(&mut self, lane: &Lane) -> Result<Looked, NotRead> {
+    async fn look(&mut self, look: &mut Look<'_>) -> Result<Looked, NotRead> {
+        let lane = look.lane;
         let store = &lane.shared.store;
         let first = !lane.feed_was_read();
         let following = store.to_follow(lane.row).await? > 0;
@@ -126,7 +142,7 @@ impl Follow {
         let mut whole = first || refused || is_due;
         if !refused {
             let since = since(lane).await?;
-            match changes(lane, since).await? {
+            match changes(look, since).await? {
                 Pages::Whole => {}
                 Pages::Failed => return Ok(Looked::Failed),
                 Pages::Forbidden => return Ok(forbidden(lane)),
@@ -139,7 +155,7 @@ impl Follow {
         }
         if whole {
             self.rotation = self.rotation.wrapping_add(1);
-            match everything_pending(lane, self.rotation).await? {
+            match everything_pending(look, self.rotation).await? {
                 Pages::Whole => self.whole_at = Some(now),
                 Pages::Forbidden => return Ok(forbidden(lane)),
                 Pages::Failed | Pages::Refused => return Ok(Looked::Failed),
@@ -192,7 +208,9 @@ async fn mind_marks(lane: &Lane) -> Result<(), NotRead> {
     Ok(())
 }
 
-async fn page(lane: &Lane, wanted: &ActionQuery, skip: usize) -> Result<Result<Listed, Pages>, NotRead> {
+async fn page(look: &mut Look<'_>, wanted: &ActionQuery, skip: usize) -> Result<Result<Listed, Pages>, NotRead> {
+    let lane = look.lane;
+    look.cost.calls = look.cost.calls.saturating_add(1);
     let answer = read(lane, &beat(lane), CallKind::ListActions, |token| async move {
         lane.client.list_actions(&token, wanted, skip).await
     })
@@ -207,17 +225,17 @@ async fn page(lane: &Lane, wanted: &ActionQuery, skip: usize) -> Result<Result<L
 
 /// Takes in what changed since `since`, page by page. Goes on from the last time seen, not by
 /// counting: the list moves while it is read.
-async fn changes(lane: &Lane, since: Wall) -> Result<Pages, NotRead> {
+async fn changes(look: &mut Look<'_>, since: Wall) -> Result<Pages, NotRead> {
     let mut after = since - OVERLAP;
     let mut skip = 0;
     loop {
         let wanted = ActionQuery::ChangedAfter(after);
-        let listed = match page(lane, &wanted, skip).await? {
+        let listed = match page(look, &wanted, skip).await? {
             Ok(listed) => listed,
             Err(end) => return Ok(end),
         };
         let last = listed.seen.iter().map(|seen| seen.action.updated_at).max();
-        keep(lane, listed.seen, last).await?;
+        look.keep(listed.seen, last).await?;
         if !listed.more {
             return Ok(Pages::Whole);
         }
@@ -231,20 +249,21 @@ async fn changes(lane: &Lane, since: Wall) -> Result<Pages, NotRead> {
 
 /// Takes in everything that is pending, and asks singly for what we believe open and it does not
 /// show.
-async fn everything_pending(lane: &Lane, rotation: usize) -> Result<Pages, NotRead> {
+async fn everything_pending(look: &mut Look<'_>, rotation: usize) -> Result<Pages, NotRead> {
+    let lane = look.lane;
     let mut open = HashSet::new();
     let mut newest = None;
     for status in ["Pending", "InProgress"] {
         let mut skip = 0;
         loop {
             let wanted = ActionQuery::WithStatus(status);
-            let listed = match page(lane, &wanted, skip).await? {
+            let listed = match page(look, &wanted, skip).await? {
                 Ok(listed) => listed,
                 Err(end) => return Ok(end),
             };
             open.extend(listed.seen.iter().map(|seen| seen.action.id.clone()));
             newest = newest.max(listed.seen.iter().map(|seen| seen.action.updated_at).max());
-            keep(lane, listed.seen, None).await?;
+            look.keep(listed.seen, None).await?;
             if !listed.more {
                 break;
             }
@@ -253,7 +272,7 @@ async fn everything_pending(lane: &Lane, rotation: usize) -> Result<Pages, NotRe
     }
     let store = &lane.shared.store;
     if store.lane_memory(lane.row).await?.feed_cursor.is_none() {
-        keep(lane, Vec::new(), newest).await?;
+        look.keep(Vec::new(), newest).await?;
     }
     let believed = store.open_actions(lane.row, 1_000_000).await?;
     let hidden: Vec<_> = believed.iter().filter(|id| !open.contains(*id)).collect();
@@ -268,7 +287,7 @@ async fn everything_pending(lane: &Lane, rotation: usize) -> Result<Pages, NotRe
             )
             .await?;
         match answer {
-            Read::Got(seen) => keep(lane, vec![seen], None).await?,
+            Read::Got(seen) => look.keep(vec![seen], None).await?,
             Read::Forbidden(_) => break,
             Read::Absent => store.action_gone(lane.row, id.clone(), lane.wall()).await?,
             // Lists lag, and a single read may too: the next whole look asks again.
@@ -278,20 +297,13 @@ async fn everything_pending(lane: &Lane, rotation: usize) -> Result<Pages, NotRe
     Ok(Pages::Whole)
 }
 
-async fn keep(lane: &Lane, seen: Vec<Seen>, cursor: Option<Wall>) -> Result<(), StoreError> {
-    let store = &lane.shared.store;
-    let at = lane.wall();
-    if seen.is_empty() {
-        return store.see_actions(lane.row, seen, cursor, at).await;
+impl Look<'_> {
+    async fn keep(&mut self, seen: Vec<Seen>, cursor: Option<Wall>) -> Result<(), StoreError> {
+        let lane = self.lane;
+        let news = lane.shared.store.see_actions(lane.row, seen, cursor, lane.wall()).await?;
+        self.cost.moved |= news > 0;
+        Ok(())
     }
-    // In small transactions, and the cursor with the last: a lane must not wait for a long page.
-    let mut seen = seen.into_iter().peekable();
-    while seen.peek().is_some() {
-        let some: Vec<_> = seen.by_ref().take(200).collect();
-        let cursor = cursor.filter(|_| seen.peek().is_none());
-        store.see_actions(lane.row, some, cursor, at).await?;
-    }
-    Ok(())
 }
 
 async fn give_up(lane: &Lane) -> Result<(), StoreError> {

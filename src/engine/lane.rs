@@ -91,6 +91,8 @@ pub struct Lane {
     feed_at: Mutex<Option<Boot>>,
     breakers: Arc<Mutex<Breakers>>,
     spending: Arc<Spending>,
+    /// Whether a scan was asked for since the list was looked at.
+    pub sent: AtomicBool,
     /// Marks that this database did not write, when that was told last.
     pub marks_told: AtomicU64,
     told: Mutex<Option<Waiting>>,
@@ -167,6 +169,7 @@ impl Lane {
             feed_is_blind: AtomicBool::new(false),
             breakers,
             spending,
+            sent: AtomicBool::new(false),
             marks_told: AtomicU64::new(0),
             told: Mutex::default(),
             signed_out: Mutex::new(known.memory.sign_in_fails_since.map(SignedOut::before)),

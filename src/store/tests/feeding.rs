@@ -54,6 +54,45 @@ async fn the_object_is_kept_as_it_came_and_told_once() {
 }
 
 #[tokio::test]
+async fn what_is_known_already_costs_no_write() {
+    let bench = Bench::with_machines(&[1]).await;
+    let claim = bench.accepted("a", 1).await;
+    let other = Store::open_existing(bench.folder.path()).await.unwrap().unwrap();
+    // 450 of others, and ours: more than one transaction takes.
+    let mut page: Vec<Seen> =
+        (0..450).map(|n| scan(&format!("b{n}"), machine(9), ActionStatus::Succeeded, "by hand", 2)).collect();
+    page.push(scan("a", machine(1), ActionStatus::InProgress, &claim.attempt.mark("weekly"), 5));
+    let feed = async |page: &[Seen], seconds| {
+        bench.store.see_actions(bench.tenant, page.to_vec(), Some(at(5)), at(seconds)).await.unwrap()
+    };
+    assert_eq!(feed(&page, 10).await, 451);
+    let before = other.data_version().await.unwrap();
+    // Read singly, an action has an envelope.
+    page[7].raw = page[7].raw.replacen('{', "{\"@odata.context\":\"x\",", 1);
+    assert_eq!(feed(&page, 11).await, 0);
+    assert_eq!(other.data_version().await.unwrap(), before, "nothing was written");
+    page[8] = scan("b8", machine(9), ActionStatus::Failed, "by hand", 11);
+    page[450] = scan("a", machine(1), ActionStatus::Succeeded, &claim.attempt.mark("weekly"), 12);
+    assert_eq!(feed(&page, 13).await, 2);
+    assert_ne!(other.data_version().await.unwrap(), before);
+    assert_eq!(bench.job_of(machine(1)).await.state, "succeeded");
+    bench.assert_whole().await;
+}
+
+#[tokio::test]
+async fn a_list_that_lags_is_believed_about_whose_an_action_is() {
+    let bench = Bench::with_machines(&[1]).await;
+    let claim = bench.call(1).await;
+    let mut nameless = scan("a", machine(1), ActionStatus::Succeeded, "", 9);
+    nameless.action.comment = None;
+    bench.feed(&[nameless], 10).await;
+    assert_eq!(bench.job_of(machine(1)).await.state, "sending");
+    bench.feed(&[scan("a", machine(1), ActionStatus::Pending, &claim.attempt.mark("weekly"), 2)], 11).await;
+    assert_eq!(bench.job_of(machine(1)).await.state, "succeeded");
+    bench.assert_whole().await;
+}
+
+#[tokio::test]
 async fn a_list_that_lags_takes_nothing_back() {
     let bench = Bench::with_machines(&[1]).await;
     let claim = bench.accepted("a1", 1).await;
