@@ -10,6 +10,7 @@ pub mod budgets;
 pub mod cadence;
 pub mod eligibility;
 pub mod forecast;
+pub mod hresult;
 pub mod id;
 pub mod job;
 pub mod lane;

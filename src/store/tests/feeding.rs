@@ -24,6 +24,25 @@ async fn accepted_jobs_end_as_their_actions_do() {
 }
 
 #[tokio::test]
+async fn what_an_action_says_of_its_error_is_shown_as_people_look_it_up() {
+    let bench = Bench::with_machines(&[1]).await;
+    let claim = bench.accepted("a1", 1).await;
+    let mut ended = scan("a1", machine(1), ActionStatus::TimeOut, &claim.attempt.mark("weekly"), 20);
+    ended.raw = ended.raw.replacen('{', "{\"errorHResult\":-2145844840,", 1);
+    bench.feed(&[ended, scan("b", machine(2), ActionStatus::Failed, "by hand", 20)], 21).await;
+    let told = Some("0x80190198 (HTTP 408: request timeout)");
+    assert_eq!(bench.job_of(machine(1)).await.error.as_deref(), told);
+    let mut errors = Vec::new();
+    let each = |line: crate::store::lists::ActionLine| {
+        errors.push((line.action_id, line.error));
+        Ok(())
+    };
+    bench.store.actions(&Wanted::default(), each).await.unwrap().unwrap();
+    errors.sort();
+    assert_eq!(errors, [("a1".to_owned(), told.map(str::to_owned)), ("b".to_owned(), None)]);
+}
+
+#[tokio::test]
 async fn actions_of_others_are_kept_and_move_no_job() {
     let bench = Bench::with_machines(&[1]).await;
     let stranger = AttemptId(Uuid::from_u128(0xdead)).mark("another sweepd");
