@@ -264,6 +264,15 @@ CREATE INDEX actions_of_machine ON actions (tenant_id, machine);
 CREATE INDEX actions_of_job ON actions (job_id) WHERE job_id IS NOT NULL;
 CREATE INDEX actions_open ON actions (tenant_id) WHERE status IN ('Pending', 'InProgress');
 
+-- Machines that Defender's list shows as not worth asking, as of the last list that was read.
+CREATE TABLE ineligible (
+    tenant_id INTEGER NOT NULL REFERENCES tenants (id),
+    machine   BLOB    NOT NULL CHECK (length(machine) = 20),
+    why       TEXT    NOT NULL CHECK (why IN ('inactive', 'not_onboarded', 'merged')),
+    listed_at INTEGER NOT NULL,
+    PRIMARY KEY (tenant_id, machine)
+) STRICT, WITHOUT ROWID;
+
 -- Actions with a mark of sweepd that this database did not write: it was restored from an older copy,
 -- or runs twice. The tenant's lane is held until an operator has accepted them.
 CREATE TABLE unknown_marks (

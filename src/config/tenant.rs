@@ -6,7 +6,7 @@ use std::time::Duration;
 use uuid::Uuid;
 
 use crate::domain::budgets::Budgets;
-use crate::domain::eligibility::PendingTypes;
+use crate::domain::eligibility::{Inactive, PendingTypes};
 use crate::domain::forecast::Terms;
 use crate::domain::sweep::{OnPending, ScanType, clean_comment, words};
 
@@ -51,19 +51,6 @@ pub struct Tenant {
     /// What may be spent, of each kind of call.
     pub budgets: Budgets,
 }
-
-/// What becomes of machines that Defender shows as inactive.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Inactive {
-    /// Asked like any other.
-    Send,
-    /// Skipped: `not_eligible`.
-    Skip,
-    /// Kept queued until they are active.
-    Wait,
-}
-
-words!(Inactive { Send = "send", Skip = "skip", Wait = "wait" });
 
 /// What becomes of a tenant when Defender lists scans of sweepd that the database does not know.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -174,9 +161,6 @@ impl Tenant {
         let pending_types = section.list("pending_types", "RunAntiVirusScan", pending_types);
         let skip_if_scanned_within = section.key("skip_if_scanned_within", "0s", values::duration);
         let inactive = section.key("inactive", "send", values::word::<Inactive>);
-        if inactive.is_some_and(|inactive| inactive != Inactive::Send) {
-            section.warn("inactive", "has no effect in this version, which does not read the list of machines");
-        }
         let unknown_marks = section.key("unknown_marks", "hold", values::word::<UnknownMarks>);
         let max_attempts = section.key("max_attempts", "5", values::positive);
         let rise_after = section.key("rise_after", "24h", values::duration);

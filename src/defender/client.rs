@@ -5,6 +5,7 @@ use std::sync::Arc;
 use super::kept::kept;
 use super::{Body, Failure, Reply, Request, SignIn, SignInError, SignedIn, Token, Wire, http_date, wire};
 use crate::domain::action::Seen;
+use crate::domain::eligibility::Ineligible;
 use crate::domain::id::{AttemptId, MachineId};
 use crate::domain::outcome::{Answer, Outcome, is_throttled, judge, told};
 use crate::domain::sweep::ScanType;
@@ -59,6 +60,17 @@ pub enum ActionQuery {
 pub struct Listed {
     /// What could be read.
     pub seen: Vec<Seen>,
+    /// Entries on the page, readable or not.
+    pub entries: usize,
+    /// Whether there is another page.
+    pub more: bool,
+}
+
+/// A page of machines.
+#[derive(Debug, Default)]
+pub struct Machines {
+    /// Those that need not be asked, and why.
+    pub ineligible: Vec<(MachineId, Ineligible)>,
     /// Entries on the page, readable or not.
     pub entries: usize,
     /// Whether there is another page.
@@ -289,6 +301,20 @@ impl Client {
                 Some(page) => Read::Got(page),
                 None => Read::Failed(format!("the list is not readable: {}", start(&reply, token))),
             },
+            Err(other) => other,
+        }
+    }
+
+    /// `GET /api/machines`, one page of at most [`PAGE`].
+    pub async fn list_machines(&self, token: &Token, skip: usize) -> Read<Machines> {
+        let (top, skipped) = (PAGE.to_string(), skip.to_string());
+        let pairs = [("$top", top.as_str()), ("$skip", skipped.as_str())];
+        let pairs = if skip > 0 { &pairs[..] } else { &pairs[..1] };
+        match self.read(token, format!("{}/api/machines{}", self.base, query(pairs))).await {
+            Ok(reply) => wire::machines(&reply).map_or_else(
+                || Read::Failed(format!("the list of machines is not readable: {}", start(&reply, token))),
+                Read::Got,
+            ),
             Err(other) => other,
         }
     }

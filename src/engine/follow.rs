@@ -7,6 +7,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use super::lane::Lane;
+use super::machines::Machines;
 use super::reads::{NotRead, read};
 use crate::defender::{ActionQuery, Listed, PAGE, Read};
 use crate::domain::action::Seen;
@@ -33,6 +34,7 @@ struct Follow {
     /// Where the single reads go on: not always with the same.
     rotation: usize,
     cadence: Cadence,
+    machines: Machines,
 }
 
 /// One look: what it has shown and cost so far.
@@ -55,7 +57,8 @@ enum Looked {
 
 pub async fn run(lane: Arc<Lane>) {
     let beat = beat(&lane);
-    let mut follow = Follow { whole_at: None, failures: 0, rotation: 0, cadence: Cadence::default() };
+    let mut follow =
+        Follow { whole_at: None, failures: 0, rotation: 0, cadence: Cadence::default(), machines: Machines::default() };
     while !lane.stop.is_cancelled() {
         lane.shared.health.beat(&beat);
         let rest = follow.round(&lane).await;
@@ -162,6 +165,7 @@ impl Follow {
             }
         }
         mind_marks(lane).await?;
+        self.machines.look(lane, &beat(lane)).await?;
         give_up(lane).await?;
         Ok(Looked::Read)
     }

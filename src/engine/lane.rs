@@ -14,7 +14,7 @@ use crate::budget::Budget;
 use crate::clock::local;
 use crate::config::{Config, FollowUp, Tenant, UnknownMarks};
 use crate::defender::{Authority, Client, Credential, SignIn, SignInError, Token};
-use crate::domain::eligibility::Rules;
+use crate::domain::eligibility::{Inactive, Rules};
 use crate::domain::id::TenantName;
 use crate::domain::lane::Lane as Breakers;
 use crate::domain::ledger::{Admission, CallKind, Limits};
@@ -91,6 +91,8 @@ pub struct Lane {
     feed_at: Mutex<Option<Boot>>,
     breakers: Arc<Mutex<Breakers>>,
     spending: Arc<Spending>,
+    /// Whether the list of machines is at hand.
+    pub machines_known: AtomicBool,
     /// Whether a scan was asked for since the list was looked at.
     pub sent: AtomicBool,
     /// Marks that this database did not write, when that was told last.
@@ -169,6 +171,7 @@ impl Lane {
             feed_is_blind: AtomicBool::new(false),
             breakers,
             spending,
+            machines_known: AtomicBool::new(false),
             sent: AtomicBool::new(false),
             marks_told: AtomicU64::new(0),
             told: Mutex::default(),
@@ -247,6 +250,8 @@ impl Lane {
         Rules {
             pending_types: self.tenant.pending_types.clone(),
             skip_if_scanned_within: self.tenant.skip_if_scanned_within,
+            // By a list that cannot be read any more nobody is skipped.
+            inactive: if self.machines_known.load(Ordering::SeqCst) { self.tenant.inactive } else { Inactive::Send },
         }
     }
 

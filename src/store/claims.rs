@@ -8,8 +8,8 @@ use super::events::{self, Kind, Subject};
 use super::jobs::{self, Job, With};
 use super::slots::{self, BudgetRow, Stamp};
 use super::tenants::TenantRow;
-use super::{Doing, Store, StoreError, actions, marks};
-use crate::domain::eligibility::{Rules, Verdict, judge};
+use super::{Doing, Store, StoreError, actions, ineligible, marks};
+use crate::domain::eligibility::{Inactive, Rules, Verdict, judge};
 use crate::domain::id::{AttemptId, SlotId};
 use crate::domain::job::{Event, Reason};
 use crate::domain::ledger::{Admission, CallKind, Limits};
@@ -79,6 +79,9 @@ const SIBLING: Duration = Duration::from_secs(5);
 /// its end.
 pub(crate) const BLOCKED: Duration = Duration::from_mins(15);
 
+/// How long before a job whose machine is inactive looks whether it still is.
+const INACTIVE: Duration = Duration::from_hours(1);
+
 impl Store {
     /// Takes the next job, if there is one, the budget admits it and nothing is in its way.
     pub async fn claim(&self, ask: Ask) -> Result<Claimed, StoreError> {
@@ -130,6 +133,15 @@ async fn in_the_way(
     if sibling {
         let with = With { parked_until: Some(ask.stamp.at + SIBLING), ..With::default() };
         return Ok(Some((Event::Parked, with)));
+    }
+    if ask.rules.inactive != Inactive::Send
+        && let Some(why) = ineligible::why(connection, ask.tenant, job.machine).await?
+        && let Some(done) = ask.rules.of_ineligible(why)
+    {
+        return Ok(Some(match done {
+            Inactive::Wait => (Event::Parked, With { parked_until: Some(ask.stamp.at + INACTIVE), ..With::default() }),
+            _ => (Event::Skipped, With { reason: Some(Reason::NotEligible), ..With::default() }),
+        }));
     }
     let mut known = actions::known(connection, ask.tenant, job.machine).await?;
     known.retain(|action| !ask.blind || !action.status.is_open());

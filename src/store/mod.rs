@@ -22,6 +22,7 @@ pub mod claims;
 pub mod errands;
 pub mod events;
 pub mod incarnations;
+pub mod ineligible;
 pub mod jobs;
 pub mod lists;
 pub mod marks;
