@@ -22,7 +22,7 @@ fn world(keys: &str) -> World {
     }
     setup.tenant.page_size = 4;
     setup.tenant.absent_for = Duration::from_hours(2);
-    setup.keys = keys.to_owned();
+    keys.clone_into(&mut setup.keys);
     World::new(setup)
 }
 

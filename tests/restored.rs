@@ -31,9 +31,9 @@ fn copy(from: &Path, to: &Path) {
     for entry in fs::read_dir(from).unwrap() {
         let (source, name) = entry.map(|entry| (entry.path(), entry.file_name())).unwrap();
         if source.is_dir() {
-            copy(&source, &to.join(name))
+            copy(&source, &to.join(name));
         } else {
-            fs::copy(&source, to.join(name)).map(drop).unwrap()
+            fs::copy(&source, to.join(name)).map(drop).unwrap();
         }
     }
 }
