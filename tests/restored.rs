@@ -74,6 +74,7 @@ async fn a_restored_copy_sends_nothing_twice_and_knows_what_was_spent() {
     held(&daemon, &simulator).await;
     let status = daemon.status();
     assert_eq!(number(&status["tenants"]["contoso"]["jobs"], "queued"), MACHINES as u64, "{status}");
+    assert_eq!(text(&status["tenants"]["contoso"], "eta_unknown"), "held until `sweepd reconcile`", "{status}");
     let budget = &status["tenants"]["contoso"]["budget"]["scan"]["hour"];
     assert_eq!(number(budget, "used"), MACHINES as u64, "what the lost history spent is spent: {status}");
 

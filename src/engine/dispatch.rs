@@ -12,10 +12,7 @@ use crate::domain::ledger::{Admission, CallKind, Window};
 use crate::domain::time::Boot;
 use crate::store::StoreError;
 use crate::store::claims::{Ask, Claimed};
-
-/// What to do about marks that this database did not write.
-const MARKS: &str = "`sweepd reconcile`: Defender lists scans that sweepd asked for and this database does not know \
-                     of. It was restored from an older copy, made anew, or runs twice: stop the other one first";
+use crate::store::marks;
 
 /// What a round of the loop came to.
 enum Round {
@@ -69,7 +66,7 @@ async fn round(lane: &Arc<Lane>) -> Result<Round, StoreError> {
         return Ok(Round::Wait(format!("`sweepd resume`: paused{reason}"), None));
     }
     if lane.minds_marks() && store.unknown_marks(lane.row).await? > 0 {
-        return Ok(Round::Wait(MARKS.to_owned(), None));
+        return Ok(Round::Wait(marks::WAITING.to_owned(), None));
     }
     if let Some(SignedOut { since, why, until }) = lane.signed_out() {
         let since = local(since, lane.wall());

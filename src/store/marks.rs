@@ -19,6 +19,11 @@ use crate::domain::ledger::{CallKind, HOUR, MARGIN};
 use crate::domain::outcome::mark;
 use crate::domain::time::Wall;
 
+/// What a lane that is held for unknown marks waits for.
+pub const WAITING: &str = "`sweepd reconcile`: Defender lists scans that sweepd asked for and this database does not \
+                           know of. It was restored from an older copy, made anew, or runs twice: stop the other one \
+                           first";
+
 /// So far Defender's clock and ours may be apart: a job that was made this long after an action may
 /// still be the one that it was for.
 const APART: Duration = Duration::from_mins(5);
