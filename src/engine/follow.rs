@@ -35,6 +35,8 @@ struct Follow {
     rotation: usize,
     cadence: Cadence,
     machines: Machines,
+    /// Marks that this database did not write, when that was told last.
+    marks_told: u64,
 }
 
 /// One look: what it has shown and cost so far.
@@ -57,8 +59,14 @@ enum Looked {
 
 pub async fn run(lane: Arc<Lane>) {
     let beat = beat(&lane);
-    let mut follow =
-        Follow { whole_at: None, failures: 0, rotation: 0, cadence: Cadence::default(), machines: Machines::default() };
+    let mut follow = Follow {
+        whole_at: None,
+        failures: 0,
+        rotation: 0,
+        cadence: Cadence::default(),
+        machines: Machines::default(),
+        marks_told: 0,
+    };
     while !lane.stop.is_cancelled() {
         lane.shared.health.beat(&beat);
         let rest = follow.round(&lane).await;
@@ -164,7 +172,7 @@ impl Follow {
                 Pages::Failed | Pages::Refused => return Ok(Looked::Failed),
             }
         }
-        mind_marks(lane).await?;
+        mind_marks(lane, &mut self.marks_told).await?;
         self.machines.look(lane, &beat(lane)).await?;
         give_up(lane).await?;
         Ok(Looked::Read)
@@ -201,11 +209,11 @@ async fn since(lane: &Lane) -> Result<Wall, NotRead> {
 }
 
 /// Charges the budget with calls that a lost history made, before another one is made; and says so.
-async fn mind_marks(lane: &Lane) -> Result<(), NotRead> {
+async fn mind_marks(lane: &Lane, told: &mut u64) -> Result<(), NotRead> {
     let store = &lane.shared.store;
     store.charge_unknown_marks(lane.row, lane.budget, lane.stamp(), lane.server_wall()).await?;
     let unknown = store.unknown_marks(lane.row).await?;
-    let is_news = lane.marks_told.swap(unknown, Ordering::SeqCst) < unknown;
+    let is_news = std::mem::replace(told, unknown) < unknown;
     if is_news && lane.minds_marks() {
         tracing::error!(tenant = %lane.name, unknown, "Defender lists {unknown} scans that sweepd asked for and this database does not know of: it was restored from an older copy, made anew, or runs twice; nothing is sent until the other one is stopped and `sweepd reconcile` has taken them over");
     }

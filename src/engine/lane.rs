@@ -1,6 +1,6 @@
 //! A tenant's lane: what its dispatcher, follow-up and look-up share.
 
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -95,8 +95,6 @@ pub struct Lane {
     pub machines_known: AtomicBool,
     /// Whether a scan was asked for since the list was looked at.
     pub sent: AtomicBool,
-    /// Marks that this database did not write, when that was told last.
-    pub marks_told: AtomicU64,
     told: Mutex<Option<Waiting>>,
     signed_out: Mutex<Option<SignedOut>>,
     /// What time it is where the tokens come from.
@@ -173,7 +171,6 @@ impl Lane {
             spending,
             machines_known: AtomicBool::new(false),
             sent: AtomicBool::new(false),
-            marks_told: AtomicU64::new(0),
             told: Mutex::default(),
             signed_out: Mutex::new(known.memory.sign_in_fails_since.map(SignedOut::before)),
             server_time: before.map_or_else(Arc::default, |before| Arc::clone(&before.server_time)),
@@ -241,7 +238,6 @@ impl Lane {
         }
     }
 
-    /// Whether marks that this database did not write hold the lane.
     pub fn minds_marks(&self) -> bool {
         self.tenant.unknown_marks == UnknownMarks::Hold
     }
