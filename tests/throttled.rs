@@ -184,8 +184,8 @@ fn the_answers_to_calls_from_before_a_reload_let_the_next_go_out_at_once() {
 
 #[test]
 fn what_a_call_from_before_a_reload_meets_holds_under_the_other_limits_too() {
-    // The sign-in and two lists come first: the calls go out at 60 s, and are answered at 80 s.
-    let (reload, latency) = (Duration::from_secs(75), Duration::from_secs(20));
+    // The sign-in and three lists come first: the calls go out at 80 s, and are answered at 100 s.
+    let (reload, latency) = (Duration::from_secs(95), Duration::from_secs(20));
     let mut world = reloaded(reload, latency);
     throttle(&world, CallKind::Scan, 3, 60);
     assert!(world.live(BEGIN + Duration::from_hours(3), Death::Killed), "{}", world.status());

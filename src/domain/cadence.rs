@@ -8,11 +8,14 @@ use std::num::NonZeroU32;
 use std::time::Duration;
 
 use super::ledger::HOUR;
+use super::time::Boot;
 
 /// Looks in a row without news after which the rests grow.
 const PATIENT: u32 = 3;
 /// The longest rest, in intervals.
 const SLOWEST: u32 = 5;
+/// What may be spent at once, as the time in which it is earned.
+const AT_ONCE: Duration = Duration::from_mins(12);
 /// Nobody is served by looks that come quicker than this.
 const QUICKEST: Duration = Duration::from_secs(5);
 
@@ -32,6 +35,8 @@ pub struct Looked {
 pub struct Cadence {
     /// Looks in a row in which nothing had moved.
     quiet: u32,
+    /// When the calls of all looks so far would be paid for, at the rate that is theirs.
+    paid: Boot,
 }
 
 /// How long to rest before the next look.
@@ -51,9 +56,10 @@ impl Rest {
 }
 
 impl Cadence {
-    /// How long to rest after this look, when `interval` is what is configured and the list may be read so
-    /// often in an hour: half of that is for others who read it, the look-up among them.
-    pub fn rest(&mut self, looked: Looked, interval: Duration, per_hour: NonZeroU32) -> Rest {
+    /// How long to rest after this look, which ended at `now`, when `interval` is what is configured and the
+    /// list may be read so often in an hour. Half of that is for others who read it, the look-up among
+    /// them; of the other half a fifth may be spent at once.
+    pub fn rest(&mut self, looked: Looked, interval: Duration, per_hour: NonZeroU32, now: Boot) -> Rest {
         self.quiet = if looked.moved { 0 } else { self.quiet.saturating_add(1) };
         let rest = match self.quiet {
             0 => quick(interval),
@@ -61,7 +67,9 @@ impl Cadence {
             _ if looked.sending => interval,
             quiet => interval.saturating_mul(1 << (quiet - PATIENT).min(8)).min(interval.saturating_mul(SLOWEST)),
         };
-        let affordable = HOUR.saturating_mul(looked.calls.saturating_mul(2)) / per_hour.get();
+        let cost = HOUR.saturating_mul(looked.calls.saturating_mul(2)) / per_hour.get();
+        self.paid = self.paid.max(now) + cost;
+        let affordable = self.paid.since(now).saturating_sub(AT_ONCE);
         Rest { usual: rest.max(affordable), once_sent: rest.min(quick(interval)).max(affordable) }
     }
 }
@@ -82,7 +90,8 @@ mod tests {
     const QUIET: Looked = Looked { moved: false, ..MOVED };
 
     fn rests(cadence: &mut Cadence, looks: &[Looked]) -> Vec<u64> {
-        looks.iter().map(|looked| cadence.rest(*looked, MINUTE, Limits::DOCUMENTED.per_hour).usual.as_secs()).collect()
+        let per_hour = Limits::DOCUMENTED.per_hour;
+        looks.iter().map(|looked| cadence.rest(*looked, MINUTE, per_hour, Boot(0)).usual.as_secs()).collect()
     }
 
     #[test]
@@ -101,8 +110,8 @@ mod tests {
 
     #[test]
     fn what_is_sent_ends_a_long_rest() {
-        let mut cadence = Cadence { quiet: 9 };
-        let rest = cadence.rest(QUIET, MINUTE, Limits::DOCUMENTED.per_hour);
+        let mut cadence = Cadence { quiet: 9, ..Cadence::default() };
+        let rest = cadence.rest(QUIET, MINUTE, Limits::DOCUMENTED.per_hour, Boot(0));
         assert_eq!((rest.usual, rest.once_sent), (MINUTE * 5, Duration::from_secs(15)));
     }
 
@@ -114,16 +123,23 @@ mod tests {
 
     proptest! {
         #[test]
-        fn no_look_spends_more_than_half_of_the_hour(
-            calls in 0..5_000_u32, per_hour in 1..3_000_u32, moved in any::<bool>(), seconds in 1..600_u64,
+        fn looks_spend_half_of_an_hour_and_a_tenth_at_most(
+            pages in prop::collection::vec((1..40_u32, any::<bool>(), any::<bool>()), 1..400),
+            per_hour in 10..3_000_u32, seconds in 1..120_u64,
         ) {
-            let per_hour = NonZeroU32::new(per_hour).unwrap();
-            let looked = Looked { moved, sending: false, calls };
-            let rest = Cadence::default().rest(looked, Duration::from_secs(seconds), per_hour);
-            for rest in [rest.usual, rest.once_sent] {
-                prop_assert!(f64::from(calls) * 3600.0 / rest.as_secs_f64() <= f64::from(per_hour.get()) / 2.0 + 0.001);
+            let limit = NonZeroU32::new(per_hour).unwrap();
+            let (mut cadence, mut now, mut spent) = (Cadence::default(), Boot(0), 0_u32);
+            for (calls, moved, sent) in pages {
+                // What the looks before have spent, against the time that they took.
+                let hours = now.since(Boot(0)).as_secs_f64() / 3600.0;
+                let earned = f64::from(per_hour) * (hours / 2.0 + 0.1);
+                prop_assert!(f64::from(spent) <= earned + 40.0, "{spent} after {hours} h");
+                let looked = Looked { moved, sending: false, calls };
+                let rest = cadence.rest(looked, Duration::from_secs(seconds), limit, now);
+                prop_assert!(rest.once_sent <= rest.usual);
+                spent += calls;
+                now = now + if sent { rest.once_sent } else { rest.usual };
             }
-            prop_assert!(rest.once_sent <= rest.usual);
         }
     }
 }

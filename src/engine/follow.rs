@@ -116,7 +116,7 @@ impl Follow {
                 lane.wake.notify_one();
                 lane.shared.signals.finished.notify_one();
                 look.cost.sending = lane.shared.store.has_ready(lane.row).await.unwrap_or(true);
-                self.cadence.rest(look.cost, interval, lane.limits(CallKind::ListActions).per_hour)
+                self.cadence.rest(look.cost, interval, lane.limits(CallKind::ListActions).per_hour, lane.now())
             }
             Ok(Looked::Failed) => {
                 self.failures += 1;
