@@ -222,13 +222,13 @@ CREATE TABLE attempts (
     probe       INTEGER NOT NULL CHECK (probe IN (0, 1)),
     taken_at    INTEGER NOT NULL,
     settled_at  INTEGER,
-    outcome     TEXT CHECK (outcome IN ('created', 'busy', 'refused', 'unauthorized', 'forbidden', 'throttled',
-                                        'malformed', 'unknown', 'not_sent')),
+    outcome     TEXT CHECK (outcome IN ('created', 'busy', 'refused', 'missing', 'unauthorized', 'forbidden',
+                                        'throttled', 'malformed', 'unknown', 'not_sent')),
     http_status INTEGER,
     -- The answer as it came, capped and redacted; or why there was none.
     answer      TEXT,
     -- What has to be looked up before the job goes on.
-    question    TEXT CHECK (question IN ('effect', 'blocker')),
+    question    TEXT CHECK (question IN ('effect', 'blocker', 'machine')),
     asked_boot  INTEGER,
     looks       INTEGER NOT NULL DEFAULT 0,
     next_look_boot INTEGER,
@@ -263,6 +263,30 @@ CREATE TABLE actions (
 CREATE INDEX actions_of_machine ON actions (tenant_id, machine);
 CREATE INDEX actions_of_job ON actions (job_id) WHERE job_id IS NOT NULL;
 CREATE INDEX actions_open ON actions (tenant_id) WHERE status IN ('Pending', 'InProgress');
+
+-- Machines that Defender's list shows as not worth asking, as of the last list that was read.
+CREATE TABLE ineligible (
+    tenant_id INTEGER NOT NULL REFERENCES tenants (id),
+    machine   BLOB    NOT NULL CHECK (length(machine) = 20),
+    why       TEXT    NOT NULL CHECK (why IN ('inactive', 'not_onboarded', 'merged')),
+    listed_at INTEGER NOT NULL,
+    PRIMARY KEY (tenant_id, machine)
+) STRICT, WITHOUT ROWID;
+
+-- Actions with a mark of sweepd that this database did not write: it was restored from an older copy,
+-- or runs twice. The tenant's lane is held until an operator has accepted them.
+CREATE TABLE unknown_marks (
+    tenant_id   INTEGER NOT NULL REFERENCES tenants (id),
+    action_id   TEXT    NOT NULL,
+    attempt_id  TEXT    NOT NULL,
+    seen_at     INTEGER NOT NULL,
+    -- Whether its call stands in the ledger.
+    charged     INTEGER NOT NULL DEFAULT 0 CHECK (charged IN (0, 1)),
+    accepted_at INTEGER,
+    PRIMARY KEY (tenant_id, action_id)
+) STRICT, WITHOUT ROWID;
+CREATE INDEX unknown_marks_open ON unknown_marks (tenant_id) WHERE accepted_at IS NULL;
+CREATE INDEX unknown_marks_uncharged ON unknown_marks (tenant_id) WHERE charged = 0;
 
 -- The record: never changed, never deleted in place, each row chained to the one before by
 -- hash = SHA-256 of the lines "previous hash, seq, at, kind, tenant, job, machine, body".

@@ -85,18 +85,33 @@ impl Scene {
     }
 }
 
+impl Scene {
+    /// What is kept of the answers that nobody could read: so many.
+    fn unknown_answers(&self, expected: usize) -> Vec<String> {
+        let machines = self.tenant.machines.iter().map(|machine| machine.id.to_string());
+        let jobs: Vec<Value> = machines.flat_map(|machine| self.daemon.history(&machine)).collect();
+        let attempts = jobs.iter().flat_map(|job| job["attempts"].as_array().unwrap());
+        let unknown = attempts.filter(|attempt| attempt["outcome"] == "unknown");
+        let answers: Vec<_> = unknown.map(|attempt| text(attempt, "answer").to_owned()).collect();
+        assert_eq!(answers.len(), expected, "{jobs:?}");
+        answers
+    }
+}
+
 /// Twice a call goes wrong without having had its effect: it is made once more, and that counts.
-async fn lost_without_effect(kind: FaultKind) {
+async fn lost_without_effect(kind: FaultKind) -> Vec<String> {
     let scene = scene(Fault::once(SCAN, kind).times(2), |_| ()).await;
     scene.ends_well(2, Cost { calls: 2, attempts: 2 }).await;
+    scene.unknown_answers(2)
 }
 
 /// Twice a call has its effect and an answer that does not tell: the action is found, and no call
 /// is made again. Lists lag behind as they do at Defender.
-async fn lost_with_effect(kind: FaultKind) {
+async fn lost_with_effect(kind: FaultKind) -> Vec<String> {
     let lagging = |tenant: &mut TenantOptions| tenant.list_lag = Duration::from_secs(2);
     let scene = scene(Fault::once(SCAN, kind).times(2), lagging).await;
     scene.ends_well(2, NOTHING).await;
+    scene.unknown_answers(2)
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -112,13 +127,66 @@ async fn an_error_500_with_effect() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_page_503_of_a_gateway() {
     let page = "<html><body><h1>503 Service Unavailable</h1></body></html>";
-    lost_without_effect(status(503, page, false, &[("Content-Type", "text/html")])).await;
+    let kept = lost_without_effect(status(503, page, false, &[("Content-Type", "text/html")])).await;
+    assert!(kept.iter().all(|answer| answer == page), "{kept:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_page_that_repeats_the_request_is_kept_without_its_token_and_capped() {
+    let token = "eyJ0eXAiOiJKV1QifQ.eyJhdWQiOiJodHRwcyJ9.c2lnbmF0dXJl";
+    let page = format!("<pre>Authorization: Bearer {token}</pre>{}", "<br>".repeat(20_000));
+    let kept = lost_without_effect(status(502, &page, false, &[("Content-Type", "text/html")])).await;
+    for answer in kept {
+        assert!(answer.starts_with("<pre>Authorization: Bearer [redacted]</pre><br>"), "{answer}");
+        assert!(answer.ends_with(&format!("[{} bytes in all]", page.len())) && answer.len() < 17_000, "{answer}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_page_404_of_a_gateway_says_nothing_of_the_machine() {
     let page = "<html><body><h1>404 Not Found</h1></body></html>";
     lost_with_effect(status(404, page, true, &[("Content-Type", "text/html")])).await;
+}
+
+const NOT_FOUND: &str = "{\"error\":{\"code\":\"ResourceNotFound\",\"message\":\"Machine was not found\"}}";
+
+/// Struck by a 404 of Defender's own: the one machine, and what was seen of it in the end.
+async fn not_found(scans: u32, machines: Option<FaultKind>) -> (Value, TenantReport) {
+    let tenant = quick_tenant(fleet(9, 1, "faults"));
+    let simulator = simulate(9, vec![tenant.clone()]).await;
+    simulator.add_fault(0, Fault::once(SCAN, status(404, NOT_FOUND, false, &[])).times(scans));
+    if let Some(kind) = machines {
+        simulator.add_fault(0, Fault::always(Target::Call(CallKind::GetMachine), kind));
+    }
+    let mut configured = Configured::of("contoso", &tenant);
+    "max_attempts = 2".clone_into(&mut configured.keys);
+    let daemon = Daemon::started(Site::new(&simulator, &[configured], "")).await;
+    daemon.site.put("devices.txt", list(&tenant.machines));
+    let job = daemon.all_final(1).await.swap_remove(0);
+    let report = seen(&simulator);
+    assert_within_limits(&report);
+    (job, report)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_404_in_passing_is_not_final_for_a_machine_that_defender_lists() {
+    let (job, report) = not_found(1, None).await;
+    assert_eq!((text(&job, "state"), number(&job, "attempts")), ("succeeded", 2), "{job}");
+    assert_eq!((report.calls["scan"].arrivals, report.calls["get_machine"].arrivals), (2, 1), "{report:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_404_is_final_when_the_machine_is_not_there_either() {
+    let (job, report) = not_found(1, Some(status(404, NOT_FOUND, false, &[]))).await;
+    assert_eq!((text(&job, "state"), text(&job, "reason")), ("rejected", "unknown_machine"), "{job}");
+    assert_eq!((report.calls["scan"].arrivals, report.calls["get_machine"].arrivals), (1, 1), "{report:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_second_404_is_final_where_machines_may_not_be_read() {
+    let (job, report) = not_found(2, Some(status(403, "", false, &[]))).await;
+    assert_eq!((text(&job, "state"), text(&job, "reason")), ("rejected", "unknown_machine"), "{job}");
+    assert_eq!((report.calls["scan"].arrivals, report.calls["get_machine"].arrivals), (2, 2), "{report:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -148,7 +216,8 @@ async fn no_answer_ever_and_an_effect() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_answer_that_breaks_off() {
-    lost_with_effect(FaultKind::Truncated).await;
+    let kept = lost_with_effect(FaultKind::Truncated).await;
+    assert!(kept.iter().all(|answer| answer.starts_with('{') && answer.contains("[cut: ")), "{kept:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -77,7 +77,7 @@ async fn before_the_first_run_everything_is_told_and_nothing_is_made() {
         assert!(output.stdout.contains(&words), "{words}: {}", output.stdout);
     }
     let (tenant, _) = checked(&scene.daemon);
-    let granted = ["scan", "list_actions", "get_action", "list_machines"].map(|kind| (kind, "granted"));
+    let granted = ["scan", "list_actions", "get_action", "list_machines", "get_machine"].map(|kind| (kind, "granted"));
     assert_eq!(verdicts(&tenant), granted, "{tenant}");
     assert_eq!((&tenant["ok"], &tenant["roles"]), (&json!(true), &json!(["Machine.Scan", "Machine.Read.All"])));
     // There is no action whose single read could be asked for.
@@ -91,10 +91,10 @@ async fn each_permission_that_is_missing_is_told_with_what_is_lost() {
         (roles(&["Machine.Read.All"]), vec!["scan"], "grant Machine.Scan (WindowsDefenderATP"),
         (
             roles(&["Machine.Scan"]),
-            vec!["list_actions", "get_action", "list_machines"],
+            vec!["list_actions", "get_action", "list_machines", "get_machine"],
             "grant Machine.Read.All (WindowsDefenderATP",
         ),
-        (roles(&[]), vec!["scan", "list_actions", "get_action", "list_machines"], "with admin consent"),
+        (roles(&[]), vec!["scan", "list_actions", "get_action", "list_machines", "get_machine"], "with admin consent"),
     ] {
         let scene = scene(|tenant, _| tenant.roles.clone_from(&held)).await;
         let (tenant, output) = checked(&scene.daemon);

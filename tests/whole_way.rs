@@ -230,6 +230,7 @@ fn assert_results(daemon: &Daemon, results: &Value, receipt: &Value, jobs: &BTre
     for row in rows {
         if let Some(job) = jobs.get(text(row, "machine_id")) {
             assert_eq!((&row["state"], &row["reason"]), (&job["state"], &job["reason"]), "{row}");
+            assert_eq!(row["detail"], job["error"], "{row}");
         } else {
             assert!(text(row, "reason").starts_with("not_eligible"), "{row}");
         }

@@ -99,6 +99,9 @@ async fn show(context: &Context, store: &Store, id: &str) -> Result<(), Failure>
         writeln!(out, "action {} · {} · {} · {}", action.action_id, action.r#type, action.status, action.tenant)?;
         writeln!(out, "  machine  {}", action.machine_id.as_deref().unwrap_or("-"))?;
         writeln!(out, "  origin   {}", action.origin)?;
+        if let Some(error) = &action.error {
+            writeln!(out, "  error    {error}")?;
+        }
         writeln!(out, "  created  {}", local(&action.created_at))?;
         writeln!(out, "  updated  {}", local(&action.updated_at))?;
         writeln!(out, "  as received:\n{}", action.raw.get())

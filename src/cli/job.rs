@@ -130,6 +130,9 @@ async fn show(context: &Context, store: &Store, id: &str) -> Result<(), Failure>
             writeln!(out, "  state     {}{reason}, since {}", job.state, local(&job.updated_at))?;
             writeln!(out, "  priority  {}", job.priority)?;
             writeln!(out, "  action    {}", job.action_id.as_deref().unwrap_or("-"))?;
+            if let Some(error) = &job.error {
+                writeln!(out, "  error     {error}")?;
+            }
             if let Some(blocked) = &job.blocked_by {
                 writeln!(
                     out,

@@ -10,6 +10,7 @@ mod job;
 mod log;
 mod output;
 mod pause;
+mod reconcile;
 mod run;
 mod simulator;
 mod status;
@@ -74,6 +75,8 @@ enum Command {
     Pause(pause::Args),
     /// Go on after `pause`
     Resume(pause::ResumeArgs),
+    /// Take over scans that sweepd made and this database does not know of, after a restore; then go on
+    Reconcile(reconcile::Args),
     /// Print completions for a shell
     Completions {
         /// Which shell
@@ -172,6 +175,7 @@ async fn dispatch(command: Command, context: &Context) -> Result<(), Failure> {
         Command::Audit(command) => audit::run(context, &command).await,
         Command::Pause(args) => pause::pause(context, &args).await,
         Command::Resume(args) => pause::resume(context, &args).await,
+        Command::Reconcile(args) => reconcile::run(context, &args).await,
         Command::Completions { shell } => output::print(|out| {
             clap_complete::generate(shell, &mut Cli::command(), "sweepd", out);
             Ok(())

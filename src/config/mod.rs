@@ -30,7 +30,7 @@ pub use certificate::{Certificate, soon_over};
 pub use reader::{KnownKey, Problem};
 pub use sections::{Daemon, FollowUp, Http, Intake, Log, LogFormat, Network, Retention};
 pub use source::{DEFAULT_FILE, Environment};
-pub use tenant::{Inactive, Tenant};
+pub use tenant::{Tenant, UnknownMarks};
 
 use reader::{Findings, Notes, Section};
 use source::Layers;

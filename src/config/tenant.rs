@@ -6,7 +6,7 @@ use std::time::Duration;
 use uuid::Uuid;
 
 use crate::domain::budgets::Budgets;
-use crate::domain::eligibility::PendingTypes;
+use crate::domain::eligibility::{Inactive, PendingTypes};
 use crate::domain::forecast::Terms;
 use crate::domain::sweep::{OnPending, ScanType, clean_comment, words};
 
@@ -40,6 +40,8 @@ pub struct Tenant {
     pub skip_if_scanned_within: Duration,
     /// What becomes of machines that Defender shows as inactive.
     pub inactive: Inactive,
+    /// What becomes of the tenant when Defender lists scans of sweepd that the database does not know.
+    pub unknown_marks: UnknownMarks,
     /// How many attempts a job may count.
     pub max_attempts: NonZeroU32,
     /// A queued job rises a step of priority each time it has waited so long; zero: never.
@@ -50,18 +52,16 @@ pub struct Tenant {
     pub budgets: Budgets,
 }
 
-/// What becomes of machines that Defender shows as inactive.
+/// What becomes of a tenant when Defender lists scans of sweepd that the database does not know.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Inactive {
-    /// Asked like any other.
-    Send,
-    /// Skipped: `not_eligible`.
-    Skip,
-    /// Kept queued until they are active.
-    Wait,
+pub enum UnknownMarks {
+    /// Nothing is sent until an operator has seen to it.
+    Hold,
+    /// They are somebody else's.
+    Ignore,
 }
 
-words!(Inactive { Send = "send", Skip = "skip", Wait = "wait" });
+words!(UnknownMarks { Hold = "hold", Ignore = "ignore" });
 
 /// The clouds of Microsoft that have Defender for Endpoint.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -161,9 +161,7 @@ impl Tenant {
         let pending_types = section.list("pending_types", "RunAntiVirusScan", pending_types);
         let skip_if_scanned_within = section.key("skip_if_scanned_within", "0s", values::duration);
         let inactive = section.key("inactive", "send", values::word::<Inactive>);
-        if inactive.is_some_and(|inactive| inactive != Inactive::Send) {
-            section.warn("inactive", "has no effect in this version, which does not read the list of machines");
-        }
+        let unknown_marks = section.key("unknown_marks", "hold", values::word::<UnknownMarks>);
         let max_attempts = section.key("max_attempts", "5", values::positive);
         let rise_after = section.key("rise_after", "24h", values::duration);
         let auth = section.within_or_word("auth", "profile", |auth| Auth::read(auth, around));
@@ -181,6 +179,7 @@ impl Tenant {
             pending_types: pending_types?,
             skip_if_scanned_within: skip_if_scanned_within?,
             inactive: inactive?,
+            unknown_marks: unknown_marks?,
             max_attempts: max_attempts?,
             rise_after: rise_after?,
             auth,

@@ -2,8 +2,10 @@
 
 use std::sync::Arc;
 
+use super::kept::kept;
 use super::{Body, Failure, Reply, Request, SignIn, SignInError, SignedIn, Token, Wire, http_date, wire};
 use crate::domain::action::Seen;
+use crate::domain::eligibility::Ineligible;
 use crate::domain::id::{AttemptId, MachineId};
 use crate::domain::outcome::{Answer, Outcome, is_throttled, judge, told};
 use crate::domain::sweep::ScanType;
@@ -14,8 +16,6 @@ use crate::domain::time::Wall;
 const SCAN_AT_MOST: usize = 1024 * 1024;
 /// A full page of 10,000 actions is about 8 MB.
 const LIST_AT_MOST: usize = 64 * 1024 * 1024;
-/// What of an answer is kept on record.
-const KEEP: usize = 16 * 1024;
 /// The documented maximum of `$top`.
 pub const PAGE: usize = 10_000;
 
@@ -60,6 +60,17 @@ pub enum ActionQuery {
 pub struct Listed {
     /// What could be read.
     pub seen: Vec<Seen>,
+    /// Entries on the page, readable or not.
+    pub entries: usize,
+    /// Whether there is another page.
+    pub more: bool,
+}
+
+/// A page of machines.
+#[derive(Debug, Default)]
+pub struct Machines {
+    /// Those that need not be asked, and why.
+    pub ineligible: Vec<(MachineId, Ineligible)>,
     /// Entries on the page, readable or not.
     pub entries: usize,
     /// Whether there is another page.
@@ -129,21 +140,6 @@ impl std::fmt::Debug for Client {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Client").field("base", &self.base).finish_non_exhaustive()
     }
-}
-
-fn capped(mut text: String, token: &Token) -> String {
-    use secrecy::ExposeSecret;
-    let secret = token.secret.expose_secret();
-    if text.contains(secret) {
-        text = text.replace(secret, "[redacted]");
-    }
-    if text.len() > KEEP {
-        let whole = text.len();
-        let end = (0..=KEEP).rev().find(|at| text.is_char_boundary(*at)).unwrap_or(0);
-        text.truncate(end);
-        text += &format!("… [{whole} bytes in all]");
-    }
-    text
 }
 
 /// Escapes a query: `%20` for a blank, which every server reads alike.
@@ -226,7 +222,7 @@ impl Client {
             Ok(reply) => {
                 let (answer, seen) = wire::answer(&reply, self.sign_in.wall());
                 let date = reply.date.as_deref().and_then(http_date);
-                let mut text = capped(reply.text, token);
+                let mut text = kept(&reply.text, &token.secret);
                 if let Some(cut) = reply.cut {
                     text += &format!(" [cut: {cut}]");
                 }
@@ -267,7 +263,7 @@ impl Client {
                     entries: page.entries,
                     seen: page.seen,
                 }),
-                None => Read::Failed(format!("the list of actions is not readable: {}", start(&reply))),
+                None => Read::Failed(format!("the list of actions is not readable: {}", start(&reply, token))),
             },
             Err(other) => other,
         }
@@ -282,7 +278,7 @@ impl Client {
         match self.read(token, format!("{}/api/machineactions/{id}", self.base)).await {
             Ok(reply) => match (reply.cut.is_none(), wire::action(reply.text.trim())) {
                 (true, Some(seen)) => Read::Got(seen),
-                _ => Read::Failed(format!("the action is not readable: {}", start(&reply))),
+                _ => Read::Failed(format!("the action is not readable: {}", start(&reply, token))),
             },
             Err(other) => other,
         }
@@ -303,7 +299,33 @@ impl Client {
         match self.read(token, format!("{}/api/{list}{}", self.base, query(&[("$top", "1")]))).await {
             Ok(reply) => match wire::page(&reply) {
                 Some(page) => Read::Got(page),
-                None => Read::Failed(format!("the list is not readable: {}", start(&reply))),
+                None => Read::Failed(format!("the list is not readable: {}", start(&reply, token))),
+            },
+            Err(other) => other,
+        }
+    }
+
+    /// `GET /api/machines`, one page of at most [`PAGE`].
+    pub async fn list_machines(&self, token: &Token, skip: usize) -> Read<Machines> {
+        let (top, skipped) = (PAGE.to_string(), skip.to_string());
+        let pairs = [("$top", top.as_str()), ("$skip", skipped.as_str())];
+        let pairs = if skip > 0 { &pairs[..] } else { &pairs[..1] };
+        match self.read(token, format!("{}/api/machines{}", self.base, query(pairs))).await {
+            Ok(reply) => wire::machines(&reply).map_or_else(
+                || Read::Failed(format!("the list of machines is not readable: {}", start(&reply, token))),
+                Read::Got,
+            ),
+            Err(other) => other,
+        }
+    }
+
+    /// `GET /api/machines/{id}`: whether Defender knows the machine.
+    pub async fn get_machine(&self, token: &Token, machine: MachineId) -> Read<()> {
+        match self.read(token, format!("{}/api/machines/{machine}", self.base)).await {
+            // Any 200 would do for a proxy's page of good wishes.
+            Ok(reply) => match wire::machine(&reply) {
+                Some(known) if known == machine => Read::Got(()),
+                _ => Read::Failed(format!("the machine is not readable: {}", start(&reply, token))),
             },
             Err(other) => other,
         }
@@ -332,23 +354,27 @@ impl Client {
         }
         Err(match reply.status {
             401 => Read::Unauthorized,
-            403 => Read::Forbidden(said(&answer)),
+            403 => Read::Forbidden(said(&reply, &answer, token)),
             404 => Read::Absent,
-            400 => Read::Refused(said(&answer)),
-            status => Read::Failed(format!("{status} {}", said(&answer))),
+            400 => Read::Refused(said(&reply, &answer, token)),
+            status => Read::Failed(format!("{status} {}", said(&reply, &answer, token))),
         })
     }
 }
 
-fn said(answer: &Answer) -> String {
+/// What a refusal says: code and message, else the start of whatever came instead.
+fn said(reply: &Reply, answer: &Answer, token: &Token) -> String {
     let code = answer.code.as_deref().unwrap_or_default();
     let message = answer.message.as_deref().unwrap_or_default();
-    format!("{code} {message}").trim().to_owned()
+    match format!("{code} {message}").trim() {
+        "" => start(reply, token),
+        said => kept(said, &token.secret),
+    }
 }
 
 /// The start of a body, for a message.
-fn start(reply: &Reply) -> String {
-    reply.text.chars().take(2000).collect()
+fn start(reply: &Reply, token: &Token) -> String {
+    kept(&reply.text, &token.secret).chars().take(2000).collect()
 }
 
 #[cfg(test)]

@@ -156,3 +156,57 @@ fn chain(error: &reqwest::Error) -> String {
     }
     text
 }
+
+#[cfg(test)]
+mod tests {
+    use std::io::{Read, Write};
+    use std::net::TcpListener;
+
+    use super::*;
+
+    /// `{"error":{"code":"ResourceNotFound"}}`, as gzip has it.
+    const COMPRESSED: [u8; 57] = [
+        0x1f, 0x8b, 0x08, 0x00, 0x00, 0x00, 0x00, 0x00, 0x02, 0x03, 0xab, 0x56, 0x4a, 0x2d, 0x2a, 0xca, 0x2f, 0x52,
+        0xb2, 0xaa, 0x56, 0x4a, 0xce, 0x4f, 0x49, 0x55, 0xb2, 0x52, 0x0a, 0x4a, 0x2d, 0xce, 0x2f, 0x2d, 0x4a, 0x4e,
+        0xf5, 0xcb, 0x2f, 0x71, 0xcb, 0x2f, 0xcd, 0x4b, 0x51, 0xaa, 0xad, 0x05, 0x00, 0x5c, 0xc5, 0x31, 0x00, 0x25,
+        0x00, 0x00, 0x00,
+    ];
+
+    /// What the wire makes of this body.
+    async fn read(body: &'static [u8]) -> Reply {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let url = format!("http://{}/", listener.local_addr().unwrap());
+        let server = std::thread::spawn(move || {
+            let (mut stream, _) = listener.accept().unwrap();
+            let mut request = [0; 4096];
+            let read = stream.read(&mut request).unwrap();
+            let head = format!("HTTP/1.1 404 No\r\nContent-Encoding: gzip\r\nContent-Length: {}\r\n\r\n", body.len());
+            stream.write_all(head.as_bytes()).unwrap();
+            stream.write_all(body).unwrap();
+            String::from_utf8_lossy(&request[..read]).to_ascii_lowercase()
+        });
+        let patience = Duration::from_secs(30);
+        let options = Options {
+            proxy: None,
+            ca_file: None,
+            connect_timeout: patience,
+            call_timeout: patience,
+            unknown_grace: patience,
+        };
+        let request = Request { post: false, url, bearer: None, body: Body::None, metadata: false, at_most: 1000 };
+        let reply = HttpWire::new(&options).unwrap().send(request).await.unwrap();
+        assert!(server.join().unwrap().contains("accept-encoding: gzip"), "a list of 8 MB travels compressed");
+        reply
+    }
+
+    #[tokio::test]
+    async fn a_compressed_answer_is_read_and_a_broken_one_is_told() {
+        let whole = read(&COMPRESSED).await;
+        assert_eq!(
+            (whole.status, whole.cut, whole.text.as_str()),
+            (404, None, "{\"error\":{\"code\":\"ResourceNotFound\"}}")
+        );
+        let broken = read(&COMPRESSED[..20]).await;
+        assert!(broken.cut.is_some(), "{broken:?}");
+    }
+}

@@ -5,10 +5,13 @@
 
 mod client;
 pub mod http;
+mod kept;
 mod sign_in;
+#[cfg(test)]
+mod table;
 mod wire;
 
-pub use client::{ActionQuery, Client, Listed, PAGE, Read, Scanned};
+pub use client::{ActionQuery, Client, Listed, Machines, PAGE, Read, Scanned};
 pub use http::HttpWire;
 pub use sign_in::{Authority, Claims, Credential, Guids, SignIn, SignInError, SignedIn, Token};
 

@@ -4,8 +4,10 @@
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
-use super::{Reply, retry_after};
+use super::{Machines, PAGE, Reply, retry_after};
 use crate::domain::action::{Action, ActionStatus, Origin, Seen};
+use crate::domain::eligibility::Ineligible;
+use crate::domain::id::MachineId;
 use crate::domain::outcome::Answer;
 use crate::domain::time::Wall;
 
@@ -82,6 +84,46 @@ pub fn action(raw: &str) -> Option<Seen> {
     })
 }
 
+/// A row of the list of machines; what is not documented may be missing.
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct WireListed {
+    id: Option<String>,
+    health_status: Option<String>,
+    onboarding_status: Option<String>,
+    merged_into_machine_id: Option<String>,
+}
+
+/// Reads a page of machines; `None` when it is none, or not whole.
+pub fn machines(reply: &Reply) -> Option<Machines> {
+    if reply.cut.is_some() {
+        return None;
+    }
+    let wire: WirePage<'_> = serde_json::from_str(&reply.text).ok()?;
+    let ineligible = |raw: &&RawValue| {
+        let row: WireListed = serde_json::from_str(raw.get()).ok()?;
+        let is_merged = row.merged_into_machine_id.is_some_and(|other| !other.is_empty());
+        let why = Ineligible::of(row.health_status.as_deref(), row.onboarding_status.as_deref(), is_merged)?;
+        Some((row.id?.parse().ok()?, why))
+    };
+    let entries = wire.value.len();
+    Some(Machines {
+        ineligible: wire.value.iter().filter_map(ineligible).collect(),
+        entries,
+        more: entries > 0 && (entries >= PAGE || wire.next_link.is_some()),
+    })
+}
+
+/// Reads the id of a machine; `None` when it is none.
+pub fn machine(reply: &Reply) -> Option<MachineId> {
+    #[derive(Deserialize)]
+    struct WireMachine {
+        id: String,
+    }
+    let wire: WireMachine = serde_json::from_str(&reply.text).ok()?;
+    wire.id.parse().ok()
+}
+
 /// Reads a page; `None` when it is none, or not whole.
 pub fn page(reply: &Reply) -> Option<Page> {
     if reply.cut.is_some() {
@@ -153,6 +195,28 @@ mod tests {
             assert!(answer(&reply, Wall(0)).0.action.is_none(), "{text}");
         }
         assert!(answer(&Reply { cut: Some("reset".into()), ..whole }, Wall(0)).0.action.is_none());
+    }
+
+    #[test]
+    fn machines_are_read_with_what_is_not_documented_and_without_it() {
+        let id = |n: u8| MachineId::from_bytes([n; 20]);
+        let rows = [
+            format!(
+                r#"{{"id":"{}","healthStatus":"Active","onboardingStatus":"Onboarded","mergedIntoMachineId":null}}"#,
+                id(1)
+            ),
+            format!(r#"{{"id":"{}","healthStatus":"Inactive"}}"#, id(2)),
+            format!(r#"{{"id":"{}","healthStatus":"Active","mergedIntoMachineId":"{}"}}"#, id(3), id(1)),
+            r#"{"id":null,"healthStatus":"Inactive"}"#.to_owned(),
+            r#"{"healthStatus":7}"#.to_owned(),
+        ];
+        let text = format!(r#"{{"value":[{}],"@odata.nextLink":"https://elsewhere"}}"#, rows.join(","));
+        let page = machines(&Reply { status: 200, text, ..Reply::default() }).unwrap();
+        assert_eq!((page.entries, page.more), (5, true));
+        assert_eq!(page.ineligible, [(id(2), Ineligible::Inactive), (id(3), Ineligible::Merged)]);
+        for half in ["", "<html>", "{\"value\":["] {
+            assert!(machines(&Reply { status: 200, text: half.into(), ..Reply::default() }).is_none());
+        }
     }
 
     #[test]

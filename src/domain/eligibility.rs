@@ -25,6 +25,49 @@ impl PendingTypes {
     }
 }
 
+/// What becomes of machines that Defender shows as inactive.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Inactive {
+    /// Asked like any other.
+    Send,
+    /// Skipped: `not_eligible`.
+    Skip,
+    /// Kept queued until they are active.
+    Wait,
+}
+
+super::sweep::words!(Inactive { Send = "send", Skip = "skip", Wait = "wait" });
+
+/// Why a machine need not be asked, by Defender's list of machines.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ineligible {
+    /// No signal for seven days.
+    Inactive,
+    /// Discovered, or offboarded.
+    NotOnboarded,
+    /// An older record of a machine that has another one.
+    Merged,
+}
+
+super::sweep::words!(Ineligible { Inactive = "inactive", NotOnboarded = "not_onboarded", Merged = "merged" });
+
+impl Ineligible {
+    /// What the list says of a machine: `healthStatus`, `onboardingStatus` (documented as `onboarded`,
+    /// observed as `Onboarded`) and whether it has a `mergedIntoMachineId` (observed). Words that nobody
+    /// documents, and words that are missing, make no machine ineligible.
+    pub fn of(health: Option<&str>, onboarding: Option<&str>, is_merged: bool) -> Option<Self> {
+        let not_onboarded = ["CanBeOnboarded", "Unsupported", "InsufficientInfo"];
+        let is = |said: Option<&str>, word: &str| said.is_some_and(|said| said.eq_ignore_ascii_case(word));
+        if is_merged {
+            Some(Self::Merged)
+        } else if not_onboarded.iter().any(|word| is(onboarding, word)) {
+            Some(Self::NotOnboarded)
+        } else {
+            is(health, "Inactive").then_some(Self::Inactive)
+        }
+    }
+}
+
 /// The rules of a tenant that decide on a machine before a call is spent on it.
 #[derive(Clone, Debug)]
 pub struct Rules {
@@ -32,6 +75,20 @@ pub struct Rules {
     pub pending_types: PendingTypes,
     /// A scan that succeeded less than this ago is recent enough; zero turns the rule off.
     pub skip_if_scanned_within: Duration,
+    /// What becomes of machines that the list shows as inactive, while it is at hand.
+    pub inactive: Inactive,
+}
+
+impl Rules {
+    /// What becomes of a machine that the list shows so: nothing while nobody wants to know; only what is
+    /// inactive can become active again, so only that is waited for.
+    pub const fn of_ineligible(&self, why: Ineligible) -> Option<Inactive> {
+        match (self.inactive, why) {
+            (Inactive::Send, _) => None,
+            (Inactive::Wait, Ineligible::Inactive) => Some(Inactive::Wait),
+            (Inactive::Wait | Inactive::Skip, _) => Some(Inactive::Skip),
+        }
+    }
 }
 
 /// What to do with a job whose turn has come.
@@ -96,6 +153,7 @@ mod tests {
         Rules {
             pending_types: PendingTypes::These(vec!["RunAntiVirusScan".into()]),
             skip_if_scanned_within: Duration::from_secs(within),
+            inactive: Inactive::Send,
         }
     }
 
@@ -111,6 +169,33 @@ mod tests {
             created_at: Wall(0),
             updated_at: Wall(1_000_000),
         }
+    }
+
+    #[test]
+    fn the_list_says_which_machines_need_not_be_asked() {
+        for (health, onboarding, is_merged, expected) in [
+            (Some("Active"), Some("Onboarded"), false, None),
+            (Some("inactive"), Some("onboarded"), false, Some(Ineligible::Inactive)),
+            (Some("Inactive"), Some("CanBeOnboarded"), false, Some(Ineligible::NotOnboarded)),
+            (Some("Active"), Some("InsufficientInfo"), false, Some(Ineligible::NotOnboarded)),
+            (Some("Active"), Some("Unsupported"), true, Some(Ineligible::Merged)),
+            (Some("ImpairedCommunication"), Some("Onboarded"), false, None),
+            (Some("SomethingNew"), Some("SomethingNew"), false, None),
+            (None, None, false, None),
+        ] {
+            assert_eq!(Ineligible::of(health, onboarding, is_merged), expected, "{health:?} {onboarding:?}");
+        }
+    }
+
+    #[test]
+    fn only_what_may_become_active_is_waited_for() {
+        let of = |inactive, why| Rules { inactive, ..rules(0) }.of_ineligible(why);
+        for why in Ineligible::ALL {
+            assert_eq!(of(Inactive::Send, *why), None);
+            assert_eq!(of(Inactive::Skip, *why), Some(Inactive::Skip));
+        }
+        assert_eq!(of(Inactive::Wait, Ineligible::Inactive), Some(Inactive::Wait));
+        assert_eq!(of(Inactive::Wait, Ineligible::Merged), Some(Inactive::Skip));
     }
 
     #[test]

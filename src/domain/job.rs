@@ -64,6 +64,8 @@ pub enum Reason {
     PendingAction,
     /// Skipped: a scan at least as strong succeeded lately.
     RecentlyScanned,
+    /// Skipped: Defender lists the machine as inactive, not onboarded, or merged into another one.
+    NotEligible,
     /// Failed: every attempt's outcome stayed unknown.
     AttemptsExhausted,
     /// Timed out: the action did not end within `give_up_after`.
@@ -83,6 +85,7 @@ pub enum Reason {
 words!(Reason {
     PendingAction = "pending_action",
     RecentlyScanned = "recently_scanned",
+    NotEligible = "not_eligible",
     AttemptsExhausted = "attempts_exhausted",
     GaveUp = "gave_up",
     Withdrawn = "withdrawn",

@@ -169,7 +169,9 @@ impl Lane {
         self.in_flight = self.in_flight.saturating_sub(1);
         self.latency = (self.latency * 4 + latency) / 5;
         match outcome {
-            OutcomeWord::Created | OutcomeWord::Busy | OutcomeWord::Refused => self.understood(now),
+            OutcomeWord::Created | OutcomeWord::Busy | OutcomeWord::Refused | OutcomeWord::Missing => {
+                self.understood(now)
+            }
             OutcomeWord::Throttled => {
                 // Somebody answers. Whether a call would succeed, a 429 does not say: what holds the lane stays.
                 self.unknown_in_a_row = 0;

@@ -62,6 +62,8 @@ pub enum CallKind {
     GetAction,
     /// `GET /api/machines`
     ListMachines,
+    /// `GET /api/machines/{id}`
+    GetMachine,
     /// `POST /api/machineactions/{id}/cancel`
     CancelAction,
 }
@@ -71,6 +73,7 @@ super::sweep::words!(CallKind {
     ListActions = "list_actions",
     GetAction = "get_action",
     ListMachines = "list_machines",
+    GetMachine = "get_machine",
     CancelAction = "cancel_action",
 });
 

@@ -3,6 +3,9 @@
 //! The list of actions may lag behind a call (observed), and a call that was given up may still
 //! be delivered for `unknown_grace`. So absence counts only in a look that began at the horizon
 //! or later; presence counts at once.
+//!
+//! A machine that Defender calls unknown (404) was seen to exist a moment later. So it is read itself
+//! before its job is rejected, and where that is not permitted, it takes a second 404.
 
 use std::time::Duration;
 
@@ -24,16 +27,18 @@ pub enum Question {
     Effect,
     /// The call was refused since the machine is busy: with which action?
     Blocker,
+    /// The call was answered with 404: does Defender know the machine?
+    Machine,
 }
 
-super::sweep::words!(Question { Effect = "effect", Blocker = "blocker" });
+super::sweep::words!(Question { Effect = "effect", Blocker = "blocker", Machine = "machine" });
 
 /// When to look the next time, `looks` having been made since the question came up at `since`.
 pub fn next_look(question: Question, since: Boot, looks: u32, horizon: Duration, now: Boot) -> Boot {
     let scheduled = match question {
         // The blocker exists already: the answer said so.
-        Question::Blocker if looks == 0 => return now,
-        Question::Blocker | Question::Effect => LOOKS
+        Question::Blocker | Question::Machine if looks == 0 => return now,
+        Question::Blocker | Question::Machine | Question::Effect => LOOKS
             .get(looks as usize)
             .copied()
             .filter(|after| *after < horizon)
@@ -49,10 +54,47 @@ pub const BLOCKER_HORIZON: Duration = Duration::from_secs(45);
 /// Whether a look that began at `began` and found nothing proves that there is nothing.
 pub fn proves_absence(question: Question, since: Boot, horizon: Duration, began: Boot) -> bool {
     let horizon = match question {
-        Question::Effect => horizon,
+        Question::Effect | Question::Machine => horizon,
         Question::Blocker => horizon.min(BLOCKER_HORIZON),
     };
     began >= since + horizon
+}
+
+/// What was learnt of a machine that Defender called unknown.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Known {
+    /// It can be read: the 404 was in passing.
+    Yes,
+    /// Reading it is answered with 404 too.
+    No,
+    /// The tenant does not let us read machines.
+    NotPermitted,
+}
+
+/// What becomes of the job of a machine that Defender called unknown.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AfterMissing {
+    /// Back to the queue, and not again before this has passed.
+    Again(Duration),
+    /// It was the last attempt, though the machine exists.
+    Exhausted,
+    /// It is rejected: Defender does not know the machine.
+    Unknown,
+}
+
+/// Decides on a job after its `attempts`-th call, of at most `max_attempts`, was answered with 404.
+/// `before` says whether an earlier one was answered so, too.
+pub fn after_missing(known: Known, attempts: u32, max_attempts: u32, before: bool) -> AfterMissing {
+    let last = attempts >= max_attempts;
+    match known {
+        Known::No => AfterMissing::Unknown,
+        Known::NotPermitted if before || last => AfterMissing::Unknown,
+        Known::Yes if last => AfterMissing::Exhausted,
+        Known::Yes | Known::NotPermitted => {
+            let rest = Duration::from_secs(30).saturating_mul(1 << attempts.saturating_sub(1).min(16));
+            AfterMissing::Again(rest.min(Duration::from_mins(15)))
+        }
+    }
 }
 
 #[cfg(test)]
@@ -91,7 +133,29 @@ mod tests {
     }
 
     #[test]
-    fn a_blocker_is_looked_for_at_once() {
-        assert_eq!(next_look(Question::Blocker, Boot(7), 0, HORIZON, Boot(7)), Boot(7));
+    fn what_exists_already_is_looked_for_at_once() {
+        for question in [Question::Blocker, Question::Machine] {
+            assert_eq!(next_look(question, Boot(7), 0, HORIZON, Boot(7)), Boot(7));
+        }
+    }
+
+    #[test]
+    fn a_404_is_final_when_the_machine_itself_is_not_there_or_when_it_comes_again() {
+        let again = |seconds| AfterMissing::Again(Duration::from_secs(seconds));
+        for (known, attempts, before, expected) in [
+            (Known::No, 1, false, AfterMissing::Unknown),
+            (Known::Yes, 0, false, again(30)),
+            (Known::Yes, 1, true, again(30)),
+            (Known::Yes, 2, true, again(60)),
+            (Known::Yes, 4, true, again(240)),
+            (Known::Yes, 5, true, AfterMissing::Exhausted),
+            (Known::NotPermitted, 1, false, again(30)),
+            (Known::NotPermitted, 3, false, again(120)),
+            (Known::NotPermitted, 2, true, AfterMissing::Unknown),
+            (Known::NotPermitted, 5, false, AfterMissing::Unknown),
+        ] {
+            assert_eq!(after_missing(known, attempts, 5, before), expected, "{known:?} {attempts} {before}");
+        }
+        assert_eq!(after_missing(Known::Yes, 99, u32::MAX, false), again(900));
     }
 }

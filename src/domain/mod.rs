@@ -7,8 +7,10 @@
 
 pub mod action;
 pub mod budgets;
+pub mod cadence;
 pub mod eligibility;
 pub mod forecast;
+pub mod hresult;
 pub mod id;
 pub mod job;
 pub mod lane;

@@ -24,7 +24,7 @@ pub struct Need {
 }
 
 /// Every feature that needs a permission.
-pub const NEEDS: [Need; 4] = [
+pub const NEEDS: [Need; 5] = [
     Need {
         call: CallKind::Scan,
         feature: "asking for scans",
@@ -45,9 +45,15 @@ pub const NEEDS: [Need; 4] = [
     },
     Need {
         call: CallKind::ListMachines,
-        feature: "knowing which machines are inactive (in a later version)",
+        feature: "knowing which machines are inactive or not onboarded",
         any_of: &[READ, READ_WRITE],
-        without: "nothing, in this version",
+        without: "each of them costs a call",
+    },
+    Need {
+        call: CallKind::GetMachine,
+        feature: "telling a machine that is missing in passing (404) from an unknown one",
+        any_of: &[READ, READ_WRITE],
+        without: "the second 404 after a wait rejects the job",
     },
 ];
 

@@ -1,6 +1,7 @@
 //! One call of `runAntiVirusScan`, from its attempt to its answer on disk.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use super::lane::{Heard, Lane};
 use crate::defender::{Scanned, Token};
@@ -35,6 +36,9 @@ pub async fn make(lane: Arc<Lane>, claim: Claim, token: Token) {
         Outcome::Unauthorized => lane.client.refused(&token).await,
         _ => true,
     };
+    if matches!(scanned.outcome, Outcome::Created(_)) {
+        lane.sent.store(true, Ordering::SeqCst);
+    }
     let silence = lane.heard(CallKind::Scan, heard(&scanned.outcome));
     if let Some(date) = scanned.date {
         lane.server_answered(ended, date).await;
@@ -65,6 +69,7 @@ fn heard(outcome: &Outcome) -> Heard {
         Outcome::Created(_)
         | Outcome::Busy(_)
         | Outcome::Refused(_)
+        | Outcome::Missing
         | Outcome::Malformed
         | Outcome::Unauthorized
         | Outcome::Forbidden => Heard::Answer,

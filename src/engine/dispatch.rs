@@ -12,6 +12,7 @@ use crate::domain::ledger::{Admission, CallKind, Window};
 use crate::domain::time::Boot;
 use crate::store::StoreError;
 use crate::store::claims::{Ask, Claimed};
+use crate::store::marks;
 
 /// What a round of the loop came to.
 enum Round {
@@ -64,6 +65,9 @@ async fn round(lane: &Arc<Lane>) -> Result<Round, StoreError> {
         let reason = pause.reason.map(|reason| format!(": {reason}")).unwrap_or_default();
         return Ok(Round::Wait(format!("`sweepd resume`: paused{reason}"), None));
     }
+    if lane.minds_marks() && store.unknown_marks(lane.row).await? > 0 {
+        return Ok(Round::Wait(marks::WAITING.to_owned(), None));
+    }
     if let Some(SignedOut { since, why, until }) = lane.signed_out() {
         let since = local(since, lane.wall());
         return Ok(Round::Wait(format!("sign-in fails since {since}: {why}; next try at {{until}}"), Some(until)));
@@ -115,6 +119,7 @@ async fn send(lane: &Arc<Lane>, probe: Option<Hold>) -> Result<Round, StoreError
         attempt: lane.shared.ids.attempt(),
         probe: probe == Some(Hold::Down),
         blind: lane.feed_is_blind.load(Ordering::SeqCst),
+        minds_marks: lane.minds_marks(),
     };
     let claimed = lane.shared.store.claim(ask).await;
     // No call comes of it, and none that comes later is slower for it.

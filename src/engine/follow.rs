@@ -7,9 +7,11 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use super::lane::Lane;
+use super::machines::Machines;
 use super::reads::{NotRead, read};
 use crate::defender::{ActionQuery, Listed, PAGE, Read};
 use crate::domain::action::Seen;
+use crate::domain::cadence::{self, Cadence, Rest};
 use crate::domain::ledger::CallKind;
 use crate::domain::time::{Boot, Wall};
 use crate::store::StoreError;
@@ -18,6 +20,9 @@ use crate::store::StoreError;
 const OVERLAP: Duration = Duration::from_mins(5);
 /// Everything that is pending is read anew so often, whatever the changes said.
 const WHOLE: Duration = Duration::from_hours(1);
+/// Without a cursor the feed starts so long ago: a scan of sweepd in it that the database does not know
+/// was made by a history that it has lost.
+const RECENT: Duration = Duration::from_hours(24);
 /// Single reads in one look: the budget is for what the list does show.
 const SINGLES: usize = 50;
 /// Failed first looks after which sending begins without: a busy machine then costs a call.
@@ -28,6 +33,16 @@ struct Follow {
     failures: u32,
     /// Where the single reads go on: not always with the same.
     rotation: usize,
+    cadence: Cadence,
+    machines: Machines,
+    /// Marks that this database did not write, when that was told last.
+    marks_told: u64,
+}
+
+/// One look: what it has shown and cost so far.
+struct Look<'a> {
+    lane: &'a Lane,
+    cost: cadence::Looked,
 }
 
 /// What a look came to.
@@ -44,13 +59,24 @@ enum Looked {
 
 pub async fn run(lane: Arc<Lane>) {
     let beat = beat(&lane);
-    let mut follow = Follow { whole_at: None, failures: 0, rotation: 0 };
+    let mut follow = Follow {
+        whole_at: None,
+        failures: 0,
+        rotation: 0,
+        cadence: Cadence::default(),
+        machines: Machines::default(),
+        marks_told: 0,
+    };
     while !lane.stop.is_cancelled() {
         lane.shared.health.beat(&beat);
-        let pause = follow.round(&lane).await;
-        let until = lane.now() + pause;
-        // Long pauses in short steps, so that the watchdog sees the loop alive.
-        while lane.now() < until && !lane.stop.is_cancelled() {
+        let rest = follow.round(&lane).await;
+        let rested = lane.now();
+        // Long pauses in short steps, so that the watchdog sees the loop alive, and what was sent shortens them.
+        loop {
+            let until = rested + if lane.sent.load(Ordering::SeqCst) { rest.once_sent } else { rest.usual };
+            if lane.now() >= until || lane.stop.is_cancelled() {
+                break;
+            }
             lane.shared.health.beat(&beat);
             let step = until.min(lane.now() + Duration::from_secs(30));
             tokio::select! {
@@ -69,25 +95,28 @@ fn beat(lane: &Lane) -> String {
 
 impl Follow {
     /// One round; returns how long to rest.
-    async fn round(&mut self, lane: &Lane) -> Duration {
+    async fn round(&mut self, lane: &Lane) -> Rest {
         let interval = lane.follow_up.interval;
-        match self.look(lane).await {
+        let mut look = Look { lane, cost: cadence::Looked::default() };
+        look.cost.moved = lane.sent.swap(false, Ordering::SeqCst);
+        match self.look(&mut look).await {
             Ok(Looked::Idle) => {
                 lane.feed_idle();
-                interval
+                Rest::of(interval)
             }
             Ok(Looked::Forbidden) => {
                 self.failures = 0;
                 lane.feed_unreadable();
                 lane.wake.notify_one();
-                interval
+                Rest::of(interval)
             }
             Ok(Looked::Read) => {
                 self.failures = 0;
                 lane.feed_read();
                 lane.wake.notify_one();
                 lane.shared.signals.finished.notify_one();
-                interval
+                look.cost.sending = lane.shared.store.has_ready(lane.row).await.unwrap_or(true);
+                self.cadence.rest(look.cost, interval, lane.limits(CallKind::ListActions).per_hour, lane.now())
             }
             Ok(Looked::Failed) => {
                 self.failures += 1;
@@ -98,34 +127,33 @@ impl Follow {
                     tracing::warn!(tenant = %lane.name, "pending actions cannot be read; sending begins without, and a busy machine costs a call");
                     lane.wake.notify_one();
                 }
-                interval.min(Duration::from_secs(5) * 2_u32.saturating_pow(self.failures.min(8)))
+                Rest::of(interval.min(Duration::from_secs(5) * 2_u32.saturating_pow(self.failures.min(8))))
             }
-            Err(NotRead::Stopping) => Duration::ZERO,
-            Err(NotRead::SignedOut(until)) => until.since(lane.now()).max(Duration::from_secs(1)),
+            Err(NotRead::Stopping) => Rest::of(Duration::ZERO),
+            Err(NotRead::SignedOut(until)) => Rest::of(until.since(lane.now()).max(Duration::from_secs(1))),
             Err(NotRead::Store(error)) => {
                 tracing::error!(tenant = %lane.name, %error, "what Defender's list shows cannot be written; trying again");
-                interval
+                Rest::of(interval)
             }
         }
     }
 
     /// Looks once, if there is anything to look for.
-    async fn look(&mut self, lane: &Lane) -> Result<Looked, NotRead> {
+    async fn look(&mut self, look: &mut Look<'_>) -> Result<Looked, NotRead> {
+        let lane = look.lane;
         let store = &lane.shared.store;
         let first = !lane.feed_was_read();
         let following = store.to_follow(lane.row).await? > 0;
-        if !first && !following && !store.has_ready(lane.row).await? {
+        let now = lane.now();
+        let is_due = self.whole_at.is_none_or(|at| now.since(at) >= WHOLE);
+        if !is_due && !following && !store.has_ready(lane.row).await? {
             return Ok(Looked::Idle);
         }
-        let now = lane.now();
         let refused = lane.feed_refused.load(Ordering::SeqCst);
-        let since = match store.lane_memory(lane.row).await?.feed_cursor {
-            Some(cursor) => Some(cursor),
-            None => store.oldest_open_action(lane.row).await?,
-        };
-        let mut whole = first || refused || since.is_none() || self.whole_at.is_none_or(|at| now.since(at) >= WHOLE);
-        if let Some(since) = since.filter(|_| !refused) {
-            match changes(lane, since).await? {
+        let mut whole = first || refused || is_due;
+        if !refused {
+            let since = since(lane).await?;
+            match changes(look, since).await? {
                 Pages::Whole => {}
                 Pages::Failed => return Ok(Looked::Failed),
                 Pages::Forbidden => return Ok(forbidden(lane)),
@@ -138,12 +166,14 @@ impl Follow {
         }
         if whole {
             self.rotation = self.rotation.wrapping_add(1);
-            match everything_pending(lane, self.rotation).await? {
+            match everything_pending(look, self.rotation).await? {
                 Pages::Whole => self.whole_at = Some(now),
                 Pages::Forbidden => return Ok(forbidden(lane)),
                 Pages::Failed | Pages::Refused => return Ok(Looked::Failed),
             }
         }
+        mind_marks(lane, &mut self.marks_told).await?;
+        self.machines.look(lane, &beat(lane)).await?;
         give_up(lane).await?;
         Ok(Looked::Read)
     }
@@ -166,7 +196,33 @@ fn forbidden(lane: &Lane) -> Looked {
     Looked::Forbidden
 }
 
-async fn page(lane: &Lane, wanted: &ActionQuery, skip: usize) -> Result<Result<Listed, Pages>, NotRead> {
+/// Where the changes to be read begin.
+async fn since(lane: &Lane) -> Result<Wall, NotRead> {
+    let store = &lane.shared.store;
+    if let Some(cursor) = store.lane_memory(lane.row).await?.feed_cursor {
+        return Ok(cursor);
+    }
+    // The first sign-in tells the time, should ours be wrong.
+    lane.token().await.map_err(|error| NotRead::SignedOut(error.until))?;
+    let recent = lane.server_wall() - RECENT;
+    Ok(store.oldest_open_action(lane.row).await?.map_or(recent, |oldest| oldest.min(recent)))
+}
+
+/// Charges the budget with calls that a lost history made, before another one is made; and says so.
+async fn mind_marks(lane: &Lane, told: &mut u64) -> Result<(), NotRead> {
+    let store = &lane.shared.store;
+    store.charge_unknown_marks(lane.row, lane.budget, lane.stamp(), lane.server_wall()).await?;
+    let unknown = store.unknown_marks(lane.row).await?;
+    let is_news = std::mem::replace(told, unknown) < unknown;
+    if is_news && lane.minds_marks() {
+        tracing::error!(tenant = %lane.name, unknown, "Defender lists {unknown} scans that sweepd asked for and this database does not know of: it was restored from an older copy, made anew, or runs twice; nothing is sent until the other one is stopped and `sweepd reconcile` has taken them over");
+    }
+    Ok(())
+}
+
+async fn page(look: &mut Look<'_>, wanted: &ActionQuery, skip: usize) -> Result<Result<Listed, Pages>, NotRead> {
+    let lane = look.lane;
+    look.cost.calls = look.cost.calls.saturating_add(1);
     let answer = read(lane, &beat(lane), CallKind::ListActions, |token| async move {
         lane.client.list_actions(&token, wanted, skip).await
     })
@@ -181,17 +237,17 @@ async fn page(lane: &Lane, wanted: &ActionQuery, skip: usize) -> Result<Result<L
 
 /// Takes in what changed since `since`, page by page. Goes on from the last time seen, not by
 /// counting: the list moves while it is read.
-async fn changes(lane: &Lane, since: Wall) -> Result<Pages, NotRead> {
+async fn changes(look: &mut Look<'_>, since: Wall) -> Result<Pages, NotRead> {
     let mut after = since - OVERLAP;
     let mut skip = 0;
     loop {
         let wanted = ActionQuery::ChangedAfter(after);
-        let listed = match page(lane, &wanted, skip).await? {
+        let listed = match page(look, &wanted, skip).await? {
             Ok(listed) => listed,
             Err(end) => return Ok(end),
         };
         let last = listed.seen.iter().map(|seen| seen.action.updated_at).max();
-        keep(lane, listed.seen, last).await?;
+        look.keep(listed.seen, last).await?;
         if !listed.more {
             return Ok(Pages::Whole);
         }
@@ -205,20 +261,21 @@ async fn changes(lane: &Lane, since: Wall) -> Result<Pages, NotRead> {
 
 /// Takes in everything that is pending, and asks singly for what we believe open and it does not
 /// show.
-async fn everything_pending(lane: &Lane, rotation: usize) -> Result<Pages, NotRead> {
+async fn everything_pending(look: &mut Look<'_>, rotation: usize) -> Result<Pages, NotRead> {
+    let lane = look.lane;
     let mut open = HashSet::new();
     let mut newest = None;
     for status in ["Pending", "InProgress"] {
         let mut skip = 0;
         loop {
             let wanted = ActionQuery::WithStatus(status);
-            let listed = match page(lane, &wanted, skip).await? {
+            let listed = match page(look, &wanted, skip).await? {
                 Ok(listed) => listed,
                 Err(end) => return Ok(end),
             };
             open.extend(listed.seen.iter().map(|seen| seen.action.id.clone()));
             newest = newest.max(listed.seen.iter().map(|seen| seen.action.updated_at).max());
-            keep(lane, listed.seen, None).await?;
+            look.keep(listed.seen, None).await?;
             if !listed.more {
                 break;
             }
@@ -227,7 +284,7 @@ async fn everything_pending(lane: &Lane, rotation: usize) -> Result<Pages, NotRe
     }
     let store = &lane.shared.store;
     if store.lane_memory(lane.row).await?.feed_cursor.is_none() {
-        keep(lane, Vec::new(), newest).await?;
+        look.keep(Vec::new(), newest).await?;
     }
     let believed = store.open_actions(lane.row, 1_000_000).await?;
     let hidden: Vec<_> = believed.iter().filter(|id| !open.contains(*id)).collect();
@@ -242,7 +299,7 @@ async fn everything_pending(lane: &Lane, rotation: usize) -> Result<Pages, NotRe
             )
             .await?;
         match answer {
-            Read::Got(seen) => keep(lane, vec![seen], None).await?,
+            Read::Got(seen) => look.keep(vec![seen], None).await?,
             Read::Forbidden(_) => break,
             Read::Absent => store.action_gone(lane.row, id.clone(), lane.wall()).await?,
             // Lists lag, and a single read may too: the next whole look asks again.
@@ -252,20 +309,13 @@ async fn everything_pending(lane: &Lane, rotation: usize) -> Result<Pages, NotRe
     Ok(Pages::Whole)
 }
 
-async fn keep(lane: &Lane, seen: Vec<Seen>, cursor: Option<Wall>) -> Result<(), StoreError> {
-    let store = &lane.shared.store;
-    let at = lane.wall();
-    if seen.is_empty() {
-        return store.see_actions(lane.row, seen, cursor, at).await;
+impl Look<'_> {
+    async fn keep(&mut self, seen: Vec<Seen>, cursor: Option<Wall>) -> Result<(), StoreError> {
+        let lane = self.lane;
+        let news = lane.shared.store.see_actions(lane.row, seen, cursor, lane.wall()).await?;
+        self.cost.moved |= news > 0;
+        Ok(())
     }
-    // In small transactions, and the cursor with the last: a lane must not wait for a long page.
-    let mut seen = seen.into_iter().peekable();
-    while seen.peek().is_some() {
-        let some: Vec<_> = seen.by_ref().take(200).collect();
-        let cursor = cursor.filter(|_| seen.peek().is_none());
-        store.see_actions(lane.row, some, cursor, at).await?;
-    }
-    Ok(())
 }
 
 async fn give_up(lane: &Lane) -> Result<(), StoreError> {

@@ -14,9 +14,9 @@ use super::spending::Spending;
 use super::{Known, Shared};
 use crate::budget::Budget;
 use crate::clock::local;
-use crate::config::{Config, FollowUp, Tenant};
+use crate::config::{Config, FollowUp, Tenant, UnknownMarks};
 use crate::defender::{Authority, Client, Credential, SignIn};
-use crate::domain::eligibility::Rules;
+use crate::domain::eligibility::{Inactive, Rules};
 use crate::domain::id::TenantName;
 use crate::domain::lane::Lane as Breakers;
 use crate::domain::ledger::{Admission, CallKind, Limits};
@@ -90,6 +90,10 @@ pub struct Lane {
     feed_at: Mutex<Option<Boot>>,
     breakers: Arc<Mutex<Breakers>>,
     spending: Arc<Spending>,
+    /// Whether the list of machines is at hand.
+    pub machines_known: AtomicBool,
+    /// Whether a scan was asked for since the list was looked at.
+    pub sent: AtomicBool,
     told: Mutex<Option<Waiting>>,
     signed_out: Mutex<Option<SignedOut>>,
     /// What time it is where the tokens come from.
@@ -166,6 +170,8 @@ impl Lane {
             feed_is_blind: AtomicBool::new(false),
             breakers,
             spending,
+            machines_known: AtomicBool::new(false),
+            sent: AtomicBool::new(false),
             told: Mutex::default(),
             signed_out: Mutex::new(known.memory.sign_in_fails_since.map(SignedOut::before)),
             server_time: before.map_or_else(Arc::default, |before| Arc::clone(&before.server_time)),
@@ -234,10 +240,16 @@ impl Lane {
         }
     }
 
+    pub fn minds_marks(&self) -> bool {
+        self.tenant.unknown_marks == UnknownMarks::Hold
+    }
+
     pub fn rules(&self) -> Rules {
         Rules {
             pending_types: self.tenant.pending_types.clone(),
             skip_if_scanned_within: self.tenant.skip_if_scanned_within,
+            // By a list that cannot be read any more nobody is skipped.
+            inactive: if self.machines_known.load(Ordering::SeqCst) { self.tenant.inactive } else { Inactive::Send },
         }
     }
 
@@ -335,6 +347,11 @@ impl Lane {
         let theirs = lock(&self.server_time).filter(|_| !lock(&self.server_pace).is_wrong());
         let theirs = theirs.map(|seen| seen.now(self.now()));
         theirs.filter(|theirs| theirs.since(ours) > WRONG || ours.since(*theirs) > WRONG).unwrap_or(ours)
+    }
+
+    /// What time it is at Defender, as far as we know: by the sign-in server's clock, else ours.
+    pub fn server_wall(&self) -> Wall {
+        lock(&self.server_time).map_or_else(|| self.wall(), |seen| seen.now(self.now()))
     }
 
     /// Whether the wall clock went back since this was asked last; before a start nobody knows.

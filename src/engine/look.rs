@@ -8,7 +8,7 @@ use super::reads::{NotRead, read};
 use crate::defender::{ActionQuery, Read};
 use crate::domain::eligibility::PendingTypes;
 use crate::domain::ledger::CallKind;
-use crate::domain::lookup::Question;
+use crate::domain::lookup::{Known, Question};
 use crate::domain::time::Boot;
 use crate::store::attempts::Looked;
 use crate::store::settle::{Asked, Look};
@@ -47,44 +47,14 @@ fn beat(lane: &Lane) -> String {
 }
 
 async fn look(lane: &Lane, asked: &Asked) -> Result<(), NotRead> {
-    // By machine alone, or machine and type: a filter by time would trust a clock.
-    let wanted = match (asked.question, &lane.tenant.pending_types) {
-        (Question::Blocker, PendingTypes::Any) => ActionQuery::OfMachine(asked.machine),
-        _ => ActionQuery::ScansOf(asked.machine),
-    };
     let began = lane.now();
-    let mut seen = Vec::new();
-    let mut skip = 0;
-    let look = loop {
-        let wanted = &wanted;
-        let answer = read(lane, &beat(lane), CallKind::ListActions, |token| async move {
-            lane.client.list_actions(&token, wanted, skip).await
-        })
-        .await?;
-        match answer {
-            Read::Got(listed) => {
-                let more = listed.more;
-                skip += listed.entries;
-                seen.extend(listed.seen);
-                if !more {
-                    break Look::Read(seen);
-                }
-            }
-            Read::Forbidden(_) => break Look::NotPermitted,
-            // A list that does not take the question will not answer it later either.
-            Read::Absent | Read::Refused(_) if began >= asked.since + lane.follow_up.lookup_horizon => {
-                break Look::NotPermitted;
-            }
-            Read::Absent
-            | Read::Unauthorized
-            | Read::Throttled(_)
-            | Read::Refused(_)
-            | Read::Failed(_)
-            | Read::NotSent(_) => {
-                lane.shared.store.postpone_look(asked, lane.now() + AGAIN).await?;
-                return Ok(());
-            }
-        }
+    let look = match asked.question {
+        Question::Machine => machine(lane, asked).await?,
+        Question::Effect | Question::Blocker => actions(lane, asked, began).await?,
+    };
+    let Some(look) = look else {
+        lane.shared.store.postpone_look(asked, lane.now() + AGAIN).await?;
+        return Ok(());
     };
     let looked = Looked { tenant: lane.row, asked: asked.clone(), began, at: lane.wall(), boot: lane.now(), look };
     let state = match lane.shared.store.take_look(looked, lane.policy()).await {
@@ -99,4 +69,58 @@ async fn look(lane: &Lane, asked: &Asked) -> Result<(), NotRead> {
     lane.wake.notify_one();
     lane.shared.signals.finished.notify_one();
     Ok(())
+}
+
+/// The actions of the machine, all of them; nothing when they could not be read now.
+async fn actions(lane: &Lane, asked: &Asked, began: Boot) -> Result<Option<Look>, NotRead> {
+    // By machine alone, or machine and type: a filter by time would trust a clock.
+    let wanted = match (asked.question, &lane.tenant.pending_types) {
+        (Question::Blocker, PendingTypes::Any) => ActionQuery::OfMachine(asked.machine),
+        _ => ActionQuery::ScansOf(asked.machine),
+    };
+    let mut seen = Vec::new();
+    let mut skip = 0;
+    loop {
+        let wanted = &wanted;
+        let answer = read(lane, &beat(lane), CallKind::ListActions, |token| async move {
+            lane.client.list_actions(&token, wanted, skip).await
+        })
+        .await?;
+        match answer {
+            Read::Got(listed) => {
+                let more = listed.more;
+                skip += listed.entries;
+                seen.extend(listed.seen);
+                if !more {
+                    return Ok(Some(Look::Read(seen)));
+                }
+            }
+            Read::Forbidden(_) => return Ok(Some(Look::NotPermitted)),
+            // A list that does not take the question will not answer it later either.
+            Read::Absent | Read::Refused(_) if began >= asked.since + lane.follow_up.lookup_horizon => {
+                return Ok(Some(Look::NotPermitted));
+            }
+            Read::Absent
+            | Read::Unauthorized
+            | Read::Throttled(_)
+            | Read::Refused(_)
+            | Read::Failed(_)
+            | Read::NotSent(_) => return Ok(None),
+        }
+    }
+}
+
+/// Whether Defender knows the machine; nothing when that could not be read now.
+async fn machine(lane: &Lane, asked: &Asked) -> Result<Option<Look>, NotRead> {
+    let answer = read(lane, &beat(lane), CallKind::GetMachine, |token| async move {
+        lane.client.get_machine(&token, asked.machine).await
+    })
+    .await?;
+    Ok(match answer {
+        Read::Got(()) => Some(Look::Machine(Known::Yes)),
+        Read::Absent => Some(Look::Machine(Known::No)),
+        // Whoever calls the id wrong cannot be asked about it; the next 404 decides.
+        Read::Forbidden(_) | Read::Refused(_) => Some(Look::Machine(Known::NotPermitted)),
+        Read::Unauthorized | Read::Throttled(_) | Read::Failed(_) | Read::NotSent(_) => None,
+    })
 }

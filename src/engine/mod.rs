@@ -11,6 +11,7 @@ mod drop_folder;
 mod follow;
 mod lane;
 mod look;
+mod machines;
 pub mod online;
 mod reading;
 mod reads;

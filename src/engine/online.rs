@@ -168,7 +168,8 @@ impl Look<'_> {
             let asked = match need.call {
                 CallKind::ListActions => &listed,
                 CallKind::GetAction => &single,
-                CallKind::ListMachines => &machines,
+                // The same permissions, says the documentation of both.
+                CallKind::ListMachines | CallKind::GetMachine => &machines,
                 CallKind::Scan | CallKind::CancelAction => &Asked::Not("no scan is started to find out".to_owned()),
             };
             judge(need, roles, asked)

@@ -56,7 +56,7 @@ impl Results {
                     name: job.name,
                     state: job.state,
                     reason: job.reason,
-                    detail: None,
+                    detail: job.error,
                     scan_type: Some(job.scan_type),
                     action_id: job.action_id,
                     blocking_action_id: blocking,

@@ -15,7 +15,7 @@ pub struct ResultRow {
     pub name: Option<String>,
     pub state: String,
     pub reason: Option<String>,
-    /// The reason in words, where there is more to say.
+    /// The reason in words, or what the action says of its error, where there is more to say.
     pub detail: Option<String>,
     pub scan_type: Option<String>,
     pub action_id: Option<String>,

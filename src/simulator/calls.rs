@@ -25,6 +25,7 @@ pub(super) enum Call {
     GetAction(String),
     CancelAction(String),
     ListMachines,
+    GetMachine(String),
 }
 
 impl Call {
@@ -39,6 +40,7 @@ impl Call {
             ("GET", ["machineactions", id]) => Self::GetAction((*id).to_owned()),
             ("POST", ["machineactions", id, "cancel"]) => Self::CancelAction((*id).to_owned()),
             ("GET", ["machines"]) => Self::ListMachines,
+            ("GET", ["machines", id]) => Self::GetMachine((*id).to_owned()),
             ("POST", _) if path.ends_with("/oauth2/v2.0/token") => Self::SignIn,
             ("GET", _) if path == metadata::PATH => Self::SignIn,
             _ => {
@@ -58,6 +60,7 @@ impl Call {
             Self::GetAction(_) => Some(CallKind::GetAction),
             Self::CancelAction(_) => Some(CallKind::CancelAction),
             Self::ListMachines => Some(CallKind::ListMachines),
+            Self::GetMachine(_) => Some(CallKind::GetMachine),
         }
     }
 
@@ -157,6 +160,13 @@ impl Tenant {
         let page = options.select(listed, self.options.page_size, &request.query);
         let rows = page.rows.iter().map(Listed::json).collect();
         Ok(self.page("Machines", request, &options, &page, rows))
+    }
+
+    /// `GET /api/machines/{id}` (API/get-machine-by-id.md).
+    pub(super) fn get_machine(&self, id: &str) -> Result<Response, Refusal> {
+        let (machine, _) = self.machine(id)?;
+        let known = self.machines.get(&machine).ok_or_else(|| unknown_machine(id))?;
+        Ok(Response::json(200, &Listed::new(&known.known, Ticks::at(self.started)).json()))
     }
 
     fn page<R: Row>(

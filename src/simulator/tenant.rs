@@ -197,10 +197,10 @@ impl Tenant {
             return Err(unauthorized());
         }
         // API/run-av-scan.md, API/cancel-machine-action.md, API/get-machine-action-object.md,
-        // API/get-machines.md.
+        // API/get-machines.md, API/get-machine-by-id.md.
         let roles: &[&str] = match kind {
             CallKind::Scan | CallKind::CancelAction => &["Machine.Scan"],
-            CallKind::ListActions | CallKind::GetAction | CallKind::ListMachines => {
+            CallKind::ListActions | CallKind::GetAction | CallKind::ListMachines | CallKind::GetMachine => {
                 &["Machine.Read.All", "Machine.ReadWrite.All"]
             }
         };
@@ -224,6 +224,7 @@ impl Tenant {
             Call::GetAction(id) => self.get_action(now, id),
             Call::CancelAction(id) => self.cancel_action(now, id, request),
             Call::ListMachines => self.list_machines(request),
+            Call::GetMachine(id) => self.get_machine(id),
         };
         answer.unwrap_or_else(|refusal| self.refuse(&refusal))
     }

@@ -1,5 +1,6 @@
 //! Actions of Defender: kept verbatim, and what each change of one means for the jobs.
 
+use std::collections::HashMap;
 use std::time::Duration;
 
 use sqlx::{Row, SqliteConnection};
@@ -7,7 +8,7 @@ use sqlx::{Row, SqliteConnection};
 use super::events::{self, Kind, Subject};
 use super::jobs::{self, With};
 use super::tenants::TenantRow;
-use super::{Doing, Store, StoreError};
+use super::{Doing, Store, StoreError, marks};
 use crate::domain::action::{Action, ActionStatus, Origin, Seen};
 use crate::domain::id::{AttemptId, JobId, MachineId};
 use crate::domain::job::{End, Event, Reason, State};
@@ -17,6 +18,9 @@ use crate::domain::time::Wall;
 
 /// So far Defender's clock may be ahead of ours and still move the feed's cursor.
 const AHEAD: Duration = Duration::from_mins(5);
+
+/// Actions that one transaction takes in.
+const AT_ONCE: usize = 200;
 
 /// So long after it was first seen a single read that finds nothing may still be a lagging index.
 const LAG: Duration = Duration::from_mins(15);
@@ -117,6 +121,9 @@ pub(crate) async fn see(
         let subject =
             Subject { tenant: Some(tenant), job: owner.as_ref().map(|owner| owner.job), machine: action.machine };
         events::append(connection, at, Kind::ActionSeen, subject, &body).await?;
+        if owner.is_none() {
+            marks::note(connection, tenant, &action, &seen.raw, at).await?;
+        }
     }
     if let Some(owner) = &owner {
         action.status = own(connection, tenant, &action, owner).await?;
@@ -255,21 +262,66 @@ async fn unblock(
 }
 
 impl Store {
-    /// Takes in a page of the feed, and moves its cursor. Returns the ids of what is open.
+    /// Takes in a page of the feed, then moves its cursor. Returns how many actions said something new. What
+    /// says nothing new costs a query for the page, and no write: each look takes in again what the looks
+    /// before it have seen.
     pub async fn see_actions(
         &self,
         tenant: TenantRow,
         seen: Vec<Seen>,
         cursor: Option<Wall>,
         at: Wall,
-    ) -> Result<(), StoreError> {
+    ) -> Result<usize, StoreError> {
+        let news = self.news(tenant, seen).await?;
+        let (n, mut news) = (news.len(), news.into_iter().peekable());
+        // In small transactions: a lane must not wait for a long page.
+        while news.peek().is_some() {
+            let some: Vec<_> = news.by_ref().take(AT_ONCE).collect();
+            self.write(move |connection| {
+                Box::pin(async move {
+                    for seen in &some {
+                        see(connection, tenant, seen, at).await?;
+                    }
+                    Ok(())
+                })
+            })
+            .await?;
+        }
+        // One action dated in the far future must not blind the feed.
+        let cursor = cursor.map(|cursor| cursor.min(at + AHEAD));
+        if cursor.is_some() && cursor > self.lane_memory(tenant).await?.feed_cursor {
+            self.move_cursor(tenant, cursor).await?;
+        }
+        Ok(n)
+    }
+
+    /// What of a page says something that is not known.
+    async fn news(&self, tenant: TenantRow, mut seen: Vec<Seen>) -> Result<Vec<Seen>, StoreError> {
+        let ids: Vec<&str> = seen.iter().map(|seen| seen.action.id.as_str()).collect();
+        let rows: Vec<(String, i64, String, String)> = sqlx::query_as(
+            "SELECT id, updated_at, origin, raw FROM actions
+             WHERE tenant_id = ? AND id IN (SELECT value FROM json_each(?))",
+        )
+        .bind(tenant)
+        .bind(serde_json::json!(ids).to_string())
+        .fetch_all(&mut *self.reader().await?)
+        .await
+        .doing("compare a page of actions")?;
+        let known: HashMap<_, _> = rows.into_iter().map(|(id, at, origin, raw)| (id, (at, origin, raw))).collect();
+        seen.retain(|seen| {
+            known.get(&seen.action.id).is_none_or(|(at, origin, raw)| {
+                // A lagging list may still be the first to show whose an action is.
+                let is_old =
+                    seen.action.updated_at.0 < *at && (origin == Origin::Ours.as_str() || mark(&seen.action).is_none());
+                !is_old && !same(raw, &seen.raw)
+            })
+        });
+        Ok(seen)
+    }
+
+    async fn move_cursor(&self, tenant: TenantRow, cursor: Option<Wall>) -> Result<(), StoreError> {
         self.write(move |connection| {
             Box::pin(async move {
-                for seen in &seen {
-                    see(connection, tenant, seen, at).await?;
-                }
-                // One action dated in the far future must not blind the feed.
-                let cursor = cursor.map(|cursor| cursor.min(at + AHEAD));
                 sqlx::query(
                     "UPDATE tenants SET feed_cursor = max(coalesce(feed_cursor, ?1), ?1) WHERE id = ?2 AND ?1 IS NOT NULL",
                 )

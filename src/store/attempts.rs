@@ -9,7 +9,7 @@ use super::tenants::TenantRow;
 use super::{Doing, Store, StoreError, actions};
 use crate::domain::id::JobId;
 use crate::domain::job::{Event, Reason, State};
-use crate::domain::lookup::{Question, next_look, proves_absence};
+use crate::domain::lookup::{AfterMissing, Known, Question, after_missing, next_look, proves_absence};
 use crate::domain::time::{Boot, Wall};
 
 /// A look that was made.
@@ -101,6 +101,7 @@ async fn take_look(connection: &mut SqliteConnection, looked: &Looked, policy: &
             }
             return Ok(jobs::find(connection, asked.job).await?.state);
         }
+        Look::Machine(known) => return missing(connection, looked, *known, policy).await,
         Look::Read(seen) => seen,
     };
     for seen in seen {
@@ -134,13 +135,49 @@ async fn take_look(connection: &mut SqliteConnection, looked: &Looked, policy: &
     Ok(jobs::find(connection, asked.job).await?.state)
 }
 
+/// What becomes of a job whose machine Defender called unknown, now that the machine was asked for.
+async fn missing(
+    connection: &mut SqliteConnection,
+    looked: &Looked,
+    known: Known,
+    policy: &Policy,
+) -> Result<State, StoreError> {
+    let Looked { tenant, asked, at, .. } = looked;
+    let resolved = match known {
+        Known::Yes => "found",
+        Known::No => "absent",
+        Known::NotPermitted => "undecidable",
+    };
+    let is_new = resolve(connection, asked, resolved, *tenant, *at).await?;
+    let job = jobs::find(connection, asked.job).await?;
+    if !is_new || job.state != State::Sending {
+        return Ok(job.state);
+    }
+    let before: bool = sqlx::query_scalar(
+        "SELECT EXISTS (SELECT 1 FROM attempts WHERE job_id = ? AND outcome = 'missing' AND id <> ?)",
+    )
+    .bind(asked.job.0)
+    .bind(asked.attempt.to_string())
+    .fetch_one(&mut *connection)
+    .await
+    .doing("read a job's attempts")?;
+    let (event, with) = match after_missing(known, job.attempts, policy.max_attempts.get(), before) {
+        AfterMissing::Again(rest) => (Event::Absent, With { parked_until: Some(*at + rest), ..With::default() }),
+        AfterMissing::Exhausted => exhausted(),
+        AfterMissing::Unknown => (Event::Refused, With { reason: Some(Reason::UnknownMachine), ..With::default() }),
+    };
+    jobs::apply(connection, &job, event, with, *at).await
+}
+
 async fn undecidable(connection: &mut SqliteConnection, asked: &Asked, at: Wall) -> Result<(), StoreError> {
     let job = jobs::find(connection, asked.job).await?;
     if job.state != State::Sending {
         return Ok(());
     }
     let (event, with) = match asked.question {
-        Question::Effect => (Event::Undecidable, With { reason: Some(Reason::CannotListActions), ..With::default() }),
+        Question::Effect | Question::Machine => {
+            (Event::Undecidable, With { reason: Some(Reason::CannotListActions), ..With::default() })
+        }
         Question::Blocker => nameless(connection, asked, &job, at).await?,
     };
     jobs::apply(connection, &job, event, with, at).await.map(drop)
@@ -165,8 +202,8 @@ async fn absent(connection: &mut SqliteConnection, asked: &Asked, policy: &Polic
     }
     let (event, with) = match asked.question {
         Question::Blocker => nameless(connection, asked, &job, at).await?,
-        Question::Effect if job.attempts >= policy.max_attempts.get() => exhausted(),
-        Question::Effect => (Event::Absent, With::default()),
+        Question::Effect | Question::Machine if job.attempts >= policy.max_attempts.get() => exhausted(),
+        Question::Effect | Question::Machine => (Event::Absent, With::default()),
     };
     jobs::apply(connection, &job, event, with, at).await.map(drop)
 }

@@ -8,8 +8,8 @@ use super::events::{self, Kind, Subject};
 use super::jobs::{self, Job, With};
 use super::slots::{self, BudgetRow, Stamp};
 use super::tenants::TenantRow;
-use super::{Doing, Store, StoreError, actions};
-use crate::domain::eligibility::{Rules, Verdict, judge};
+use super::{Doing, Store, StoreError, actions, ineligible, marks};
+use crate::domain::eligibility::{Inactive, Rules, Verdict, judge};
 use crate::domain::id::{AttemptId, SlotId};
 use crate::domain::job::{Event, Reason};
 use crate::domain::ledger::{Admission, CallKind, Limits};
@@ -37,6 +37,8 @@ pub struct Ask {
     /// Whether the tenant's list cannot be read now: what is kept as pending may have ended long ago,
     /// and Defender's answer decides.
     pub blind: bool,
+    /// Whether marks that this database did not write hold the lane.
+    pub minds_marks: bool,
 }
 
 /// The right to make one call.
@@ -63,7 +65,7 @@ pub enum Claimed {
     Nothing,
     /// Many jobs were decided without a call; ask again.
     More,
-    /// An operator has paused the tenant.
+    /// An operator has paused the tenant, or has to say first what becomes of unknown marks.
     Paused,
 }
 
@@ -76,6 +78,9 @@ const SIBLING: Duration = Duration::from_secs(5);
 /// How long at most before a job that waits for an action looks again, should the feed have missed
 /// its end.
 pub(crate) const BLOCKED: Duration = Duration::from_mins(15);
+
+/// How long before a job whose machine is inactive looks whether it still is.
+const INACTIVE: Duration = Duration::from_hours(1);
 
 impl Store {
     /// Takes the next job, if there is one, the budget admits it and nothing is in its way.
@@ -90,7 +95,7 @@ async fn claim(connection: &mut SqliteConnection, ask: Ask) -> Result<Claimed, S
         .fetch_one(&mut *connection)
         .await
         .doing("read a tenant's pause")?;
-    if paused {
+    if paused || ask.minds_marks && marks::any(connection, ask.tenant).await? {
         return Ok(Claimed::Paused);
     }
     let admission = slots::may_take(connection, ask.budget, CallKind::Scan, ask.limits, ask.stamp.boot).await?;
@@ -128,6 +133,15 @@ async fn in_the_way(
     if sibling {
         let with = With { parked_until: Some(ask.stamp.at + SIBLING), ..With::default() };
         return Ok(Some((Event::Parked, with)));
+    }
+    if ask.rules.inactive != Inactive::Send
+        && let Some(why) = ineligible::why(connection, ask.tenant, job.machine).await?
+        && let Some(done) = ask.rules.of_ineligible(why)
+    {
+        return Ok(Some(match done {
+            Inactive::Wait => (Event::Parked, With { parked_until: Some(ask.stamp.at + INACTIVE), ..With::default() }),
+            _ => (Event::Skipped, With { reason: Some(Reason::NotEligible), ..With::default() }),
+        }));
     }
     let mut known = actions::known(connection, ask.tenant, job.machine).await?;
     known.retain(|action| !ask.blind || !action.status.is_open());

@@ -32,6 +32,8 @@ pub enum Kind {
     SweepReleased,
     LaneStopped,
     LaneResumed,
+    MarkUnknown,
+    Reconciled,
 }
 
 crate::domain::sweep::words!(Kind {
@@ -51,6 +53,8 @@ crate::domain::sweep::words!(Kind {
     SweepReleased = "sweep_released",
     LaneStopped = "lane_stopped",
     LaneResumed = "lane_resumed",
+    MarkUnknown = "mark_unknown",
+    Reconciled = "reconciled",
 });
 
 /// What an event concerns.

@@ -6,6 +6,7 @@ use sqlx::Row;
 
 use super::jobs::machine_of;
 use super::{Doing, Store, StoreError};
+use crate::domain::hresult;
 use crate::domain::id::{MachineId, TenantName};
 use crate::domain::sweep::Priority;
 use crate::domain::time::Wall;
@@ -39,6 +40,8 @@ pub struct JobLine {
     pub priority: String,
     pub attempts: i64,
     pub action_id: Option<String>,
+    /// What its action says of its error: in hex, with its meaning where known.
+    pub error: Option<String>,
     pub blocked_by: Option<BlockedBy>,
     pub sweep_ids: Vec<String>,
     pub proof: String,
@@ -69,6 +72,8 @@ pub struct ActionLine {
     pub r#type: String,
     pub scope: Option<String>,
     pub status: String,
+    /// `errorHResult` in hex, with its meaning where known.
+    pub error: Option<String>,
     pub created_at: String,
     pub updated_at: String,
     pub origin: String,
@@ -104,6 +109,10 @@ fn time(row: &sqlx::sqlite::SqliteRow, column: &str) -> Result<Option<String>, s
     Ok(row.try_get::<Option<i64>, _>(column)?.map(|at| Wall(at).rfc3339()))
 }
 
+fn error(row: &sqlx::sqlite::SqliteRow) -> Result<Option<String>, sqlx::Error> {
+    Ok(row.try_get::<Option<i64>, _>("error")?.and_then(hresult::told))
+}
+
 fn job_line(row: &sqlx::sqlite::SqliteRow) -> Result<JobLine, sqlx::Error> {
     let sweeps: String = row.try_get("sweep_ids")?;
     let blocked_by: Option<String> = row.try_get("blocked_by")?;
@@ -127,6 +136,7 @@ fn job_line(row: &sqlx::sqlite::SqliteRow) -> Result<JobLine, sqlx::Error> {
         priority: Priority::from_rank(row.try_get("priority")?).as_str().to_owned(),
         attempts: row.try_get("attempts")?,
         action_id: row.try_get("action_id")?,
+        error: error(row)?,
         blocked_by,
         sweep_ids: sweeps.split(',').map(str::to_owned).collect(),
         proof: "none".to_owned(),
@@ -148,6 +158,7 @@ fn action_line(row: &sqlx::sqlite::SqliteRow) -> Result<ActionLine, sqlx::Error>
         r#type: row.try_get("type")?,
         scope: row.try_get("scope")?,
         status: row.try_get("status")?,
+        error: error(row)?,
         created_at: time(row, "created_at")?.unwrap_or_default(),
         updated_at: time(row, "updated_at")?.unwrap_or_default(),
         origin: row.try_get("origin")?,
@@ -161,14 +172,17 @@ const JOBS: &str = "SELECT jobs.id, jobs.machine, jobs.name, tenants.name AS ten
          jobs.created_at, jobs.updated_at, jobs.finished_at,
          blocking.type AS blocking_type, blocking.scope AS blocking_scope,
          blocking.raw ->> '$.requestor' AS blocking_requestor,
+         CAST(iif(json_valid(own.raw), own.raw ->> '$.errorHResult', NULL) AS INTEGER) AS error,
          (SELECT group_concat(sweeps.id) FROM sweeps WHERE sweeps.n = jobs.sweep_n
               OR sweeps.n IN (SELECT sweep_n FROM joins WHERE job_id = jobs.id)) AS sweep_ids
      FROM jobs JOIN tenants ON tenants.id = jobs.tenant_id
+         LEFT JOIN actions AS own ON own.tenant_id = jobs.tenant_id AND own.id = jobs.action_id
          LEFT JOIN actions AS blocking ON blocking.tenant_id = jobs.tenant_id AND blocking.id = jobs.blocked_by
      WHERE";
 
 const ACTIONS: &str = "SELECT actions.id, tenants.name AS tenant, machine, type, scope, status, origin, job_id,
-         created_at, updated_at, raw
+         created_at, updated_at, raw,
+         CAST(iif(json_valid(raw), raw ->> '$.errorHResult', NULL) AS INTEGER) AS error
      FROM actions JOIN tenants ON tenants.id = actions.tenant_id
      WHERE";
 

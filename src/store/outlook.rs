@@ -6,7 +6,7 @@ use std::time::Duration;
 use sqlx::Row;
 
 use super::tenants::TenantRow;
-use super::{Doing, Store, StoreError};
+use super::{Doing, Store, StoreError, marks};
 use crate::domain::lane::Hold;
 use crate::domain::ledger::CallKind;
 use crate::domain::time::{Boot, Wall};
@@ -22,6 +22,8 @@ pub struct Standstill {
     pub waits_until: Option<Wall>,
     /// Since when every sign-in has failed.
     pub sign_in_fails_since: Option<Wall>,
+    /// The lane is held for marks that the database did not write.
+    pub waits_for_reconcile: bool,
 }
 
 impl Standstill {
@@ -38,7 +40,8 @@ impl Standstill {
             Hold::Malformed => "Defender calls our requests malformed (400)",
             Hold::Down => "Defender does not answer",
         });
-        signed_out.or_else(|| held.map(ToOwned::to_owned))
+        let marks = self.waits_for_reconcile.then_some("held until `sweepd reconcile`");
+        signed_out.or_else(|| marks.or(held).map(ToOwned::to_owned))
     }
 
     /// No call before this time; no silence is longer than `longest`. A daemon that starts probes at
@@ -55,7 +58,7 @@ impl Store {
     /// What keeps the lane of a tenant from calling.
     pub async fn standstill(&self, tenant: TenantRow) -> Result<Standstill, StoreError> {
         let row = sqlx::query(
-            "SELECT hold, hold_until_boot, sign_in_fails_since,
+            "SELECT hold, hold_until_boot, sign_in_fails_since, waiting_for = ?3 AS waits_for_reconcile,
                  (SELECT until_boot FROM silences WHERE silences.budget_id = tenants.budget_id AND kind = ?1) AS silent_until,
                  -- Without a ready job a lane waits for the time of one, which keeps no other back.
                  CASE WHEN EXISTS (SELECT 1 FROM jobs WHERE tenant_id = tenants.id AND state = 'queued'
@@ -64,6 +67,7 @@ impl Store {
         )
         .bind(CallKind::Scan.as_str())
         .bind(tenant)
+        .bind(marks::WAITING)
         .fetch_one(&mut *self.reader().await?)
         .await
         .doing("read what a tenant waits for")?;
@@ -76,6 +80,7 @@ impl Store {
                 silent_until: silent_until.map(Boot),
                 hold: word.and_then(|word| word.parse().ok()).zip(held_until.map(Boot)),
                 waits_until: waits_until.map(Wall),
+                waits_for_reconcile: row.try_get("waits_for_reconcile")?,
                 sign_in_fails_since: row.try_get::<Option<i64>, _>("sign_in_fails_since")?.map(Wall),
             })
         };
@@ -122,6 +127,8 @@ mod tests {
         let signed_out = Standstill { sign_in_fails_since: Some(AT), ..Standstill::default() };
         let told = signed_out.without_end(true).unwrap();
         assert_eq!(told, "the sign-in fails since 1970-01-01T00:16:40.000Z");
+        let marked = Standstill { waits_for_reconcile: true, ..Standstill::default() };
+        assert_eq!(marked.without_end(true).as_deref(), Some("held until `sweepd reconcile`"));
         assert_eq!(Standstill::default().without_end(true), None);
     }
 }

@@ -20,7 +20,7 @@ use crate::domain::action::{Action, Seen};
 use crate::domain::eligibility::Rules;
 use crate::domain::id::{AttemptId, Epoch, JobId, SlotId};
 use crate::domain::job::{Event, Reason, State};
-use crate::domain::lookup::{Question, next_look};
+use crate::domain::lookup::{Known, Question, next_look};
 use crate::domain::outcome::Outcome;
 use crate::domain::silence::Change;
 use crate::domain::sweep::OnPending;
@@ -107,6 +107,7 @@ async fn settle(connection: &mut SqliteConnection, s: &Settlement, policy: &Poli
     let question = match &s.outcome {
         Outcome::Unknown => Some(Question::Effect),
         Outcome::Busy(None) => Some(Question::Blocker),
+        Outcome::Missing => Some(Question::Machine),
         _ => None,
     };
     let next_look = question.map(|question| next_look(question, s.boot, 0, policy.lookup_horizon, s.boot));
@@ -190,7 +191,7 @@ async fn move_job(
         }
         Outcome::Malformed if job.attempts >= policy.max_attempts.get() => exhausted(),
         Outcome::Malformed => (Event::Absent, With::default()),
-        Outcome::Unknown | Outcome::Busy(_) | Outcome::Created(_) => (Event::Lost, With::default()),
+        Outcome::Unknown | Outcome::Missing | Outcome::Busy(_) | Outcome::Created(_) => (Event::Lost, With::default()),
     };
     jobs::apply(connection, job, event, with, s.at).await.map(drop)
 }
@@ -201,7 +202,7 @@ pub(crate) fn exhausted() -> (Event, With) {
 
 /// The action of this attempt is known: nothing has to be looked up.
 async fn found_already(connection: &mut SqliteConnection, s: &Settlement, outcome: &Outcome) -> Result<(), StoreError> {
-    if !matches!(outcome, Outcome::Unknown | Outcome::Busy(None)) {
+    if !matches!(outcome, Outcome::Unknown | Outcome::Missing | Outcome::Busy(None)) {
         return Ok(());
     }
     sqlx::query(
@@ -302,6 +303,8 @@ pub enum Look {
     Read(Vec<Seen>),
     /// The tenant does not let us list actions.
     NotPermitted,
+    /// What is known of the machine itself.
+    Machine(Known),
 }
 
 pub(crate) async fn resolve(

@@ -147,12 +147,14 @@ fn faults(chance: &mut Chance) -> Vec<Fault> {
         headers: headers.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect(),
     };
     let date = ("Date", "Mon, 12 Oct 2026 10:00:00 GMT");
+    let not_found = "{\"error\":{\"code\":\"ResourceNotFound\",\"message\":\"Machine was not found\"}}";
     let in_words = "{\"error\":{\"code\":\"429\",\"message\":\"You can send requests again in 45 seconds.\"}}";
     let kinds = [
         status(500, false, &[], ""),
         status(502, true, &[], "<html>"),
         status(503, false, &[("Retry-After", "30")], ""),
         status(401, false, &[], ""),
+        status(404, false, &[], not_found),
         status(429, false, &[("Retry-After", "17")], ""),
         status(429, false, &[("Retry-After", "Mon, 12 Oct 2026 10:01:30 GMT"), date], ""),
         status(429, false, &[("Retry-After", "-3"), date], in_words),

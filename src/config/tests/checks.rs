@@ -61,7 +61,7 @@ const WRONG_WITHIN: [(&str, &str); 19] = [
     ("limits.longest_pause = '0s'", "limits.longest_pause: is zero"),
     (
         "limits.scan.per_minute = 50",
-        "limits.scan: is not a known key; remove it, or write one of `cancel_action`, `get_action`, `list_actions`, \
+        "limits.scan: is not a known key; remove it, or write one of `cancel_action`, `get_action`, `get_machine`, `list_actions`, \
          `list_machines`, `longest_pause`, `pace`, `per_hour`, `per_minute`, `reserve_percent`",
     ),
     ("limits.pace = 'slow'", "limits.pace: `slow` is not one of: burst, even"),

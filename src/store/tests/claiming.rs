@@ -246,3 +246,24 @@ async fn a_probe_does_not_count_against_its_job() {
     assert_eq!(bench.job_of(machine(1)).await.attempts, 0);
     bench.assert_whole().await;
 }
+
+#[tokio::test]
+async fn a_machine_that_the_list_calls_ineligible_costs_no_call() {
+    use crate::domain::eligibility::{Inactive, Ineligible};
+    let bench = Bench::with_machines(&[1, 2, 3]).await;
+    let page = vec![(machine(1), Ineligible::Inactive), (machine(2), Ineligible::Merged)];
+    bench.store.note_ineligible(bench.tenant, page, at(1)).await.unwrap();
+    assert_eq!(bench.store.end_ineligible(bench.tenant, at(1)).await.unwrap(), 2);
+    let ask = |inactive, seconds| Ask { rules: Rules { inactive, ..rules() }, ..bench.ask(seconds) };
+    let Claimed::Call(claim) = bench.store.claim(ask(Inactive::Wait, 2)).await.unwrap() else { panic!("the third") };
+    assert_eq!(claim.job.machine, machine(3));
+    let job = bench.job_of(machine(2)).await;
+    assert_eq!((job.state.as_str(), job.reason.as_deref(), job.attempts), ("skipped", Some("not_eligible"), 0));
+    let parked = bench.store.next_parked(bench.tenant).await.unwrap();
+    assert_eq!(parked, Some(at(2) + Duration::from_hours(1)), "what is inactive may come back");
+    // The next list does not show it as inactive any more.
+    assert_eq!(bench.store.end_ineligible(bench.tenant, at(3)).await.unwrap(), 0);
+    bench.store.unpark_due(bench.tenant, at(4000)).await.unwrap();
+    assert!(matches!(bench.store.claim(ask(Inactive::Skip, 4001)).await.unwrap(), Claimed::Call(_)));
+    bench.assert_whole().await;
+}

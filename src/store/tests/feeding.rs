@@ -24,6 +24,25 @@ async fn accepted_jobs_end_as_their_actions_do() {
 }
 
 #[tokio::test]
+async fn what_an_action_says_of_its_error_is_shown_as_people_look_it_up() {
+    let bench = Bench::with_machines(&[1]).await;
+    let claim = bench.accepted("a1", 1).await;
+    let mut ended = scan("a1", machine(1), ActionStatus::TimeOut, &claim.attempt.mark("weekly"), 20);
+    ended.raw = ended.raw.replacen('{', "{\"errorHResult\":-2145844840,", 1);
+    bench.feed(&[ended, scan("b", machine(2), ActionStatus::Failed, "by hand", 20)], 21).await;
+    let told = Some("0x80190198 (HTTP 408: request timeout)");
+    assert_eq!(bench.job_of(machine(1)).await.error.as_deref(), told);
+    let mut errors = Vec::new();
+    let each = |line: crate::store::lists::ActionLine| {
+        errors.push((line.action_id, line.error));
+        Ok(())
+    };
+    bench.store.actions(&Wanted::default(), each).await.unwrap().unwrap();
+    errors.sort();
+    assert_eq!(errors, [("a1".to_owned(), told.map(str::to_owned)), ("b".to_owned(), None)]);
+}
+
+#[tokio::test]
 async fn actions_of_others_are_kept_and_move_no_job() {
     let bench = Bench::with_machines(&[1]).await;
     let stranger = AttemptId(Uuid::from_u128(0xdead)).mark("another sweepd");
@@ -51,6 +70,45 @@ async fn the_object_is_kept_as_it_came_and_told_once() {
     bench.feed(std::slice::from_ref(&theirs), 3).await;
     assert_eq!(bench.number("SELECT count(*) FROM events").await, events, "nothing new was said");
     assert_eq!(bench.text("SELECT raw FROM actions").await, theirs.raw);
+}
+
+#[tokio::test]
+async fn what_is_known_already_costs_no_write() {
+    let bench = Bench::with_machines(&[1]).await;
+    let claim = bench.accepted("a", 1).await;
+    let other = Store::open_existing(bench.folder.path()).await.unwrap().unwrap();
+    // 450 of others, and ours: more than one transaction takes.
+    let mut page: Vec<Seen> =
+        (0..450).map(|n| scan(&format!("b{n}"), machine(9), ActionStatus::Succeeded, "by hand", 2)).collect();
+    page.push(scan("a", machine(1), ActionStatus::InProgress, &claim.attempt.mark("weekly"), 5));
+    let feed = async |page: &[Seen], seconds| {
+        bench.store.see_actions(bench.tenant, page.to_vec(), Some(at(5)), at(seconds)).await.unwrap()
+    };
+    assert_eq!(feed(&page, 10).await, 451);
+    let before = other.data_version().await.unwrap();
+    // Read singly, an action has an envelope.
+    page[7].raw = page[7].raw.replacen('{', "{\"@odata.context\":\"x\",", 1);
+    assert_eq!(feed(&page, 11).await, 0);
+    assert_eq!(other.data_version().await.unwrap(), before, "nothing was written");
+    page[8] = scan("b8", machine(9), ActionStatus::Failed, "by hand", 11);
+    page[450] = scan("a", machine(1), ActionStatus::Succeeded, &claim.attempt.mark("weekly"), 12);
+    assert_eq!(feed(&page, 13).await, 2);
+    assert_ne!(other.data_version().await.unwrap(), before);
+    assert_eq!(bench.job_of(machine(1)).await.state, "succeeded");
+    bench.assert_whole().await;
+}
+
+#[tokio::test]
+async fn a_list_that_lags_is_believed_about_whose_an_action_is() {
+    let bench = Bench::with_machines(&[1]).await;
+    let claim = bench.call(1).await;
+    let mut nameless = scan("a", machine(1), ActionStatus::Succeeded, "", 9);
+    nameless.action.comment = None;
+    bench.feed(&[nameless], 10).await;
+    assert_eq!(bench.job_of(machine(1)).await.state, "sending");
+    bench.feed(&[scan("a", machine(1), ActionStatus::Pending, &claim.attempt.mark("weekly"), 2)], 11).await;
+    assert_eq!(bench.job_of(machine(1)).await.state, "succeeded");
+    bench.assert_whole().await;
 }
 
 #[tokio::test]

@@ -1,6 +1,7 @@
 //! What a look decides about a call whose outcome is unknown.
 
 use super::*;
+use crate::domain::lookup::Known;
 use crate::store::attempts::Looked;
 use crate::store::settle::Look;
 
@@ -158,4 +159,62 @@ async fn a_look_that_could_not_be_made_is_made_later() {
     bench.store.postpone_look(&asked, boot(300)).await.unwrap();
     let (again, due) = bench.store.next_question(bench.tenant).await.unwrap().unwrap();
     assert_eq!((again.attempt, again.looks, due), (asked.attempt, 0, boot(300)));
+}
+
+/// A job whose call was answered with 404 at this second; what reading the machine shows decides.
+async fn missing(bench: &Bench, known: Known, seconds: i64) -> State {
+    let claim = bench.call(seconds).await;
+    assert_eq!(bench.settle(&claim, Outcome::Missing, seconds + 1).await, State::Sending, "not final yet");
+    look(bench, Look::Machine(known), seconds + 2).await
+}
+
+#[tokio::test]
+async fn a_machine_that_is_not_there_either_is_unknown() {
+    let bench = Bench::with_machines(&[1]).await;
+    assert_eq!(missing(&bench, Known::No, 1).await, State::Rejected);
+    let job = bench.job_of(machine(1)).await;
+    assert_eq!((job.reason.as_deref(), job.attempts), (Some("unknown_machine"), 1));
+    assert_eq!(bench.text("SELECT resolved FROM attempts").await, "absent");
+    assert_eq!(bench.store.questions(bench.tenant).await.unwrap(), 0);
+    bench.assert_whole().await;
+}
+
+#[tokio::test]
+async fn a_machine_that_is_there_is_asked_again_later_and_not_for_ever() {
+    let bench = Bench::with_machines(&[1]).await;
+    for (n, rest) in [(1, 30), (1000, 60)] {
+        assert_eq!(missing(&bench, Known::Yes, n).await, State::Queued);
+        assert!(matches!(bench.claim(n + 3).await, Claimed::Nothing), "not at once");
+        let again = bench.store.next_parked(bench.tenant).await.unwrap().unwrap();
+        assert_eq!(again, at(n + 2 + rest));
+        bench.store.unpark_due(bench.tenant, again).await.unwrap();
+    }
+    assert_eq!(missing(&bench, Known::Yes, 2000).await, State::Failed);
+    let job = bench.job_of(machine(1)).await;
+    assert_eq!((job.reason.as_deref(), job.attempts), (Some("attempts_exhausted"), 3));
+    bench.assert_whole().await;
+}
+
+#[tokio::test]
+async fn where_machines_may_not_be_read_the_second_404_is_believed() {
+    let bench = Bench::with_machines(&[1]).await;
+    assert_eq!(missing(&bench, Known::NotPermitted, 1).await, State::Queued);
+    assert_eq!(bench.store.unpark_due(bench.tenant, at(33)).await.unwrap(), 1);
+    assert_eq!(missing(&bench, Known::NotPermitted, 40).await, State::Rejected);
+    assert_eq!(bench.job_of(machine(1)).await.reason.as_deref(), Some("unknown_machine"));
+    bench.assert_whole().await;
+}
+
+#[tokio::test]
+async fn an_action_that_shows_up_meanwhile_goes_before_a_404() {
+    let bench = Bench::with_machines(&[1]).await;
+    let claim = bench.call(1).await;
+    bench.settle(&claim, Outcome::Missing, 2).await;
+    let (asked, _) = bench.store.next_question(bench.tenant).await.unwrap().unwrap();
+    let ours = scan("a1", machine(1), ActionStatus::Pending, &claim.attempt.mark("weekly"), 2);
+    bench.store.see_actions(bench.tenant, vec![ours], None, at(3)).await.unwrap();
+    let late = Look::Machine(Known::No);
+    let looked = Looked { tenant: bench.tenant, asked, began: boot(4), at: at(4), boot: boot(4), look: late };
+    assert_eq!(bench.store.take_look(looked, policy()).await.unwrap(), State::Accepted);
+    bench.assert_whole().await;
 }

@@ -17,7 +17,7 @@ use super::tenants::{Operator, Sending, TenantRow};
 use super::throttles::SilenceNote;
 use super::{Store, StoreError};
 use crate::domain::action::{Action, ActionStatus, Origin, Seen};
-use crate::domain::eligibility::{PendingTypes, Rules};
+use crate::domain::eligibility::{Inactive, PendingTypes, Rules};
 use crate::domain::id::{AttemptId, Epoch, MachineId, SlotId, SweepId};
 use crate::domain::job::State;
 use crate::domain::ledger::{CallKind, Limits};
@@ -34,6 +34,7 @@ mod ending;
 mod errands;
 mod feeding;
 mod looking;
+mod marking;
 mod ordering;
 mod recording;
 mod settling;
@@ -72,6 +73,7 @@ fn rules() -> Rules {
     Rules {
         pending_types: PendingTypes::These(vec!["RunAntiVirusScan".to_owned()]),
         skip_if_scanned_within: Duration::ZERO,
+        inactive: Inactive::Send,
     }
 }
 
@@ -212,6 +214,7 @@ impl Bench {
             attempt: AttemptId(self.id()),
             probe: false,
             blind: false,
+            minds_marks: true,
         }
     }
 

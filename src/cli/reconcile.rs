@@ -1,0 +1,42 @@
+//! `sweepd reconcile`: an operator's word about scans that sweepd made and this database does not know
+//! of.
+
+use std::io::Write;
+
+use super::output::{json_line, print};
+use super::pause::chosen;
+use super::{Context, operator};
+use crate::app::Failure;
+
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// This tenant alone, not all
+    #[arg(long)]
+    tenant: Option<String>,
+}
+
+pub async fn run(context: &Context, args: &Args) -> Result<(), Failure> {
+    let config = context.plain_config()?;
+    let tenants = chosen(&config, args.tenant.as_deref())?;
+    let store = context.store(&config).await?;
+    for name in tenants {
+        let done = store.reconcile(&name, operator(), context.clock.wall()).await?;
+        let json = context.json;
+        print(|out| {
+            if json {
+                let line = serde_json::json!({ "tenant": name.as_str(), "actions": done.actions, "jobs": done.jobs });
+                return json_line(out, &line);
+            }
+            if done.actions == 0 {
+                return writeln!(out, "{name}: nothing to take over");
+            }
+            writeln!(
+                out,
+                "{name}: took over {} scans; {} queued machines were scanned by them",
+                done.actions, done.jobs
+            )
+        })?;
+    }
+    store.close().await;
+    Ok(())
+}

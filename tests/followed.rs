@@ -1,0 +1,56 @@
+//! Actions are followed to their end by a few list calls, however many there are; and the looks come as
+//! quickly as something moves.
+
+#![allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::panic, reason = "a scenario fails loudly")]
+
+#[path = "support/world.rs"]
+mod world;
+
+use std::time::Duration;
+
+use sweepd::domain::ledger::CallKind;
+use sweepd::domain::time::Wall;
+use world::{BEGIN, Death, Setup, World, good_network};
+
+const MINUTE: Duration = Duration::from_mins(1);
+
+/// So many machines, sent to within two minutes, whose actions take so long; in pages of 500.
+fn world(machines: usize, action_duration: (Duration, Duration), interval: &str) -> World {
+    let mut setup = Setup::backlog(machines, Duration::from_millis(200));
+    let limits = sweepd::domain::ledger::Limits::new(1500.try_into().unwrap(), 60_000.try_into().unwrap()).unwrap();
+    setup.limits = limits;
+    setup.tenant.limits = limits;
+    setup.tenant.page_size = 500;
+    setup.tenant.action_duration = action_duration;
+    setup.sections = format!("[follow_up]\ninterval = \"{interval}\"\n");
+    setup.network = good_network(Duration::from_millis(200));
+    World::new(setup)
+}
+
+fn arrivals(world: &World, kind: CallKind) -> Vec<Wall> {
+    world.wire.with_tenant(|tenant| tenant.arrivals(kind).to_vec())
+}
+
+#[test]
+fn three_thousand_actions_are_followed_by_their_list_alone() {
+    let mut world = world(3000, (10 * MINUTE, 20 * MINUTE), "60s");
+    assert!(world.live(BEGIN + Duration::from_hours(4), Death::Killed), "{}", world.status());
+    let (lists, singles) = (arrivals(&world, CallKind::ListActions).len(), arrivals(&world, CallKind::GetAction).len());
+    println!("{lists} list calls in {:?}", world.age());
+    assert_eq!(singles, 0, "every action is in the list");
+    assert!(lists < 600, "{lists} list calls, of 1,500 that an hour has, in {:?}", world.age());
+}
+
+#[test]
+fn looks_are_quick_after_sending_and_slow_while_nothing_moves() {
+    // Nothing is taken up for an hour or more.
+    let mut world = world(20, (120 * MINUTE, MINUTE), "60s");
+    assert!(world.live(BEGIN + Duration::from_hours(6), Death::Killed), "{}", world.status());
+    let looks = arrivals(&world, CallKind::ListActions);
+    let within =
+        |from: Duration, to: Duration| looks.iter().filter(|at| (BEGIN + from..BEGIN + to).contains(at)).count();
+    let (first, quiet) = (within(Duration::ZERO, MINUTE), within(20 * MINUTE, 50 * MINUTE));
+    assert!(first >= 3 + 2, "{first} looks in the first minute: {looks:?}");
+    assert!((5..=7).contains(&quiet), "{quiet} looks in half an hour in which nothing moves: {looks:?}");
+    assert_eq!(arrivals(&world, CallKind::GetAction).len(), 0);
+}

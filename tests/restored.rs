@@ -1,0 +1,106 @@
+//! A database that was restored from an older copy, or made anew: sweepd finds its own marks in
+//! Defender's list, and sends nothing until an operator has spoken.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    reason = "a scenario fails loudly, in its helpers too"
+)]
+
+mod support;
+
+use std::fs;
+use std::path::Path;
+
+use support::{
+    Configured, Daemon, Site, assert_scanned_once, eventually, list, number, quick_tenant, scan_arrivals, seen,
+    simulate, text,
+};
+use sweepd::simulator::{SimulatedMachine, Simulator, TenantOptions, fleet};
+
+const MACHINES: usize = 4;
+
+fn scene() -> (TenantOptions, Vec<SimulatedMachine>) {
+    let machines = fleet(31, MACHINES, "restored");
+    (quick_tenant(machines.clone()), machines)
+}
+
+fn copy(from: &Path, to: &Path) {
+    fs::create_dir_all(to).unwrap();
+    for entry in fs::read_dir(from).unwrap() {
+        let (source, name) = entry.map(|entry| (entry.path(), entry.file_name())).unwrap();
+        if source.is_dir() {
+            copy(&source, &to.join(name));
+        } else {
+            fs::copy(&source, to.join(name)).map(drop).unwrap();
+        }
+    }
+}
+
+/// Waits for word that the lane is held; nothing more was sent.
+async fn held(daemon: &Daemon, simulator: &Simulator) {
+    eventually("word of the unknown marks", || {
+        let status = daemon.status();
+        text(&status["tenants"]["contoso"], "waiting_for").contains("`sweepd reconcile`").then_some(())
+    })
+    .await;
+    assert!(daemon.has_logged("restored from an older copy"), "it is told");
+    assert_eq!(scan_arrivals(simulator, 0), MACHINES, "nothing was sent");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_restored_copy_sends_nothing_twice_and_knows_what_was_spent() {
+    let (tenant, machines) = scene();
+    let simulator = simulate(31, vec![tenant.clone()]).await;
+    let mut daemon = Daemon::started(Site::new(&simulator, &[Configured::of("contoso", &tenant)], "")).await;
+    daemon.told(&["pause"]);
+    daemon.site.put("devices.txt", list(&machines));
+    daemon.receipt("processed/devices.txt").await;
+    assert!(daemon.terminate().await.success());
+    let older = daemon.site.path().join("older");
+    copy(&daemon.site.state(), &older);
+
+    daemon.start().await;
+    daemon.told(&["resume"]);
+    daemon.all_final(MACHINES).await;
+    assert!(daemon.terminate().await.success());
+    assert_eq!(scan_arrivals(&simulator, 0), MACHINES);
+
+    fs::remove_dir_all(daemon.site.state()).unwrap();
+    fs::rename(older, daemon.site.state()).unwrap();
+    daemon.start().await;
+    daemon.told(&["resume"]);
+    held(&daemon, &simulator).await;
+    let status = daemon.status();
+    assert_eq!(number(&status["tenants"]["contoso"]["jobs"], "queued"), MACHINES as u64, "{status}");
+    assert_eq!(text(&status["tenants"]["contoso"], "eta_unknown"), "held until `sweepd reconcile`", "{status}");
+    let budget = &status["tenants"]["contoso"]["budget"]["scan"]["hour"];
+    assert_eq!(number(budget, "used"), MACHINES as u64, "what the lost history spent is spent: {status}");
+
+    let told = daemon.lines(&["reconcile"]);
+    assert_eq!((number(&told[0], "actions"), number(&told[0], "jobs")), (4, 4), "{told:?}");
+    for job in daemon.all_final(MACHINES).await {
+        assert_eq!(job["state"], "succeeded", "{job}");
+    }
+    assert_scanned_once(&seen(&simulator), &machines);
+    assert_eq!(scan_arrivals(&simulator, 0), MACHINES);
+    daemon.told(&["audit", "verify"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_new_database_does_not_go_on_where_another_one_was() {
+    let (tenant, machines) = scene();
+    let simulator = simulate(31, vec![tenant.clone()]).await;
+    let mut daemon = Daemon::started(Site::new(&simulator, &[Configured::of("contoso", &tenant)], "")).await;
+    daemon.site.put("devices.txt", list(&machines));
+    daemon.all_final(MACHINES).await;
+    assert!(daemon.terminate().await.success());
+    fs::remove_dir_all(daemon.site.state()).unwrap();
+    daemon.start().await;
+    daemon.site.put("again.txt", list(&machines));
+    held(&daemon, &simulator).await;
+    daemon.told(&["reconcile"]);
+    // Asked for within the five minutes that the clocks may be apart: the scans that were made are theirs.
+    daemon.all_final(MACHINES).await;
+}
