@@ -206,11 +206,10 @@ CREATE TABLE slots (
     taken_boot   INTEGER NOT NULL,
     taken_at     INTEGER NOT NULL,
     settles_boot INTEGER NOT NULL DEFAULT 9223372036854775807,
-    -- For one of an earlier boot: when it settled by the sign-in server's clock, at the latest.
+    -- When it settled by the sign-in server's clock, at the latest; known once the next sign-in or start is there.
     settled_server INTEGER
 ) STRICT;
 CREATE INDEX slots_newest ON slots (budget_id, kind, settles_boot DESC);
-CREATE INDEX slots_of_earlier_boots ON slots (settled_server) WHERE settled_server IS NOT NULL;
 
 CREATE TABLE attempts (
     id          TEXT    PRIMARY KEY,

@@ -36,8 +36,9 @@ pub struct ServerTime {
     pub date: Wall,
 }
 
-/// So far the clocks of one service's servers are believed to lie apart.
-const SERVERS_APART: Duration = Duration::from_secs(30);
+/// So far the clocks of one service's servers are believed to lie apart: tokens are good by them, and they
+/// are all set by the same source.
+const SERVERS_APART: Duration = Duration::from_secs(2);
 
 impl ServerTime {
     /// What the server's clock had at [`ServerTime::asked`], at the latest.
@@ -74,19 +75,23 @@ const EXPLAINED: Duration = Duration::from_secs(5);
 
 /// Whether a server's clock runs as fast as ours: nobody is to tell ages by one that stands still.
 ///
-/// Held against the boot clock from answer to answer, over a minute of them in all. Gaps between
-/// answers do not count, so a jump of either clock is no verdict about the other's pace.
+/// Held against the boot clock from answer to answer, ten seconds of them at a time; six such parts in a
+/// row that say the same are a verdict. So neither gaps between answers nor a jump of either clock now and
+/// then say anything about the other's pace.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct ServerPace {
     last: Option<(Boot, Wall)>,
     ours: Duration,
     theirs: Duration,
+    alike: u32,
+    last_part: bool,
     verdict: Option<bool>,
 }
 
 impl ServerPace {
     const GAP: Duration = Duration::from_secs(30);
-    const ENOUGH: Duration = Duration::from_mins(1);
+    const PART: Duration = Duration::from_secs(10);
+    const ENOUGH: u32 = 6;
 
     /// An answer that was read at `at` had this `Date`. Returns the verdict when it is new.
     pub fn observe(&mut self, at: Boot, date: Wall) -> Option<bool> {
@@ -107,11 +112,17 @@ impl ServerPace {
         }
         self.ours += ours;
         self.theirs += theirs;
-        if self.ours < Self::ENOUGH {
+        if self.ours < Self::PART {
             return None;
         }
         let runs = self.theirs >= self.ours / 2 && self.theirs <= self.ours * 2;
         (self.ours, self.theirs) = (Duration::ZERO, Duration::ZERO);
+        self.alike = if runs == self.last_part { self.alike + 1 } else { 1 };
+        self.last_part = runs;
+        if self.alike < Self::ENOUGH {
+            return None;
+        }
+        self.alike = Self::ENOUGH;
         (self.verdict.replace(runs) != Some(runs)).then_some(runs)
     }
 
@@ -255,6 +266,8 @@ mod tests {
         assert_eq!(verdicts(&mut (0..2000).map(|n| (jumps(n), n * 700))), [true], "our own clock jumps");
         assert_eq!(verdicts(&mut (0..2000).map(|n| (n * 700, jumps(n)))), [true], "the server's clock jumps");
         assert_eq!(verdicts(&mut (0..2000).map(|n| (n * 40_000, n))), [false; 0], "too far apart to tell");
+        let small_jumps = |n: i64| n * 700 + 25_000 * (n / 20);
+        assert_eq!(verdicts(&mut (0..2000).map(|n| (small_jumps(n), n * 700))), [true; 0], "one in fourteen seconds");
         let out_of_order = |n: i64| if n % 3 == 0 { n * 700 - 1500 } else { n * 700 };
         assert_eq!(verdicts(&mut (3..2000).map(|n| (n * 700, out_of_order(n)))), [true]);
     }

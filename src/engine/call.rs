@@ -79,7 +79,7 @@ fn heard(outcome: &Outcome) -> Heard {
 /// The call does not go out: its slot is free, its job goes back, and nothing is learnt.
 async fn keep_back(lane: &Lane, claim: &Claim) {
     lane.breakers().kept_back();
-    let text = "not sent: the lane was stopped before".to_owned();
+    let text = "not sent: a 429, or the end of the lane, came before".to_owned();
     let kept = Scanned::unanswered(Outcome::NotSent, text);
     let settlement = settlement(lane, claim, kept, Change::None);
     let settle = || lane.shared.store.settle(settlement.clone(), lane.policy());

@@ -104,6 +104,8 @@ pub struct Lane {
     signing_in: tokio::sync::Mutex<()>,
     /// What time the server told with a token, until the ledger goes by it: no call is made before.
     unwritten_time: Mutex<Option<ServerTime>>,
+    /// When an answer last showed our boot clock ahead of the server's.
+    doubted: Mutex<Option<Boot>>,
     /// When a loop of this lane last ran.
     last_round: Mutex<Option<Boot>>,
     /// By how much the wall clock was ahead of the boot clock when it was asked last.
@@ -178,6 +180,7 @@ impl Lane {
             server_pace: before.map_or_else(Arc::default, |before| Arc::clone(&before.server_pace)),
             signing_in: tokio::sync::Mutex::default(),
             unwritten_time: Mutex::default(),
+            doubted: Mutex::default(),
             last_round: Mutex::default(),
             wall_ahead: Mutex::default(),
             shared,

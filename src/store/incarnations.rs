@@ -14,10 +14,10 @@ use sqlx::{Row, SqliteConnection};
 use super::events::{self, Kind, Subject};
 use super::jobs::machine_of;
 use super::slots::BudgetRow;
-use super::{Doing, Store, StoreError};
+use super::{Doing, Store, StoreError, boots};
 use crate::domain::id::{Epoch, JobId};
 use crate::domain::lookup::{Question, next_look};
-use crate::domain::time::{Boot, BootId, ServerTime, Wall, millis};
+use crate::domain::time::{Boot, BootId, Wall};
 
 /// The name of the lock in the state folder.
 const LOCK: &str = "sweepd.lock";
@@ -96,71 +96,6 @@ impl Store {
         self.write(move |connection| Box::pin(async move { begin(connection, &birth).await })).await
     }
 
-    /// Notes what time a sign-in server has. Slots of earlier boots get the age that they have by its
-    /// clock, if that is more than the time since this boot.
-    ///
-    /// Returns by how much this boot's clock jumped ahead since the server was asked last: by so much
-    /// the slots that had settled are younger than they seemed, and are made so.
-    pub async fn server_time(
-        &self,
-        boot_id: &BootId,
-        budget: BudgetRow,
-        seen: ServerTime,
-        unknown_grace: Duration,
-    ) -> Result<Duration, StoreError> {
-        let boot_id = boot_id.clone();
-        self.write(move |connection| {
-            Box::pin(async move {
-                let ahead = jumped(connection, &boot_id, budget, seen, unknown_grace).await?;
-                sqlx::query(
-                    "INSERT INTO boots (boot_id, budget_id, asked, answered, date_at) VALUES (?, ?, ?, ?, ?)
-                     ON CONFLICT DO UPDATE SET asked = excluded.asked, answered = excluded.answered,
-                         date_at = excluded.date_at",
-                )
-                .bind(&boot_id.0)
-                .bind(budget.0)
-                .bind(seen.asked.0)
-                .bind(seen.answered.0)
-                .bind(seen.date.0)
-                .execute(&mut *connection)
-                .await
-                .doing("note the server's time")?;
-                sqlx::query(
-                    "UPDATE slots SET settles_boot = min(settles_boot, ?1 - max(?2 - settled_server, 0)),
-                         settled_server = NULL
-                     WHERE settled_server IS NOT NULL AND budget_id = ?3",
-                )
-                .bind(seen.answered.0)
-                .bind(seen.earliest().0)
-                .bind(budget.0)
-                .execute(connection)
-                .await
-                .doing("age the slots of earlier boots")?;
-                Ok(ahead)
-            })
-        })
-        .await
-    }
-
-    /// Notes whether a registration's servers have a clock that runs as this machine's does. One that
-    /// does not tells no jumps.
-    pub async fn server_runs(&self, boot_id: &BootId, budget: BudgetRow, runs: bool) -> Result<(), StoreError> {
-        let boot_id = boot_id.clone();
-        self.write(move |connection| {
-            Box::pin(async move {
-                sqlx::query("UPDATE boots SET runs = ? WHERE boot_id = ? AND budget_id = ?")
-                    .bind(runs)
-                    .bind(&boot_id.0)
-                    .bind(budget.0)
-                    .execute(connection)
-                    .await
-                    .doing("note the pace of the server's clock")
-                    .map(drop)
-            })
-        })
-        .await
-    }
-
     /// Notes that this incarnation ended in order.
     pub async fn end_incarnation(&self, epoch: Epoch, at: Wall) -> Result<(), StoreError> {
         self.write(move |connection| {
@@ -177,51 +112,6 @@ impl Store {
         })
         .await
     }
-}
-
-/// By how much this boot's clock jumped ahead since the server was asked last; slots that have settled
-/// are moved by as much, to what a call that is lost now would have at the most, and so are the ends of silences.
-async fn jumped(
-    connection: &mut SqliteConnection,
-    boot_id: &BootId,
-    budget: BudgetRow,
-    seen: ServerTime,
-    unknown_grace: Duration,
-) -> Result<Duration, StoreError> {
-    let before =
-        sqlx::query("SELECT asked, answered, date_at FROM boots WHERE boot_id = ? AND budget_id = ? AND runs = 1")
-            .bind(&boot_id.0)
-            .bind(budget.0)
-            .fetch_optional(&mut *connection)
-            .await
-            .doing("read the server's time")?;
-    let Some(before) = before else { return Ok(Duration::ZERO) };
-    let read = || {
-        let (asked, answered) = (Boot(before.try_get("asked")?), Boot(before.try_get("answered")?));
-        Ok(ServerTime { asked, answered, date: Wall(before.try_get("date_at")?) })
-    };
-    let ahead = seen.boot_ahead_since(&read().doing("read the server's time")?);
-    if !ahead.is_zero() {
-        sqlx::query(
-            "UPDATE slots SET settles_boot = min(settles_boot + ?1, max(settles_boot, ?2))
-             WHERE budget_id = ?3 AND settles_boot < 9223372036854775807",
-        )
-        .bind(millis(ahead))
-        // A call that was given up just before the jump may still arrive.
-        .bind((seen.answered + unknown_grace).0)
-        .bind(budget.0)
-        .execute(&mut *connection)
-        .await
-        .doing("make slots younger")?;
-        sqlx::query("UPDATE silences SET until_boot = min(until_boot + ?1, ?2 + length_ms) WHERE budget_id = ?3")
-            .bind(millis(ahead))
-            .bind(seen.answered.0)
-            .bind(budget.0)
-            .execute(connection)
-            .await
-            .doing("make silences end later")?;
-    }
-    Ok(ahead)
 }
 
 async fn begin(connection: &mut SqliteConnection, birth: &Birth) -> Result<Inheritance, StoreError> {
@@ -251,14 +141,13 @@ async fn begin(connection: &mut SqliteConnection, birth: &Birth) -> Result<Inher
 /// a sign-in tells the time ([`Store::server_time`]): the folder may come from another machine, whose
 /// last call may be a second old. What was unsettled may still be delivered for `unknown_grace`.
 async fn carry_ledger_over(connection: &mut SqliteConnection, birth: &Birth) -> Result<(), StoreError> {
-    let grace = millis(birth.unknown_grace);
-    let lost = birth.boot.0.saturating_add(grace);
-    let latest = ServerTime { asked: birth.boot, answered: birth.boot, date: Wall(0) }.latest();
+    let budgets: Vec<i64> =
+        sqlx::query_scalar("SELECT id FROM budgets").fetch_all(&mut *connection).await.doing("find the budgets")?;
+    for budget in budgets {
+        boots::stamp(connection, BudgetRow(budget)).await?;
+    }
+    let lost = birth.boot + birth.unknown_grace;
     for statement in [
-        // By the clock of the sign-in server, where one was seen on that boot.
-        "UPDATE slots SET settled_server = boots.date_at + ?4 + (slots.settles_boot - boots.asked) FROM boots
-         WHERE boots.boot_id = slots.boot_id AND boots.budget_id = slots.budget_id AND slots.boot_id <> ?3
-           AND boots.runs = 1 AND slots.settled_server IS NULL AND slots.settles_boot < 9223372036854775807",
         // Another boot's, perhaps of another machine: settled by now, a lost call's grace included.
         "UPDATE slots SET boot_id = ?3, settles_boot = ?1 WHERE boot_id <> ?3",
         // This boot's: unsettled ones; and a bound for a clock that went back all the same.
@@ -269,10 +158,9 @@ async fn carry_ledger_over(connection: &mut SqliteConnection, birth: &Birth) -> 
         "UPDATE tenants SET hold_until_boot = ?2 WHERE hold IS NOT NULL",
     ] {
         sqlx::query(statement)
-            .bind(lost)
+            .bind(lost.0)
             .bind(birth.boot.0)
             .bind(&birth.boot_id.0)
-            .bind(latest.0)
             .execute(&mut *connection)
             .await
             .doing("carry the ledger over")?;

@@ -17,6 +17,7 @@ use under_way::{Operation, UnderWay};
 
 pub mod actions;
 pub mod attempts;
+mod boots;
 mod chunks;
 pub mod claims;
 pub mod errands;

@@ -9,6 +9,8 @@ use crate::domain::time::{Boot, Wall, seconds_left};
 
 /// The dispatcher goes round every 30 s; and no window that Defender counts by is shorter.
 const GAP: Duration = Duration::from_mins(1);
+/// So far the dates of two servers' answers may lie apart, network and rounding included.
+const DOUBTFUL: Duration = Duration::from_secs(10);
 /// The server's time is written down again after this, if it could not be.
 const UNWRITTEN: Duration = Duration::from_secs(5);
 
@@ -96,12 +98,26 @@ impl Lane {
 
     /// An answer has told the server's time: does its clock run as ours does?
     pub async fn server_answered(&self, at: Boot, date: Wall) {
-        let Some(runs) = lock(&self.server_pace).observe(at, date) else { return };
+        let verdict = lock(&self.server_pace).observe(at, date);
+        self.doubt_the_boot_clock(at, date).await;
+        let Some(runs) = verdict else { return };
         if !runs {
             tracing::warn!(tenant = %self.name, "the clock in Defender's answers does not run as this machine's does: it is not used to tell how old calls are");
         }
         if let Err(error) = self.shared.store.server_runs(&self.shared.boot_id, self.budget, runs).await {
             tracing::warn!(tenant = %self.name, %error, "the pace of the server's clock could not be noted");
+        }
+    }
+
+    /// An answer shows our boot clock far ahead of where the last sign-in had it: the next call is not made
+    /// before another sign-in has told the time. Once a minute at most, and of a clock that runs.
+    async fn doubt_the_boot_clock(&self, at: Boot, date: Wall) {
+        let told = lock(&self.server_time).filter(|_| !lock(&self.server_pace).is_wrong());
+        let ahead = told.map(|told| at.since(told.answered).saturating_sub(date.since(told.date)));
+        let lately = lock(&self.doubted).is_some_and(|doubted| at.since(doubted) < GAP);
+        if ahead.is_some_and(|ahead| ahead > DOUBTFUL) && !lately {
+            *lock(&self.doubted) = Some(at);
+            self.client.sign_in_anew().await;
         }
     }
 
