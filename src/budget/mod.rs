@@ -148,8 +148,9 @@ impl Budget {
         limits
     }
 
-    /// Whether a call may go now; else when to ask again. An admission is spent: whoever then makes no
-    /// call has to give it back.
+    /// Whether a call may go now; else when to ask again. An admission is spent: whoever then finds no
+    /// call to make gives it back at once. One that is kept back later, for a silence or a stop, loses it:
+    /// given back, all that were, after the silence, would go out together.
     pub fn check(&mut self) -> Result<(), Boot> {
         if let Some(left) = self.unspent.checked_sub(1) {
             self.unspent = left;
