@@ -30,9 +30,8 @@ use tokio_util::task::TaskTracker;
 use uuid::Uuid;
 
 use crate::clock::Clock;
-use crate::config::Config;
+use crate::config::{Config, Tenant};
 use crate::defender::Wire;
-use crate::domain::budgets::Budgets;
 use crate::domain::id::{AttemptId, Epoch, SweepId, TenantName};
 use crate::domain::ledger::CallKind;
 use crate::domain::time::BootId;
@@ -232,18 +231,13 @@ impl Engine {
         Ok(memories)
     }
 
-    /// What each app registration may spend from now on: what all the sections that have it allow.
+    /// What each app registration may spend from now on.
     fn spendings(&self, config: &Config, memories: &Memories) -> BTreeMap<BudgetRow, Arc<Spending>> {
-        let mut allowed: BTreeMap<BudgetRow, (Budgets, &Known)> = BTreeMap::new();
-        for (name, tenant) in &config.tenants {
-            let Some(known) = memories.get(name) else { continue };
-            let (all, _) = allowed.entry(known.budget).or_insert_with(|| (tenant.budgets.clone(), known));
-            *all = all.stricter(&tenant.budgets);
-        }
         let mut spendings = self.spendings.lock().unwrap_or_else(PoisonError::into_inner);
-        for (row, (allowed, known)) in allowed {
-            let new = || Arc::new(Spending::new(&self.shared.clock, &allowed, &known.learnt));
-            spendings.entry(row).or_insert_with(new).allow(&allowed);
+        for (name, Tenant { budgets, .. }) in &config.tenants {
+            let Some(known) = memories.get(name) else { continue };
+            let new = || Arc::new(Spending::new(&self.shared.clock, budgets, &known.learnt));
+            spendings.entry(known.budget).or_insert_with(new).allow(budgets);
         }
         spendings.clone()
     }
