@@ -98,6 +98,10 @@ impl Looker<'_> {
             SignIn::new(Arc::clone(&self.wire), Arc::clone(&self.clock), Arc::new(move || ids.guid()), credential);
         let client = Client::new(Arc::clone(&self.wire), &tenant.api_url, Arc::new(sign_in));
         let mut look = Look { looker: self, tenant, place: None, client, troubles: Vec::new() };
+        if self.stop.is_cancelled() {
+            let interrupted = look.interrupted();
+            return look.ended(Err(interrupted));
+        }
         look.find_place(name).await;
         look.run().await
     }
@@ -193,6 +197,9 @@ impl Look<'_> {
             (Counted::Nowhere, _) => return self.unless_stopped(call).await.ok_or_else(|| "interrupted".to_owned()),
             (Counted::In(store, _), Some(place)) => (store.clone(), place),
         };
+        if self.looker.stop.is_cancelled() {
+            return Err("interrupted".to_owned());
+        }
         let (slot, learnt) = match self.slot(&store, place, kind).await {
             Ok(Ok(taken)) => taken,
             Ok(Err(why)) => return Err(why),
@@ -277,8 +284,10 @@ impl Look<'_> {
 
     async fn unless_stopped<T>(&self, work: impl Future<Output = T>) -> Option<T> {
         tokio::select! {
-            done = work => Some(done),
+            // In this order: after a stop nothing begins.
+            biased;
             () = self.looker.stop.cancelled() => None,
+            done = work => Some(done),
         }
     }
 }
