@@ -8,7 +8,7 @@ use std::sync::Arc;
 use serde_json::json;
 use tokio_util::sync::CancellationToken;
 
-use super::Ids;
+use super::{Ids, reads};
 use crate::clock::{Clock, local};
 use crate::config::{Network, Tenant};
 use crate::defender::{Authority, Claims, Client, Credential, Read, SignIn, SignInError, Token, Wire};
@@ -20,7 +20,7 @@ use crate::domain::time::{Boot, BootId, Wall};
 use crate::store::errands::{Errand, NotNow};
 use crate::store::events::{Kind, Subject};
 use crate::store::slots::BudgetRow;
-use crate::store::tenants::{Operator, TenantRow};
+use crate::store::tenants::{Operator, TenantRow, sign_in_body};
 use crate::store::throttles::{Learnt, SilenceNote};
 use crate::store::{Store, StoreError};
 
@@ -118,20 +118,13 @@ impl Look<'_> {
 
     async fn run(mut self) -> Looked {
         let signed_in = self.unless_stopped(self.client.token()).await;
-        let (word, answer) = match &signed_in {
-            Some(Ok(_)) => ("ok", None),
-            Some(Err(error)) => ("failed", Some(error.message.clone())),
-            None => ("failed", Some("interrupted".to_owned())),
-        };
-        let by = self.operator();
-        self.record(json!({ "call": "sign_in", "outcome": word, "answer": answer, "by": by })).await;
+        let signed_in = signed_in.unwrap_or_else(|| Err(self.interrupted()));
+        let failed = signed_in.as_ref().err().map(|error| error.message.as_str());
+        let body = self.by_operator(sign_in_body(failed));
+        self.record(body).await;
         let signed_in = match signed_in {
-            Some(Ok(signed_in)) => signed_in,
-            Some(Err(error)) => return self.ended(Err(error)),
-            None => {
-                let interrupted = self.interrupted();
-                return self.ended(Err(interrupted));
-            }
+            Ok(signed_in) => signed_in,
+            Err(error) => return self.ended(Err(error)),
         };
         let clocks = signed_in.server_time.map(|seen| {
             let boot = self.looker.clock.boot();
@@ -212,8 +205,7 @@ impl Look<'_> {
         // What was given up may still arrive.
         let lost = matches!(answer, Read::Failed(_));
         let settles = if lost { ended + self.looker.network.unknown_grace } else { ended };
-        let took = u64::try_from(ended.since(began).as_millis()).unwrap_or(u64::MAX);
-        let body = json!({ "call": kind.as_str(), "outcome": answer.word(), "took_ms": took, "by": self.operator() });
+        let body = self.by_operator(reads::body(kind, &answer, ended.since(began)));
         let note = self.heard(place, kind, learnt, &answer, ended);
         if let Err(error) = store.settle_read(place.tenant, slot, settles, clock.wall(), body, note).await {
             self.troubles.push(format!("the end of a call could not be recorded: {error}"));
@@ -275,11 +267,12 @@ impl Look<'_> {
         }
     }
 
-    fn operator(&self) -> serde_json::Value {
-        match &self.looker.counted {
-            Counted::In(_, operator) => json!(operator),
-            Counted::Nowhere | Counted::Refused(_) => serde_json::Value::Null,
+    /// What goes on record, with who asked.
+    fn by_operator(&self, mut body: serde_json::Value) -> serde_json::Value {
+        if let (Counted::In(_, operator), Some(body)) = (&self.looker.counted, body.as_object_mut()) {
+            body.insert("by".to_owned(), json!(operator));
         }
+        body
     }
 
     async fn unless_stopped<T>(&self, work: impl Future<Output = T>) -> Option<T> {

@@ -87,7 +87,8 @@ fn heard<T>(answer: &Read<T>) -> Heard {
     }
 }
 
-fn body<T>(kind: CallKind, answer: &Read<T>, took: Duration) -> serde_json::Value {
+/// What goes on record of a read.
+pub fn body<T>(kind: CallKind, answer: &Read<T>, took: Duration) -> serde_json::Value {
     let said = match answer {
         Read::Forbidden(said) | Read::Refused(said) | Read::Failed(said) | Read::NotSent(said) => Some(said),
         Read::Got(_) | Read::Absent | Read::Unauthorized | Read::Throttled(_) => None,
