@@ -31,10 +31,10 @@ use uuid::Uuid;
 
 use crate::clock::Clock;
 use crate::config::{Config, Tenant};
-use crate::defender::Wire;
+use crate::defender::{Authority, Client, Credential, SignIn, Wire};
 use crate::domain::id::{AttemptId, Epoch, SweepId, TenantName};
 use crate::domain::ledger::CallKind;
-use crate::domain::time::BootId;
+use crate::domain::time::{BootId, ServerTime};
 use crate::health::Health;
 use crate::metrics::Metrics;
 use crate::store::slots::BudgetRow;
@@ -71,6 +71,21 @@ impl Ids for RandomIds {
     fn sweep(&self) -> SweepId {
         SweepId(Uuid::now_v7())
     }
+}
+
+/// What calls a tenant and signs in to it; `server_time` is the clock of its sign-in server, if it is known.
+fn client_of(
+    tenant: &Tenant,
+    wire: &Arc<dyn Wire>,
+    clock: &Arc<dyn Clock>,
+    ids: &Arc<dyn Ids>,
+    server_time: Option<ServerTime>,
+) -> Client {
+    let authority = Authority { url: &tenant.authority_url, tenant_id: tenant.tenant_id, scope: &tenant.scope };
+    let ids = Arc::clone(ids);
+    let credential = Credential::new(&tenant.auth, authority);
+    let sign_in = SignIn::new(Arc::clone(wire), Arc::clone(clock), Arc::new(move || ids.guid()), credential);
+    Client::new(Arc::clone(wire), &tenant.api_url, Arc::new(sign_in.knowing(server_time)))
 }
 
 /// What every loop of the engine shares.

@@ -8,10 +8,10 @@ use std::sync::Arc;
 use serde_json::json;
 use tokio_util::sync::CancellationToken;
 
-use super::{Ids, reads};
+use super::{Ids, client_of, reads};
 use crate::clock::{Clock, local};
 use crate::config::{Network, Tenant};
-use crate::defender::{Authority, Claims, Client, Credential, Read, SignIn, SignInError, Token, Wire};
+use crate::defender::{Claims, Client, Read, SignInError, Token, Wire};
 use crate::domain::id::{SlotId, TenantName};
 use crate::domain::ledger::{Admission, CallKind};
 use crate::domain::permission::{Asked, Finding, NEEDS, judge};
@@ -91,12 +91,7 @@ struct Look<'a> {
 impl Looker<'_> {
     /// Looks at one tenant.
     pub async fn look(&self, name: &TenantName, tenant: &Tenant) -> Looked {
-        let authority = Authority { url: &tenant.authority_url, tenant_id: tenant.tenant_id, scope: &tenant.scope };
-        let ids = Arc::clone(&self.ids);
-        let credential = Credential::new(&tenant.auth, authority);
-        let sign_in =
-            SignIn::new(Arc::clone(&self.wire), Arc::clone(&self.clock), Arc::new(move || ids.guid()), credential);
-        let client = Client::new(Arc::clone(&self.wire), &tenant.api_url, Arc::new(sign_in));
+        let client = client_of(tenant, &self.wire, &self.clock, &self.ids, None);
         let mut look = Look { looker: self, tenant, place: None, client, troubles: Vec::new() };
         if self.stop.is_cancelled() {
             let interrupted = look.interrupted();
