@@ -213,6 +213,20 @@ async fn a_429_silences_the_next_look_as_well() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_defender_said_to_a_look_is_on_record() {
+    let mut scene = scene(|_, _| {}).await;
+    scene.daemon.start().await;
+    assert!(scene.daemon.terminate().await.success());
+    refuse(&scene.simulator, CallKind::ListMachines, 403, r#"{"error":{"code":"Forbidden","message":"words of it"}}"#);
+    assert_eq!(checked(&scene.daemon).1.code, 77);
+    // The record as it lies on disk: no command shows what a tenant's calls have met.
+    let database = fs::read(scene.daemon.site.state().join("sweepd.db")).unwrap();
+    let record = String::from_utf8_lossy(&database);
+    let call = record.split("{\"answer\":").find(|event| event.contains("\"call\":\"list_machines\"")).unwrap();
+    assert!(call.contains("words of it") && call.contains("\"by\":{") && call.contains("\"uid\":"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn after_an_interrupt_nothing_more_is_asked_and_no_slot_is_taken() {
     let mut scene = scene(|_, _| {}).await;
     scene.daemon.start().await;
