@@ -46,6 +46,18 @@ pub(crate) async fn ensure_budget(
         .map(BudgetRow)
 }
 
+/// The tenants that spend from a budget.
+pub(crate) async fn tenants_of(
+    connection: &mut SqliteConnection,
+    budget: BudgetRow,
+) -> Result<Vec<TenantRow>, StoreError> {
+    sqlx::query_scalar("SELECT id FROM tenants WHERE budget_id = ? ORDER BY id")
+        .bind(budget.0)
+        .fetch_all(connection)
+        .await
+        .doing("find who spends from a budget")
+}
+
 async fn nth(
     connection: &mut SqliteConnection,
     budget: BudgetRow,
