@@ -136,9 +136,9 @@ impl Budget {
         self.silence.throttled(self.clock.0.boot(), told.wait, self.longest)
     }
 
-    /// An answer that was no 429.
-    pub fn answered(&mut self) -> Change {
-        self.silence.answered(self.clock.0.boot())
+    /// An answer that was no 429, to a call that began then.
+    pub fn answered(&mut self, began: Boot) -> Change {
+        self.silence.answered(began, self.clock.0.boot())
     }
 
     /// What the ledger may admit now.

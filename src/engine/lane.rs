@@ -50,8 +50,8 @@ pub struct SignedOut {
 pub enum Heard {
     /// A 429.
     Throttled(Told),
-    /// Another answer.
-    Answer,
+    /// Another answer, to a call that began then.
+    Answer(Boot),
     /// None that can be read.
     Nothing,
 }
@@ -316,7 +316,7 @@ impl Lane {
     pub fn heard(&self, kind: CallKind, heard: Heard) -> SilenceNote {
         let change = match (self.budget(kind), heard) {
             (Some(mut budget), Heard::Throttled(told)) => budget.throttled(told),
-            (Some(mut budget), Heard::Answer) => budget.answered(),
+            (Some(mut budget), Heard::Answer(began)) => budget.answered(began),
             (None, _) | (_, Heard::Nothing) => Change::None,
         };
         SilenceNote { budget: self.budget, kind, change, boot_id: self.shared.boot_id.clone(), boot: self.now() }

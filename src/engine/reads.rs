@@ -49,7 +49,7 @@ where
         };
         let ended = lane.now();
         let took = ended.since(began);
-        let silence = lane.heard(kind, heard(&answer));
+        let silence = lane.heard(kind, heard(&answer, began));
         lane.shared.metrics.call(lane.name.as_str(), kind.as_str(), answer.word(), took);
         // A read that failed on the way may still arrive.
         let settles = if matches!(answer, Read::Failed(_)) { ended + lane.unknown_grace } else { ended };
@@ -79,11 +79,13 @@ where
     }
 }
 
-fn heard<T>(answer: &Read<T>) -> Heard {
+fn heard<T>(answer: &Read<T>, began: Boot) -> Heard {
     match answer {
         Read::Throttled(told) => Heard::Throttled(*told),
         Read::Failed(_) | Read::NotSent(_) => Heard::Nothing,
-        Read::Got(_) | Read::Absent | Read::Unauthorized | Read::Forbidden(_) | Read::Refused(_) => Heard::Answer,
+        Read::Got(_) | Read::Absent | Read::Unauthorized | Read::Forbidden(_) | Read::Refused(_) => {
+            Heard::Answer(began)
+        }
     }
 }
 
