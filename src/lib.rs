@@ -42,6 +42,10 @@ pub mod simulator;
 pub mod store;
 pub mod web;
 
+// So that unit tests may use what scenarios use, by the same name.
+#[cfg(test)]
+extern crate self as sweepd;
+
 #[cfg(test)]
 #[path = "../tests/support/credentials.rs"]
 mod credentials;

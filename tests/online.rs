@@ -213,6 +213,36 @@ async fn a_429_silences_the_next_look_as_well() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_defender_said_to_a_look_is_on_record() {
+    let mut scene = scene(|_, _| {}).await;
+    scene.daemon.start().await;
+    assert!(scene.daemon.terminate().await.success());
+    refuse(&scene.simulator, CallKind::ListMachines, 403, r#"{"error":{"code":"Forbidden","message":"words of it"}}"#);
+    assert_eq!(checked(&scene.daemon).1.code, 77);
+    // The record as it lies on disk: no command shows what a tenant's calls have met.
+    let database = fs::read(scene.daemon.site.state().join("sweepd.db")).unwrap();
+    let record = String::from_utf8_lossy(&database);
+    let call = record.split("{\"answer\":").find(|event| event.contains("\"call\":\"list_machines\"")).unwrap();
+    assert!(call.contains("words of it") && call.contains("\"by\":{") && call.contains("\"uid\":"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn after_an_interrupt_nothing_more_is_asked_and_no_slot_is_taken() {
+    let mut scene = scene(|_, _| {}).await;
+    scene.daemon.start().await;
+    assert!(scene.daemon.terminate().await.success());
+    let before = arrivals(&scene.simulator);
+    let hang = FaultKind::Hang { effect: true };
+    scene.simulator.add_fault(0, Fault::always(Target::Call(CallKind::ListActions), hang));
+    let listing = || arrivals(&scene.simulator)[1] > before[1];
+    let ended = scene.daemon.interrupted(&["check", "--online"], "the list on the wire", listing).await;
+    assert_eq!(ended, Some(1));
+    let budget = &scene.daemon.status()["tenants"]["contoso"]["budget"];
+    let used = ["list_actions", "get_action", "list_machines"].map(|kind| number(&budget[kind]["hour"], "used"));
+    assert_eq!((used, arrivals(&scene.simulator)[3]), ([before[1] as u64 + 1, 0, 0], 0));
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn without_the_ledger_nothing_is_read() {
     let mut scene = scene(|_, _| {}).await;
     scene.daemon.start().await;

@@ -13,11 +13,9 @@ mod support;
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 
-use support::credentials::{
-    AUDIENCE, ISSUER, OTHER, RENEWED, SUBJECT, VALID, der, federated_token, key_pem, public_key,
-};
+use support::credentials::{OTHER, RENEWED, VALID, federated_token, key_pem, trust};
 use support::{Configured, Daemon, Site, assert_scanned_once, eventually, list, quick_tenant, seen, simulate};
-use sweepd::simulator::{Federated, SimulatedMachine, Simulator, Trust, fleet};
+use sweepd::simulator::{SimulatedMachine, Simulator, fleet};
 
 const MACHINES: usize = 4;
 /// 2126-10-29T04:25:33Z.
@@ -33,16 +31,7 @@ struct Scene {
 async fn scene(auth: &str) -> Scene {
     let machines = fleet(3, MACHINES, "sign-in");
     let mut tenant = quick_tenant(machines.clone());
-    tenant.trust = Trust {
-        certificates: vec![der(VALID)],
-        federated: Some(Federated {
-            issuer: ISSUER.to_owned(),
-            subject: SUBJECT.to_owned(),
-            audience: AUDIENCE.to_owned(),
-            key: public_key(),
-        }),
-        identities: vec![tenant.client_id.clone()],
-    };
+    tenant.trust = trust(&tenant.client_id);
     // Nobody may come by it.
     "not-known-to-the-daemon".clone_into(&mut tenant.client_secret);
     let simulator = simulate(3, vec![tenant.clone()]).await;

@@ -13,7 +13,7 @@ use std::fs;
 
 use serde_json::{Value, json};
 use support::{Configured, Daemon, Output, Site, assert_scanned_once, eventually, list, number, quick_tenant, seen};
-use sweepd::simulator::{SimulatedMachine, Simulator, fleet};
+use sweepd::simulator::{SimulatedMachine, Simulator, TenantOptions, fleet};
 
 /// Six mistakes, each of its own kind.
 const SIX_MISTAKES: &str = r#"
@@ -185,6 +185,15 @@ async fn a_broken_file_of_one_tenant_disables_that_tenant_only() {
     assert_eq!(daemon.command(&["check"]).code, 78, "`check` calls it wrong");
 }
 
+/// The file of fabrikam in `tenants.d`.
+fn own_file(url: &str, tenant: &TenantOptions) -> String {
+    let TenantOptions { tenant_id, client_id, .. } = tenant;
+    format!(
+        "tenant_id = \"{tenant_id}\"\napi_url = \"{url}\"\nauthority_url = \"{url}\"\n\
+         auth = {{ client_id = \"{client_id}\", secret_file = \"fabrikam-secret\" }}\n"
+    )
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_disabled_tenant_is_told_wherever_one_looks_until_a_reload_finds_it_right() {
     let tenants = [quick_tenant(fleet(7, 4, "contoso")), quick_tenant(fleet(7, 3, "fabrikam"))];
@@ -193,13 +202,7 @@ async fn a_disabled_tenant_is_told_wherever_one_looks_until_a_reload_finds_it_ri
     let folder = site.path().join("tenants.d");
     fs::create_dir(&folder).unwrap();
     // Two kinds of trouble: a secret that is not there, which no command sees that reads none, and a file.
-    let (url, id) = (simulator.url(), tenants[1].tenant_id);
-    let own = format!(
-        "tenant_id = \"{id}\"\napi_url = \"{url}\"\nauthority_url = \"{url}\"\n\
-         auth = {{ client_id = \"{}\", secret_file = \"fabrikam-secret\" }}\n",
-        tenants[1].client_id
-    );
-    fs::write(folder.join("fabrikam.toml"), own).unwrap();
+    fs::write(folder.join("fabrikam.toml"), own_file(&simulator.url(), &tenants[1])).unwrap();
     fs::write(folder.join("northwind.toml"), "tenant_id = \"x\"\n").unwrap();
     let daemon = Daemon::started(site).await;
     daemon.site.put("fabrikam/devices.txt", list(&tenants[1].machines));
@@ -238,4 +241,34 @@ async fn a_disabled_tenant_is_told_wherever_one_looks_until_a_reload_finds_it_ri
     let report = simulator.report();
     assert_scanned_once(&report.tenants[0], &tenants[0].machines);
     assert_scanned_once(&report.tenants[1], &tenants[1].machines);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_tenant_that_loses_its_secret_is_promised_no_end() {
+    let tenants = [quick_tenant(fleet(7, 1, "contoso")), quick_tenant(fleet(7, 3, "fabrikam"))];
+    let simulator = support::simulate(7, tenants.to_vec()).await;
+    let site = Site::new(&simulator, &[Configured::of("contoso", &tenants[0])], "");
+    let folder = site.path().join("tenants.d");
+    fs::create_dir(&folder).unwrap();
+    fs::write(folder.join("fabrikam.toml"), own_file(&simulator.url(), &tenants[1])).unwrap();
+    site.write_secret("fabrikam", &tenants[1].client_secret);
+    let daemon = Daemon::started(site).await;
+    daemon.told(&["pause", "--tenant", "fabrikam"]);
+    daemon.site.put("fabrikam/devices.txt", list(&tenants[1].machines));
+    daemon.receipt("processed/fabrikam/devices.txt").await;
+    fs::remove_file(daemon.site.path().join("fabrikam-secret")).unwrap();
+    daemon.hang_up();
+    eventually("the end of the reload", || daemon.has_logged("read again").then_some(())).await;
+    daemon.told(&["resume", "--tenant", "fabrikam"]);
+
+    let (_, shown) = daemon.get("/api/status");
+    for status in [daemon.status(), serde_json::from_str(&shown).unwrap()] {
+        let told = &status["tenants"]["fabrikam"];
+        assert_eq!((&told["jobs"]["queued"], &told["eta"]), (&3.into(), &Value::Null), "{told}");
+        assert!(told["disabled"].as_str().unwrap().contains("auth.secret_file: no file of this name"), "{told}");
+        assert_eq!((&status["sweeps"][0]["tenant"], &status["sweeps"][0]["eta"]), (&"fabrikam".into(), &Value::Null));
+    }
+    let forecast = daemon.command(&["forecast", "--machines", "5"]);
+    assert!(forecast.stderr.contains("tenant fabrikam is disabled: ") && !forecast.stdout.contains("fabrikam"));
+    assert_eq!(daemon.command(&["forecast", "--tenant", "fabrikam"]).code, 78);
 }

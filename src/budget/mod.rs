@@ -136,9 +136,9 @@ impl Budget {
         self.silence.throttled(self.clock.0.boot(), told.wait, self.longest)
     }
 
-    /// An answer that was no 429.
-    pub fn answered(&mut self) -> Change {
-        self.silence.answered(self.clock.0.boot())
+    /// An answer that was no 429, to a call that began then.
+    pub fn answered(&mut self, began: Boot) -> Change {
+        self.silence.answered(began, self.clock.0.boot())
     }
 
     /// What the ledger may admit now.
@@ -148,8 +148,9 @@ impl Budget {
         limits
     }
 
-    /// Whether a call may go now; else when to ask again. An admission is spent: whoever then makes no
-    /// call has to give it back.
+    /// Whether a call may go now; else when to ask again. An admission is spent: whoever then finds no
+    /// call to make gives it back at once. One that is kept back later, for a silence or a stop, loses it:
+    /// given back, all that were, after the silence, would go out together.
     pub fn check(&mut self) -> Result<(), Boot> {
         if let Some(left) = self.unspent.checked_sub(1) {
             self.unspent = left;

@@ -15,7 +15,7 @@ use crate::store::Store;
 use crate::store::incarnations::StateLock;
 use crate::store::status::TenantStatus;
 use crate::web::forecast::{self, Forecast, wall};
-use crate::web::report::Now;
+use crate::web::report::{self, Now};
 
 #[derive(Debug, clap::Args)]
 pub struct Args {
@@ -86,6 +86,12 @@ pub async fn run(context: &Context, args: &Args) -> Result<(), Failure> {
     let config = context.plain_config()?;
     let mut terms = terms_of(&config);
     let chosen = chosen(&config, args.tenant.as_deref())?;
+    let running = StateLock::is_held(&config.daemon.state_dir);
+    let store = Store::open_existing(&config.daemon.state_dir).await?;
+    if let Some(store) = &store {
+        let disabled = report::disabled(store, running).await?;
+        terms.retain(|name, _| !disabled.contains_key(name));
+    }
     for name in chosen.iter().filter(|name| !terms.contains_key(*name)) {
         eprintln!("tenant {name} is disabled: see `sweepd check`");
     }
@@ -93,8 +99,6 @@ pub async fn run(context: &Context, args: &Args) -> Result<(), Failure> {
     if terms.is_empty() {
         return Err(Failure::new(Exit::Config, "no tenant is left to forecast for".to_owned()));
     }
-    let running = StateLock::is_held(&config.daemon.state_dir);
-    let store = Store::open_existing(&config.daemon.state_dir).await?;
     let now = Now { at: context.clock.wall(), boot: context.clock.boot() };
     let lines = read(store.as_ref(), &terms, args.machines, now, running).await?;
     if let Some(store) = store {

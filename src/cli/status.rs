@@ -1,6 +1,5 @@
 //! `sweepd status`: the whole at a glance.
 
-use std::collections::BTreeMap;
 use std::io::{self, IsTerminal, Write};
 use std::time::Duration;
 
@@ -8,8 +7,6 @@ use super::Context;
 use super::output::{json_line, local, local_or_dash, print, short, table};
 use crate::app::{Failure, disabled_of, terms_of};
 use crate::config::Config;
-use crate::domain::forecast::Terms;
-use crate::domain::id::TenantName;
 use crate::domain::share::Foreign;
 use crate::store::Store;
 use crate::store::incarnations::StateLock;
@@ -26,9 +23,8 @@ const AGAIN: Duration = Duration::from_secs(1);
 
 pub async fn run(context: &Context, args: &Args) -> Result<(), Failure> {
     let config = context.plain_config()?;
-    let terms = terms_of(&config);
     loop {
-        let report = read(context, &config, &terms).await?.with_disabled(&disabled_of(&config));
+        let report = read(context, &config).await?.with_disabled(&disabled_of(&config));
         print(|out| {
             if context.json {
                 return json_line(out, &report);
@@ -45,13 +41,16 @@ pub async fn run(context: &Context, args: &Args) -> Result<(), Failure> {
     }
 }
 
-async fn read(context: &Context, config: &Config, terms: &BTreeMap<TenantName, Terms>) -> Result<Report, Failure> {
+async fn read(context: &Context, config: &Config) -> Result<Report, Failure> {
+    let mut terms = terms_of(config);
     let running = StateLock::is_held(&config.daemon.state_dir);
     let Some(store) = Store::open_existing(&config.daemon.state_dir).await? else {
-        return Ok(report::empty(terms, running));
+        return Ok(report::empty(&terms, running));
     };
     let now = Now { at: context.clock.wall(), boot: context.clock.boot() };
-    let report = report::read(&store, terms, now, running).await?;
+    let mut disabled = report::disabled(&store, running).await?;
+    disabled.retain(|name, _| terms.remove(name).is_some());
+    let report = report::read(&store, &terms, now, running).await?.with_disabled(&disabled);
     store.close().await;
     Ok(report)
 }

@@ -23,6 +23,7 @@ use std::path::{Path, PathBuf};
 
 use config::{Map, Value};
 
+use crate::domain::budgets::Budgets;
 use crate::domain::id::TenantName;
 
 pub use auth::Auth;
@@ -170,7 +171,7 @@ fn read(layers: Layers, environment: &Environment) -> (Result<Config, ConfigErro
         }
     }
     warnings.extend(profiles::unused(&around.profiles));
-    warnings.extend(shared_registrations(&tenants));
+    warnings.extend(shared_registrations(&mut tenants));
     if sections.len() <= layers.separate.len() && tenants.is_empty() {
         problems.push(no_tenant(place, &disabled));
     }
@@ -200,17 +201,29 @@ fn read_tenant(name: &str, value: &Value, place: &str, around: &Around<'_>) -> (
     (tenant, notes.finish())
 }
 
-/// Two tenants with one app registration: Defender counts their calls as one's, and so do we.
-fn shared_registrations(tenants: &BTreeMap<TenantName, Tenant>) -> Vec<String> {
-    let mut owners = BTreeMap::new();
-    let shared = tenants.iter().filter_map(|(name, tenant)| {
-        let first = owners.insert(tenant.registration(), name)?;
-        Some(format!(
-            "tenants.{first} and tenants.{name} are the same app registration in the same tenant: Defender gives both one \
-             budget, which they share, with its pauses, under the stricter limits of both; keep one of them"
-        ))
-    });
-    shared.collect()
+/// Tenants with one app registration: Defender counts their calls as one's, and so do we. Each comes out with
+/// what all of them allow; returns the warnings.
+fn shared_registrations(tenants: &mut BTreeMap<TenantName, Tenant>) -> Vec<String> {
+    let mut allowed: BTreeMap<String, (TenantName, Budgets)> = BTreeMap::new();
+    let mut warnings = Vec::new();
+    for (name, tenant) in &*tenants {
+        let own = (name.clone(), tenant.budgets.clone());
+        let (first, all) = allowed.entry(tenant.registration()).or_insert(own);
+        if first != name {
+            *all = all.stricter(&tenant.budgets);
+            warnings.push(format!(
+                "tenants.{first} and tenants.{name} are the same app registration in the same tenant: Defender gives both one \
+                 budget, which they share, with its pauses, under the stricter limits of both; keep one of them"
+            ));
+            first.clone_from(name);
+        }
+    }
+    for tenant in tenants.values_mut() {
+        if let Some((_, all)) = allowed.get(&tenant.registration()) {
+            tenant.budgets.clone_from(all);
+        }
+    }
+    warnings
 }
 
 fn misnamed(name: &str, value: &Value, place: &str, what: &str) -> Problem {

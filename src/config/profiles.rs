@@ -10,6 +10,7 @@ use super::auth::Auth;
 use super::reader::{self, Findings, KnownKey, Notes, Problem, Section};
 use super::values::Wrong;
 use super::{Around, Profiles};
+use crate::domain::id::TenantName;
 
 /// A profile that is configured.
 pub(super) struct Profile {
@@ -33,7 +34,8 @@ pub(super) fn read(
         let mut notes = Notes::new(place);
         let auth = notes.read(&path, Some(value), |section| Auth::own(section, around));
         let Findings { mut problems, warnings: mut told, keys: mut known } = notes.finish();
-        if !is_name(name) {
+        // As a tenant's: so that the environment, whose names know no case, can name it.
+        if name.parse::<TenantName>().is_err() {
             problems.push(Problem {
                 place: reader::origin(value).unwrap_or(place).to_owned(),
                 key: path,
@@ -77,10 +79,4 @@ pub(super) fn find(section: &mut Section<'_, '_>, around: &Around<'_>, name: &st
     profile.used.set(true);
     section.adopt(&profile.problems);
     profile.auth.clone()
-}
-
-/// As a tenant's: so that the environment, whose names know no case, can name it.
-fn is_name(name: &str) -> bool {
-    let fits = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || matches!(byte, b'-' | b'_');
-    (1..=64).contains(&name.len()) && name.bytes().all(fits)
 }

@@ -48,7 +48,7 @@ pub struct Tenant {
     pub rise_after: Duration,
     /// How sweepd signs in.
     pub auth: Auth,
-    /// What may be spent, of each kind of call.
+    /// What may be spent, of each kind of call: by all sections with this app registration together.
     pub budgets: Budgets,
 }
 

@@ -111,8 +111,7 @@ pub struct Finding {
 /// Judges one feature by the roles that the token names (none: it cannot be read) and by what came of
 /// the read.
 pub fn judge(need: Need, roles: Option<&[String]>, asked: &Asked) -> Finding {
-    let held = |role: &&&str| roles.is_some_and(|roles| roles.iter().any(|held| held == **role));
-    let has = need.any_of.iter().find(held).copied();
+    let has = need.any_of.iter().copied().find(|role| names(roles, role));
     let (verdict, because, remedy) = match asked {
         Asked::Allowed => (Verdict::Granted, "a read was answered".to_owned(), None),
         Asked::Forbidden(said) => {
@@ -137,6 +136,11 @@ pub fn judge(need: Need, roles: Option<&[String]>, asked: &Asked) -> Finding {
     Finding { need, verdict, because, remedy }
 }
 
+/// Whether the token names this role.
+fn names(roles: Option<&[String]>, role: &str) -> bool {
+    roles.is_some_and(|roles| roles.iter().any(|named| named == role))
+}
+
 fn grant(any_of: &[&str]) -> String {
     let least = any_of.first().copied().unwrap_or_default();
     format!("grant {least} (WindowsDefenderATP, application permission) with admin consent")
@@ -144,8 +148,7 @@ fn grant(any_of: &[&str]) -> String {
 
 /// What to grant when the call was forbidden: a role that the token has already is not enough here.
 fn forbidden(need: &Need, roles: Option<&[String]>) -> String {
-    let held = |role: &&str| roles.is_some_and(|roles| roles.iter().any(|held| held == role));
-    let lacking: Vec<&str> = need.any_of.iter().copied().filter(|role| !held(role)).collect();
+    let lacking: Vec<&str> = need.any_of.iter().copied().filter(|role| !names(roles, role)).collect();
     match (lacking.as_slice(), lacking.len() == need.any_of.len()) {
         ([], _) => "the token has the permission, and it is not enough: check licence and `cloud`".to_owned(),
         (lacking, true) => grant(lacking),

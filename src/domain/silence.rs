@@ -85,10 +85,10 @@ impl Silence {
         Change::Began(*self)
     }
 
-    /// A call was answered with something else than a 429.
-    pub fn answered(&mut self, now: Boot) -> Change {
-        // A call from before the silence proves nothing about it.
-        if self.strikes == 0 || now < self.until {
+    /// A call that began at `began` was answered with something else than a 429.
+    pub fn answered(&mut self, began: Boot, now: Boot) -> Change {
+        // A call from before the silence proves nothing about it, however late its answer comes.
+        if self.strikes == 0 || began < self.until {
             return Change::None;
         }
         let stood = now.since(self.since);
@@ -114,7 +114,7 @@ mod tests {
         assert_eq!(silence.until(Boot(0)), None);
         assert!(matches!(throttled(&mut silence, Boot(0), Some(20)), Change::Began(_)));
         assert_eq!(silence.until(Boot(19_999)), Some(Boot(20_000)));
-        assert_eq!(silence.answered(Boot(1)), Change::None, "another call that was on the wire comes home");
+        assert_eq!(silence.answered(Boot(0), Boot(1)), Change::None, "another call that was on the wire comes home");
         assert_eq!(silence.until(Boot(19_999)), Some(Boot(20_000)));
         assert_eq!(silence.until(Boot(20_000)), None);
         assert!(matches!(throttled(&mut silence, Boot(20_000), Some(u64::MAX)), Change::Began(_)));
@@ -144,8 +144,8 @@ mod tests {
             now = until;
         }
         assert_eq!(lengths, [60, 120, 240, 480, 600, 600]);
-        assert_eq!(silence.answered(now), Change::Over(SECOND * 2100));
-        assert_eq!(silence.answered(now), Change::None);
+        assert_eq!(silence.answered(now, now), Change::Over(SECOND * 2100));
+        assert_eq!(silence.answered(now, now), Change::None);
         throttled(&mut silence, now, None);
         assert_eq!(silence.until(now), Some(now + SECOND * 60));
     }
@@ -161,6 +161,16 @@ mod tests {
         assert_eq!(silence.noted(), (Boot(60_000), 2));
         silence.hear_of(Boot(i64::MAX), 1, Boot(1000), LONGEST);
         assert_eq!(silence.until(Boot(1000)), Some(Boot(1000) + LONGEST));
+    }
+
+    #[test]
+    fn a_slow_call_from_before_it_ends_no_silence_though_its_answer_comes_after() {
+        let mut silence = Silence::default();
+        throttled(&mut silence, Boot(10), None);
+        assert_eq!(silence.answered(Boot(9), Boot(70_000)), Change::None);
+        throttled(&mut silence, Boot(70_001), None);
+        assert_eq!(silence.until(Boot(70_001)), Some(Boot(70_001) + SECOND * 120), "it goes on doubling");
+        assert_eq!(silence.answered(Boot(190_001), Boot(190_010)), Change::Over(SECOND * 190));
     }
 
     #[test]

@@ -6,13 +6,13 @@
 //! | `Retry-After:` a date | until then, by the answer's own `Date` | RFC 9110 |
 //! | `Retry-After: 0`, negative, garbage | nothing: the message is asked | |
 //! | `retry-after-ms`, `x-ms-retry-after-ms` | milliseconds; of several headers the longest counts | Azure services |
-//! | more digits than a number has | for ever: the lane's bound decides | |
+//! | more digits than a number has | for ever: the bound of the silence decides | |
 //! | "again in 8 seconds", "in 1500 ms" in the message | that long | observed; lenient |
 //! | "replenished in 00:03:20", "in 1.00:03:20" | hours, minutes and seconds; days before the point | API Management |
 //! | "1500 per 01:00:00", "per hour" in the message | the hour was full | observed |
 //! | "100 calls in 00:01:00" | no wait: a number just before makes it a limit | |
 //!
-//! When nothing says for how long, the lane's own pause decides, which doubles.
+//! When nothing says for how long, the silence of that budget has a length of its own, which doubles.
 
 use std::time::Duration;
 

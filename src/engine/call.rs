@@ -39,7 +39,7 @@ pub async fn make(lane: Arc<Lane>, claim: Claim, token: Token) {
     if matches!(scanned.outcome, Outcome::Created(_)) {
         lane.sent.store(true, Ordering::SeqCst);
     }
-    let silence = lane.heard(CallKind::Scan, heard(&scanned.outcome));
+    let silence = lane.heard(CallKind::Scan, heard(&scanned.outcome, began));
     if let Some(date) = scanned.date {
         lane.server_answered(ended, date).await;
     }
@@ -62,7 +62,7 @@ pub async fn make(lane: Arc<Lane>, claim: Claim, token: Token) {
     lane.wake.notify_one();
 }
 
-fn heard(outcome: &Outcome) -> Heard {
+fn heard(outcome: &Outcome, began: Boot) -> Heard {
     match outcome {
         Outcome::Throttled(told) => Heard::Throttled(*told),
         Outcome::Unknown | Outcome::NotSent => Heard::Nothing,
@@ -72,7 +72,7 @@ fn heard(outcome: &Outcome) -> Heard {
         | Outcome::Missing
         | Outcome::Malformed
         | Outcome::Unauthorized
-        | Outcome::Forbidden => Heard::Answer,
+        | Outcome::Forbidden => Heard::Answer(began),
     }
 }
 

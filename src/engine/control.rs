@@ -1,5 +1,5 @@
-//! What has to be noticed and tidied: commands that write to the same database, old slots, the
-//! record's head.
+//! What has to be noticed and told: commands that write to the same database, certificates that soon
+//! end, the record's head.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -56,8 +56,8 @@ async fn finish_releases(shared: &Shared) {
     }
 }
 
-/// Warns of certificates that soon end, and tells the record's head
-/// to the journal: whoever owns this machine can rewrite a chain, but not what left it.
+/// Warns of certificates that soon end, and tells the record's head to the journal: whoever owns this
+/// machine can rewrite a chain, but not what left it.
 pub async fn keep_house(shared: Shared, lanes: Arc<Mutex<BTreeMap<TenantName, Running>>>, stop: CancellationToken) {
     let mut head_at = shared.clock.boot() + HEAD;
     // At the start and at a reload the configuration's warnings say it.

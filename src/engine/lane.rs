@@ -11,11 +11,11 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::spending::Spending;
-use super::{Known, Shared};
+use super::{Known, Shared, client_of};
 use crate::budget::Budget;
 use crate::clock::local;
 use crate::config::{Config, FollowUp, Tenant, UnknownMarks};
-use crate::defender::{Authority, Client, Credential, SignIn};
+use crate::defender::Client;
 use crate::domain::eligibility::{Inactive, Rules};
 use crate::domain::id::TenantName;
 use crate::domain::lane::Lane as Breakers;
@@ -50,8 +50,8 @@ pub struct SignedOut {
 pub enum Heard {
     /// A 429.
     Throttled(Told),
-    /// Another answer.
-    Answer,
+    /// Another answer, to a call that began then.
+    Answer(Boot),
     /// None that can be read.
     Nothing,
 }
@@ -129,16 +129,8 @@ impl Lane {
         calls: TaskTracker,
         stop: CancellationToken,
     ) -> Self {
-        let authority = Authority { url: &tenant.authority_url, tenant_id: tenant.tenant_id, scope: &tenant.scope };
-        let ids = Arc::clone(&shared.ids);
-        let sign_in = SignIn::new(
-            Arc::clone(&shared.wire),
-            Arc::clone(&shared.clock),
-            Arc::new(move || ids.guid()),
-            Credential::new(&tenant.auth, authority),
-        );
-        let sign_in = sign_in.knowing(before.and_then(|before| *lock(&before.server_time)));
-        let client = Client::new(Arc::clone(&shared.wire), &tenant.api_url, Arc::new(sign_in));
+        let server_time = before.and_then(|before| *lock(&before.server_time));
+        let client = client_of(tenant, &shared.wire, &shared.clock, &shared.ids, server_time);
         let now = shared.clock.boot();
         let per_minute = tenant.budgets.scan.most.per_minute;
         let breakers = before.map_or_else(
@@ -327,7 +319,7 @@ impl Lane {
     pub fn heard(&self, kind: CallKind, heard: Heard) -> SilenceNote {
         let change = match (self.budget(kind), heard) {
             (Some(mut budget), Heard::Throttled(told)) => budget.throttled(told),
-            (Some(mut budget), Heard::Answer) => budget.answered(),
+            (Some(mut budget), Heard::Answer(began)) => budget.answered(began),
             (None, _) | (_, Heard::Nothing) => Change::None,
         };
         SilenceNote { budget: self.budget, kind, change, boot_id: self.shared.boot_id.clone(), boot: self.now() }

@@ -30,12 +30,11 @@ use tokio_util::task::TaskTracker;
 use uuid::Uuid;
 
 use crate::clock::Clock;
-use crate::config::Config;
-use crate::defender::Wire;
-use crate::domain::budgets::Budgets;
+use crate::config::{Config, Tenant};
+use crate::defender::{Authority, Client, Credential, SignIn, Wire};
 use crate::domain::id::{AttemptId, Epoch, SweepId, TenantName};
 use crate::domain::ledger::CallKind;
-use crate::domain::time::BootId;
+use crate::domain::time::{BootId, ServerTime};
 use crate::health::Health;
 use crate::metrics::Metrics;
 use crate::store::slots::BudgetRow;
@@ -72,6 +71,21 @@ impl Ids for RandomIds {
     fn sweep(&self) -> SweepId {
         SweepId(Uuid::now_v7())
     }
+}
+
+/// What calls a tenant and signs in to it; `server_time` is the clock of its sign-in server, if it is known.
+fn client_of(
+    tenant: &Tenant,
+    wire: &Arc<dyn Wire>,
+    clock: &Arc<dyn Clock>,
+    ids: &Arc<dyn Ids>,
+    server_time: Option<ServerTime>,
+) -> Client {
+    let authority = Authority { url: &tenant.authority_url, tenant_id: tenant.tenant_id, scope: &tenant.scope };
+    let ids = Arc::clone(ids);
+    let credential = Credential::new(&tenant.auth, authority);
+    let sign_in = SignIn::new(Arc::clone(wire), Arc::clone(clock), Arc::new(move || ids.guid()), credential);
+    Client::new(Arc::clone(wire), &tenant.api_url, Arc::new(sign_in.knowing(server_time)))
 }
 
 /// What every loop of the engine shares.
@@ -232,18 +246,13 @@ impl Engine {
         Ok(memories)
     }
 
-    /// What each app registration may spend from now on: what all the sections that have it allow.
+    /// What each app registration may spend from now on.
     fn spendings(&self, config: &Config, memories: &Memories) -> BTreeMap<BudgetRow, Arc<Spending>> {
-        let mut allowed: BTreeMap<BudgetRow, (Budgets, &Known)> = BTreeMap::new();
-        for (name, tenant) in &config.tenants {
-            let Some(known) = memories.get(name) else { continue };
-            let (all, _) = allowed.entry(known.budget).or_insert_with(|| (tenant.budgets.clone(), known));
-            *all = all.stricter(&tenant.budgets);
-        }
         let mut spendings = self.spendings.lock().unwrap_or_else(PoisonError::into_inner);
-        for (row, (allowed, known)) in allowed {
-            let new = || Arc::new(Spending::new(&self.shared.clock, &allowed, &known.learnt));
-            spendings.entry(row).or_insert_with(new).allow(&allowed);
+        for (name, Tenant { budgets, .. }) in &config.tenants {
+            let Some(known) = memories.get(name) else { continue };
+            let new = || Arc::new(Spending::new(&self.shared.clock, budgets, &known.learnt));
+            spendings.entry(known.budget).or_insert_with(new).allow(budgets);
         }
         spendings.clone()
     }

@@ -8,10 +8,10 @@ use std::sync::Arc;
 use serde_json::json;
 use tokio_util::sync::CancellationToken;
 
-use super::Ids;
+use super::{Ids, client_of, reads};
 use crate::clock::{Clock, local};
 use crate::config::{Network, Tenant};
-use crate::defender::{Authority, Claims, Client, Credential, Read, SignIn, SignInError, Token, Wire};
+use crate::defender::{Claims, Client, Read, SignInError, Token, Wire};
 use crate::domain::id::{SlotId, TenantName};
 use crate::domain::ledger::{Admission, CallKind};
 use crate::domain::permission::{Asked, Finding, NEEDS, judge};
@@ -20,7 +20,7 @@ use crate::domain::time::{Boot, BootId, Wall};
 use crate::store::errands::{Errand, NotNow};
 use crate::store::events::{Kind, Subject};
 use crate::store::slots::BudgetRow;
-use crate::store::tenants::{Operator, TenantRow};
+use crate::store::tenants::{Operator, TenantRow, sign_in_body};
 use crate::store::throttles::{Learnt, SilenceNote};
 use crate::store::{Store, StoreError};
 
@@ -91,13 +91,12 @@ struct Look<'a> {
 impl Looker<'_> {
     /// Looks at one tenant.
     pub async fn look(&self, name: &TenantName, tenant: &Tenant) -> Looked {
-        let authority = Authority { url: &tenant.authority_url, tenant_id: tenant.tenant_id, scope: &tenant.scope };
-        let ids = Arc::clone(&self.ids);
-        let credential = Credential::new(&tenant.auth, authority);
-        let sign_in =
-            SignIn::new(Arc::clone(&self.wire), Arc::clone(&self.clock), Arc::new(move || ids.guid()), credential);
-        let client = Client::new(Arc::clone(&self.wire), &tenant.api_url, Arc::new(sign_in));
+        let client = client_of(tenant, &self.wire, &self.clock, &self.ids, None);
         let mut look = Look { looker: self, tenant, place: None, client, troubles: Vec::new() };
+        if self.stop.is_cancelled() {
+            let interrupted = look.interrupted();
+            return look.ended(Err(interrupted));
+        }
         look.find_place(name).await;
         look.run().await
     }
@@ -114,20 +113,13 @@ impl Look<'_> {
 
     async fn run(mut self) -> Looked {
         let signed_in = self.unless_stopped(self.client.token()).await;
-        let (word, answer) = match &signed_in {
-            Some(Ok(_)) => ("ok", None),
-            Some(Err(error)) => ("failed", Some(error.message.clone())),
-            None => ("failed", Some("interrupted".to_owned())),
-        };
-        let by = self.operator();
-        self.record(json!({ "call": "sign_in", "outcome": word, "answer": answer, "by": by })).await;
+        let signed_in = signed_in.unwrap_or_else(|| Err(self.interrupted()));
+        let failed = signed_in.as_ref().err().map(|error| error.message.as_str());
+        let body = self.by_operator(sign_in_body(failed));
+        self.record(body).await;
         let signed_in = match signed_in {
-            Some(Ok(signed_in)) => signed_in,
-            Some(Err(error)) => return self.ended(Err(error)),
-            None => {
-                let interrupted = self.interrupted();
-                return self.ended(Err(interrupted));
-            }
+            Ok(signed_in) => signed_in,
+            Err(error) => return self.ended(Err(error)),
         };
         let clocks = signed_in.server_time.map(|seen| {
             let boot = self.looker.clock.boot();
@@ -193,6 +185,9 @@ impl Look<'_> {
             (Counted::Nowhere, _) => return self.unless_stopped(call).await.ok_or_else(|| "interrupted".to_owned()),
             (Counted::In(store, _), Some(place)) => (store.clone(), place),
         };
+        if self.looker.stop.is_cancelled() {
+            return Err("interrupted".to_owned());
+        }
         let (slot, learnt) = match self.slot(&store, place, kind).await {
             Ok(Ok(taken)) => taken,
             Ok(Err(why)) => return Err(why),
@@ -205,8 +200,7 @@ impl Look<'_> {
         // What was given up may still arrive.
         let lost = matches!(answer, Read::Failed(_));
         let settles = if lost { ended + self.looker.network.unknown_grace } else { ended };
-        let took = u64::try_from(ended.since(began).as_millis()).unwrap_or(u64::MAX);
-        let body = json!({ "call": kind.as_str(), "outcome": answer.word(), "took_ms": took, "by": self.operator() });
+        let body = self.by_operator(reads::body(kind, &answer, ended.since(began)));
         let note = self.heard(place, kind, learnt, &answer, ended);
         if let Err(error) = store.settle_read(place.tenant, slot, settles, clock.wall(), body, note).await {
             self.troubles.push(format!("the end of a call could not be recorded: {error}"));
@@ -268,17 +262,20 @@ impl Look<'_> {
         }
     }
 
-    fn operator(&self) -> serde_json::Value {
-        match &self.looker.counted {
-            Counted::In(_, operator) => json!(operator),
-            Counted::Nowhere | Counted::Refused(_) => serde_json::Value::Null,
+    /// What goes on record, with who asked.
+    fn by_operator(&self, mut body: serde_json::Value) -> serde_json::Value {
+        if let (Counted::In(_, operator), Some(body)) = (&self.looker.counted, body.as_object_mut()) {
+            body.insert("by".to_owned(), json!(operator));
         }
+        body
     }
 
     async fn unless_stopped<T>(&self, work: impl Future<Output = T>) -> Option<T> {
         tokio::select! {
-            done = work => Some(done),
+            // In this order: after a stop nothing begins.
+            biased;
             () = self.looker.stop.cancelled() => None,
+            done = work => Some(done),
         }
     }
 }

@@ -49,7 +49,7 @@ where
         };
         let ended = lane.now();
         let took = ended.since(began);
-        let silence = lane.heard(kind, heard(&answer));
+        let silence = lane.heard(kind, heard(&answer, began));
         lane.shared.metrics.call(lane.name.as_str(), kind.as_str(), answer.word(), took);
         // A read that failed on the way may still arrive.
         let settles = if matches!(answer, Read::Failed(_)) { ended + lane.unknown_grace } else { ended };
@@ -79,15 +79,18 @@ where
     }
 }
 
-fn heard<T>(answer: &Read<T>) -> Heard {
+fn heard<T>(answer: &Read<T>, began: Boot) -> Heard {
     match answer {
         Read::Throttled(told) => Heard::Throttled(*told),
         Read::Failed(_) | Read::NotSent(_) => Heard::Nothing,
-        Read::Got(_) | Read::Absent | Read::Unauthorized | Read::Forbidden(_) | Read::Refused(_) => Heard::Answer,
+        Read::Got(_) | Read::Absent | Read::Unauthorized | Read::Forbidden(_) | Read::Refused(_) => {
+            Heard::Answer(began)
+        }
     }
 }
 
-fn body<T>(kind: CallKind, answer: &Read<T>, took: Duration) -> serde_json::Value {
+/// What goes on record of a read.
+pub fn body<T>(kind: CallKind, answer: &Read<T>, took: Duration) -> serde_json::Value {
     let said = match answer {
         Read::Forbidden(said) | Read::Refused(said) | Read::Failed(said) | Read::NotSent(said) => Some(said),
         Read::Got(_) | Read::Absent | Read::Unauthorized | Read::Throttled(_) => None,

@@ -14,7 +14,7 @@ use super::exchange::{Request, Response};
 use super::metadata;
 use super::options::{Federated, TenantOptions, Trust};
 use super::sign_in::SignIn;
-use crate::credentials::{AUDIENCE, ISSUER, OTHER, SUBJECT, VALID, der, federated_token, key, public_key};
+use crate::credentials::{OTHER, SUBJECT, VALID, der, federated_token, key, trust};
 use crate::domain::time::Wall;
 
 const BASE: &str = "http://127.0.0.1:1";
@@ -38,13 +38,8 @@ fn tenant() -> TenantOptions {
         token_lifetime: Duration::from_mins(1),
         trust: Trust {
             certificates: vec![der(OTHER), der(VALID)],
-            federated: Some(Federated {
-                issuer: ISSUER.to_owned(),
-                subject: SUBJECT.to_owned(),
-                audience: AUDIENCE.to_owned(),
-                key: public_key(),
-            }),
             identities: vec!["one".to_owned(), "two".to_owned()],
+            ..trust("one")
         },
         ..TenantOptions::new(Vec::new())
     }

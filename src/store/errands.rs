@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use sqlx::SqliteConnection;
 
-use super::slots::{BudgetRow, Stamp, may_take, take};
+use super::slots::{BudgetRow, Stamp, ensure_budget, may_take, take};
 use super::tenants::{TenantRow, ensure};
 use super::throttles::silent_until;
 use super::{Doing, Store, StoreError};
@@ -52,17 +52,7 @@ impl Store {
         self.write(move |connection| {
             Box::pin(async move {
                 let row = ensure(connection, &tenant).await?;
-                sqlx::query("INSERT INTO budgets (registration) VALUES (?) ON CONFLICT (registration) DO NOTHING")
-                    .bind(&registration)
-                    .execute(&mut *connection)
-                    .await
-                    .doing("add a budget")?;
-                let budget = sqlx::query_scalar("SELECT id FROM budgets WHERE registration = ?")
-                    .bind(&registration)
-                    .fetch_one(connection)
-                    .await
-                    .doing("find a budget")?;
-                Ok((row, BudgetRow(budget)))
+                Ok((row, ensure_budget(connection, &registration).await?))
             })
         })
         .await

@@ -134,7 +134,7 @@ async fn settle(connection: &mut SqliteConnection, s: &Settlement, policy: &Poli
     }
     slots::settle(connection, s.slot, if lost { s.boot + policy.unknown_grace } else { s.boot }).await?;
     if let Some(silence) = &s.silence {
-        note_silence(connection, s, silence).await?;
+        note_silence(connection, silence, s.at).await?;
     }
     if let Some(held) = &s.held {
         tenants::hold(connection, s.tenant, held, s.at, s.boot).await?;
@@ -159,16 +159,24 @@ async fn settle(connection: &mut SqliteConnection, s: &Settlement, policy: &Poli
     Ok(jobs::find(connection, s.job).await?.state)
 }
 
-async fn note_silence(connection: &mut SqliteConnection, s: &Settlement, note: &SilenceNote) -> Result<(), StoreError> {
+/// Notes what the answer changed about the silence, and records it for every tenant that keeps it: the end may
+/// be met by another than the beginning.
+async fn note_silence(connection: &mut SqliteConnection, note: &SilenceNote, at: Wall) -> Result<(), StoreError> {
     throttles::note_silence(connection, note).await?;
-    match note.change {
-        Change::None => Ok(()),
-        Change::Began(silence) | Change::Prolonged(silence) => {
-            let (until, _) = silence.noted();
-            tenants::stopped(connection, s.tenant, "throttled", until.since(note.boot), s.at).await
-        }
-        Change::Over(stood) => tenants::went_on(connection, s.tenant, stood, s.at).await,
+    if note.change == Change::None {
+        return Ok(());
     }
+    for tenant in slots::tenants_of(connection, note.budget).await? {
+        match note.change {
+            Change::None => {}
+            Change::Began(silence) | Change::Prolonged(silence) => {
+                let (until, _) = silence.noted();
+                tenants::stopped(connection, tenant, "throttled", until.since(note.boot), at).await?;
+            }
+            Change::Over(stood) => tenants::went_on(connection, tenant, stood, at).await?,
+        }
+    }
+    Ok(())
 }
 
 /// Moves a job by an outcome that brought no action.

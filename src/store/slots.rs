@@ -28,6 +28,36 @@ pub struct Stamp {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct BudgetRow(pub i64);
 
+/// The budget of an app registration, made if it is new.
+pub(crate) async fn ensure_budget(
+    connection: &mut SqliteConnection,
+    registration: &str,
+) -> Result<BudgetRow, StoreError> {
+    sqlx::query("INSERT INTO budgets (registration) VALUES (?) ON CONFLICT (registration) DO NOTHING")
+        .bind(registration)
+        .execute(&mut *connection)
+        .await
+        .doing("add a budget")?;
+    sqlx::query_scalar("SELECT id FROM budgets WHERE registration = ?")
+        .bind(registration)
+        .fetch_one(connection)
+        .await
+        .doing("find a budget")
+        .map(BudgetRow)
+}
+
+/// The tenants that spend from a budget.
+pub(crate) async fn tenants_of(
+    connection: &mut SqliteConnection,
+    budget: BudgetRow,
+) -> Result<Vec<TenantRow>, StoreError> {
+    sqlx::query_scalar("SELECT id FROM tenants WHERE budget_id = ? ORDER BY id")
+        .bind(budget.0)
+        .fetch_all(connection)
+        .await
+        .doing("find who spends from a budget")
+}
+
 async fn nth(
     connection: &mut SqliteConnection,
     budget: BudgetRow,
@@ -205,21 +235,14 @@ impl Store {
         let registration = registration.to_owned();
         self.write(move |connection| {
             Box::pin(async move {
-                sqlx::query("INSERT INTO budgets (registration) VALUES (?) ON CONFLICT (registration) DO NOTHING")
-                    .bind(&registration)
-                    .execute(&mut *connection)
+                let budget = ensure_budget(connection, &registration).await?;
+                sqlx::query("UPDATE tenants SET budget_id = ? WHERE id = ?")
+                    .bind(budget.0)
+                    .bind(tenant)
+                    .execute(connection)
                     .await
-                    .doing("add a budget")?;
-                sqlx::query_scalar(
-                    "UPDATE tenants SET budget_id = (SELECT id FROM budgets WHERE registration = ?) WHERE id = ?
-                     RETURNING budget_id",
-                )
-                .bind(&registration)
-                .bind(tenant)
-                .fetch_one(connection)
-                .await
-                .doing("give a tenant its budget")
-                .map(BudgetRow)
+                    .doing("give a tenant its budget")?;
+                Ok(budget)
             })
         })
         .await

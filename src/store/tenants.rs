@@ -148,6 +148,14 @@ pub(crate) async fn went_on(
     events::append(connection, at, Kind::LaneResumed, Subject::tenant(tenant), &body).await
 }
 
+/// What goes on record of a sign-in; `failed` says why it did.
+pub fn sign_in_body(failed: Option<&str>) -> serde_json::Value {
+    match failed {
+        None => serde_json::json!({ "call": "sign_in", "outcome": "ok" }),
+        Some(why) => serde_json::json!({ "call": "sign_in", "outcome": "failed", "answer": why }),
+    }
+}
+
 impl Store {
     /// The row of a tenant, made if it is new.
     pub async fn tenant(&self, name: &TenantName) -> Result<TenantRow, StoreError> {
@@ -211,10 +219,7 @@ impl Store {
                     .execute(&mut *connection)
                     .await
                     .doing("note a sign-in")?;
-                let body = match failed {
-                    None => serde_json::json!({ "call": "sign_in", "outcome": "ok" }),
-                    Some(why) => serde_json::json!({ "call": "sign_in", "outcome": "failed", "answer": why }),
-                };
+                let body = sign_in_body(failed.as_deref());
                 events::append(connection, at, Kind::CallMade, Subject::tenant(tenant), &body).await
             })
         })

@@ -82,6 +82,14 @@ pub struct SweepReport {
 /// What a tenant waits for whose configuration cannot be used; why follows.
 pub const DISABLED: &str = "a correct configuration: ";
 
+/// The tenants that the running daemon cannot use, and why, as it wrote down: it has read their secrets, which a
+/// command does not.
+pub async fn disabled(store: &Store, running: bool) -> Result<BTreeMap<TenantName, String>, StoreError> {
+    let tenants = if running { store.tenants_status().await? } else { Vec::new() };
+    let why = |tenant: TenantStatus| Some((tenant.name, tenant.waiting.what.strip_prefix(DISABLED)?.to_owned()));
+    Ok(tenants.into_iter().filter_map(why).collect())
+}
+
 /// Now, by both clocks.
 #[derive(Clone, Copy, Debug)]
 pub struct Now {

@@ -15,6 +15,7 @@ use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
 use ring::rand::SystemRandom;
 use ring::signature::{RSA_PKCS1_SHA256, RsaKeyPair};
 use serde_json::{Value, json};
+use sweepd::simulator::{Federated, Trust};
 
 /// A certificate of the key, until 2126-10-29.
 pub const VALID: &str = include_str!("../fixtures/auth/valid.pem");
@@ -70,6 +71,21 @@ pub const ISSUER: &str = "https://oidc.example.com/cluster/";
 pub const SUBJECT: &str = "system:serviceaccount:security:sweepd";
 /// Its audience.
 pub const AUDIENCE: &str = "api://AzureADTokenExchange";
+
+/// An application that trusts all of these: the certificate [`VALID`], tokens as [`federated_token`] makes them,
+/// and the identity with its own id.
+pub fn trust(client_id: &str) -> Trust {
+    Trust {
+        certificates: vec![der(VALID)],
+        federated: Some(Federated {
+            issuer: ISSUER.to_owned(),
+            subject: SUBJECT.to_owned(),
+            audience: AUDIENCE.to_owned(),
+            key: public_key(),
+        }),
+        identities: vec![client_id.to_owned()],
+    }
+}
 
 /// A token as a cluster puts it into a file, signed with the key, until this second since 1970.
 pub fn federated_token(expires: i64) -> String {

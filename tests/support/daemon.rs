@@ -135,6 +135,15 @@ impl Daemon {
         }
     }
 
+    /// Runs a command beside it and interrupts it at a moment; returns its exit code.
+    pub async fn interrupted(&self, arguments: &[&str], moment: &str, has_come: impl Fn() -> bool) -> Option<i32> {
+        let mut command = sweepd(&self.site.config());
+        let mut child = command.args(arguments).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+        eventually(moment, || has_come().then_some(())).await;
+        kill(Pid::from_raw(child.id().try_into().unwrap()), Signal::SIGINT).unwrap();
+        eventually("its end", || child.try_wait().unwrap()).await.code()
+    }
+
     /// Runs a command that has to succeed; returns what it printed.
     pub fn told(&self, arguments: &[&str]) -> String {
         let output = self.command(arguments);

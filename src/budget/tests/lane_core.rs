@@ -321,7 +321,7 @@ impl Core {
         self.slots.settle(now);
         let Some((wait, hour)) = throttled else {
             self.lane.settled(now, OutcomeWord::Created, latency, true);
-            self.budget.answered();
+            self.budget.answered(now - latency);
             return;
         };
         let window = Some(if hour { Window::Hour } else { Window::Minute });

@@ -142,7 +142,7 @@ fn other_limits_change_nothing_about_what_was_learnt() {
     assert_eq!((burst.limits().per_minute.get(), burst.limits().per_hour), (58, fewer.per_hour));
     assert_eq!(burst.to_note(), Some((Foreign { minute: 42, hour: 0 }, Boot(0))), "nor is it on disk now");
     clock.set(Boot(0) + MINUTE);
-    assert_eq!((burst.silent_until(), burst.answered()), (None, Change::Over(MINUTE)));
+    assert_eq!((burst.silent_until(), burst.answered(clock.boot())), (None, Change::Over(MINUTE)));
 }
 
 #[test]

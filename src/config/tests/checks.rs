@@ -1,6 +1,7 @@
 //! Each check, and all of them at once.
 
 use super::*;
+use crate::domain::ledger::{CallKind, Pace};
 
 #[test]
 fn all_errors_are_told_at_once() {
@@ -157,6 +158,27 @@ fn one_app_registration_for_two_tenants_is_warned_of() {
     );
     let once = House::contoso("").good();
     assert!(once.warnings.is_empty(), "{:?}", once.warnings);
+}
+
+#[test]
+fn all_tenants_with_one_app_registration_have_the_stricter_limits_of_all() {
+    let house = House::new(&format!(
+        "{}{}{}{}",
+        tenant("a", "limits.per_minute = 50\nlimits.longest_pause = '5m'"),
+        tenant("b", "limits.list_actions.per_minute = 7"),
+        tenant("c", "limits.per_hour = 900\nlimits.reserve_percent = 10\nlimits.pace = 'even'"),
+        tenant("other", "limits.per_minute = 20").replace("'app'", "'another'"),
+    ));
+    let config = house.good();
+    assert_eq!(config.warnings.len(), 2, "{:?}", config.warnings);
+    for section in ["a", "b", "c"] {
+        let Budgets { scan, others, longest_pause } = &config.tenants[&name(section)].budgets;
+        let most = (scan.most.per_minute.get(), scan.most.per_hour.get());
+        assert_eq!((most, scan.pace), ((50, 810), Pace::Even), "{section}");
+        assert_eq!((longest_pause.as_secs(), others[&CallKind::ListActions].per_minute.get()), (300, 7), "{section}");
+    }
+    let other = &config.tenants[&name("other")].budgets;
+    assert_eq!((other.scan.most.per_minute.get(), other.longest_pause), (20, Budgets::default().longest_pause));
 }
 
 #[test]

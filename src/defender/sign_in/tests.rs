@@ -11,9 +11,9 @@ use tempfile::TempDir;
 
 use super::*;
 use crate::config::{Environment, load};
-use crate::credentials::{AUDIENCE, ISSUER, RENEWED, SUBJECT, VALID, der, federated_token, key_pem, public_key};
+use crate::credentials::{RENEWED, VALID, der, federated_token, key_pem, trust};
 use crate::defender::{HttpWire, Request, http};
-use crate::simulator::{Fault, FaultKind, Federated, Options, Simulator, Target, TenantOptions, Trust};
+use crate::simulator::{Fault, FaultKind, Options, Simulator, Target, TenantOptions, Trust};
 
 /// A clock that the test moves by hand, on a machine whose wall clock may be wrong.
 #[derive(Default)]
@@ -48,16 +48,7 @@ impl World {
     async fn new() -> Self {
         let clock = Arc::new(Hand::default());
         let mut tenant = TenantOptions::new(Vec::new());
-        tenant.trust = Trust {
-            certificates: vec![der(VALID)],
-            federated: Some(Federated {
-                issuer: ISSUER.to_owned(),
-                subject: SUBJECT.to_owned(),
-                audience: AUDIENCE.to_owned(),
-                key: public_key(),
-            }),
-            identities: vec![tenant.client_id.clone()],
-        };
+        tenant.trust = trust(&tenant.client_id);
         let options = Options { tenants: vec![tenant.clone()], ..Options::default() };
         // The server has the right time, whatever the machine believes.
         let right = Hand { boot: Arc::clone(&clock.boot), ..Hand::default() };

@@ -1,6 +1,7 @@
 //! The silence that a 429 asks for: whose it is, how long it is known, and when it is over.
 
 use super::*;
+use crate::domain::job::Reason;
 use crate::domain::lane::Hold;
 use crate::store::tenants::Held;
 
@@ -87,6 +88,29 @@ async fn it_goes_with_the_first_answer_after_it_and_with_no_earlier_one() {
         1,
         "a list stops no lane"
     );
+}
+
+#[tokio::test]
+async fn a_shared_silence_begins_and_ends_on_the_record_of_every_tenant_that_keeps_it() {
+    let bench = Bench::with_machines(&[1, 2]).await;
+    let fabrikam = bench.store.tenant(&"fabrikam".parse().unwrap()).await.unwrap();
+    assert_eq!(bench.store.budget(fabrikam, "directory/app").await.unwrap(), bench.budget);
+    let northwind = bench.store.tenant(&"northwind".parse().unwrap()).await.unwrap();
+    bench.store.budget(northwind, "directory/another app").await.unwrap();
+    bench.throttled(2, 302).await;
+    let claim = bench.call(400).await;
+    let over = bench.silence(CallKind::Scan, silence::Change::Over(Duration::from_mins(6)), 401);
+    let settlement = bench.settlement(&claim, Outcome::Refused(Reason::UnknownMachine), 401);
+    bench.store.settle(Settlement { silence: Some(over), ..settlement }, policy()).await.unwrap();
+    for (kind, count) in [
+        ("stopped", "SELECT count(*) * 10 + count(DISTINCT tenant_id) FROM events WHERE kind = 'lane_stopped'"),
+        ("resumed", "SELECT count(*) * 10 + count(DISTINCT tenant_id) FROM events WHERE kind = 'lane_resumed'"),
+    ] {
+        assert_eq!(bench.number(count).await, 22, "{kind}: one for each of the two");
+    }
+    let northwinds = "SELECT count(*) FROM events JOIN tenants ON tenants.id = tenant_id WHERE name = 'northwind'";
+    assert_eq!(bench.number(northwinds).await, 0);
+    assert!(bench.store.verify_record().await.unwrap().is_ok());
 }
 
 #[tokio::test]
