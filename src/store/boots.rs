@@ -14,6 +14,9 @@ use super::slots::BudgetRow;
 use super::{Doing, Store, StoreError};
 use crate::domain::time::{Boot, BootId, ServerTime, Wall, millis};
 
+/// A stamp beyond any time: the next sign-in's time takes its place.
+pub(crate) const NOT_KNOWN: Wall = Wall(4_000_000_000_000_000);
+
 impl Store {
     /// Notes what time a sign-in server has, and has the ledger go by it.
     ///
@@ -132,18 +135,20 @@ async fn age(
     unknown_grace: Duration,
 ) -> Result<(), StoreError> {
     sqlx::query(
-        "UPDATE slots SET settles_boot = aged.settles, taken_boot = taken_boot + (aged.settles - slots.settles_boot)
+        "UPDATE slots SET settles_boot = aged.settles, taken_boot = taken_boot + (aged.settles - slots.settles_boot),
+             settled_server = min(settled_server, ?5)
          FROM (SELECT id, CASE WHEN settles_boot >= (SELECT started_boot FROM incarnations ORDER BY epoch DESC LIMIT 1)
                           THEN by_server ELSE max(settles_boot, by_server) END AS settles
                FROM (SELECT id, settles_boot, min(?1 - (?2 - settled_server), ?3) AS by_server FROM slots
                      WHERE budget_id = ?4 AND settled_server IS NOT NULL)) AS aged
-         WHERE slots.id = aged.id AND aged.settles <> slots.settles_boot",
+         WHERE slots.id = aged.id AND (aged.settles <> slots.settles_boot OR settled_server > ?5)",
     )
     .bind(seen.answered.0)
     .bind(seen.earliest().0)
     // A call that was given up a moment ago may still arrive.
     .bind((seen.answered + unknown_grace).0)
     .bind(budget.0)
+    .bind((seen.latest() + unknown_grace).0)
     .execute(connection)
     .await
     .doing("age the slots of earlier incarnations")

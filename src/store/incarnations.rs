@@ -148,10 +148,12 @@ async fn carry_ledger_over(connection: &mut SqliteConnection, birth: &Birth) -> 
     }
     let lost = birth.boot + birth.unknown_grace;
     for statement in [
-        // Another boot's, perhaps of another machine: settled by now, a lost call's grace included.
-        "UPDATE slots SET boot_id = ?3, settles_boot = ?1 WHERE boot_id <> ?3",
-        // This boot's: unsettled ones; and a bound for a clock that went back all the same.
-        "UPDATE slots SET settles_boot = ?1 WHERE settles_boot > ?1",
+        // Another boot's, perhaps of another machine: settled by now, a lost call's grace included. By the
+        // server's clock, where that does not say: not before the next sign-in.
+        "UPDATE slots SET boot_id = ?3, settles_boot = ?1, settled_server = coalesce(settled_server, ?4)
+         WHERE boot_id <> ?3",
+        // This boot's: unsettled ones; and all that a clock which went back puts into the future.
+        "UPDATE slots SET settles_boot = ?1, settled_server = coalesce(settled_server, ?4) WHERE settles_boot > ?1",
         // A silence that began before this boot ends its own length from now at the latest.
         "UPDATE silences SET until_boot = ?2 + length_ms, boot_id = ?3 WHERE boot_id <> ?3",
         // Whatever else holds a lane is probed at once by a new incarnation.
@@ -161,6 +163,7 @@ async fn carry_ledger_over(connection: &mut SqliteConnection, birth: &Birth) -> 
             .bind(lost.0)
             .bind(birth.boot.0)
             .bind(&birth.boot_id.0)
+            .bind(boots::NOT_KNOWN.0)
             .execute(&mut *connection)
             .await
             .doing("carry the ledger over")?;

@@ -73,7 +73,10 @@ async fn a_server_whose_time_goes_back_or_was_never_seen_makes_no_slot_older() {
         bench.store.server_time(&BootId("boot-2".to_owned()), bench.budget, now, GRACE).await.unwrap();
         let told = admission(&bench, Boot(30_000)).await;
         let Admission::NotBefore(free, _) = told else { panic!("{told:?}") };
-        assert!(free <= Boot(30_000) + GRACE + HOUR + MARGIN && free >= Boot(30_000) + HOUR + MARGIN, "{told:?} {from_boot:?}");
+        assert!(
+            free <= Boot(30_000) + GRACE + HOUR + MARGIN && free >= Boot(30_000) + HOUR + MARGIN,
+            "{told:?} {from_boot:?}"
+        );
     }
 }
 
@@ -105,6 +108,31 @@ async fn a_boot_clock_that_jumps_between_two_starts_makes_no_slot_older() {
             assert_eq!(told, Admission::Open, "a server whose clock stands still is not asked");
         }
     }
+}
+
+#[tokio::test]
+async fn a_boot_clock_that_goes_back_and_comes_again_frees_nothing() {
+    let mut bench = Bench::with_machines(&[1, 2, 3]).await;
+    bench.limits = limits(2, 2);
+    let seen = |at_boot: i64, date: i64| ServerTime { asked: boot(at_boot), answered: boot(at_boot), date: at(date) };
+    bench.store.server_time(&this_boot(), bench.budget, seen(90_000, 0), GRACE).await.unwrap();
+    let claim = bench.call(90_001).await;
+    bench.settle(&claim, refused(), 90_002).await;
+    // One more is on the wire when the daemon is killed.
+    bench.call(90_003).await;
+    // A day back, and killed before the sign-in; then the true clock again, a minute later in all.
+    bench.restart(birth(3_600)).await;
+    bench.restart(birth(90_063)).await;
+    bench.store.server_time(&this_boot(), bench.budget, seen(90_064, 64), GRACE).await.unwrap();
+    let told = admission(&bench, boot(90_064)).await;
+    let Admission::NotBefore(free, Window::Hour) = told else { panic!("{told:?}") };
+    assert!(free >= boot(90_002) + HOUR && free <= boot(90_002 + 6) + HOUR + MARGIN, "{told:?}");
+    // What was lost counts from the sign-in, and no later one makes it younger.
+    let youngest = (boot(90_064) + GRACE).0;
+    assert_eq!(bench.number("SELECT max(settles_boot) FROM slots").await, youngest);
+    bench.store.server_time(&this_boot(), bench.budget, seen(92_000, 2_000), GRACE).await.unwrap();
+    let later = bench.number("SELECT max(settles_boot) FROM slots").await;
+    assert!(later <= youngest + 6_000, "{later} {youngest}");
 }
 
 #[tokio::test]
