@@ -31,7 +31,7 @@ pub struct Looked {
 }
 
 /// The rests between looks of one tenant.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Cadence {
     /// Looks in a row in which nothing had moved.
     quiet: u32,
@@ -52,6 +52,13 @@ impl Rest {
     /// So long, whatever is sent.
     pub const fn of(rest: Duration) -> Self {
         Self { usual: rest, once_sent: rest }
+    }
+}
+
+impl Default for Cadence {
+    fn default() -> Self {
+        // A boot clock that a library sets may be below zero.
+        Self { quiet: 0, paid: Boot(i64::MIN) }
     }
 }
 
