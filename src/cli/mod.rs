@@ -2,6 +2,7 @@
 //! error.
 
 mod action;
+mod ask;
 mod audit;
 mod check;
 mod demo;
@@ -59,7 +60,7 @@ enum Command {
     Status(status::Args),
     /// Tell when what is queued would be done, and more machines behind it; works before any run
     Forecast(forecast::Args),
-    /// Look at sweeps, and let a held one go
+    /// Look at sweeps, export, cancel and retry them, and let a held one go
     #[command(subcommand)]
     Sweep(sweep::Command),
     /// Look at jobs
