@@ -78,3 +78,47 @@ async fn a_cancelled_sweep_sends_no_more_and_keeps_what_others_want() {
     assert_eq!((&shown[0]["state"], number(&shown[0], "open")), (&"open".into(), 3), "{shown:?}");
     assert_eq!(seen(&simulator).cancelled_by_call, 0, "Defender was not asked for anything");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_retry_scans_what_did_not_succeed_and_nothing_twice() {
+    let machines = fleet(62, 6, "retry");
+    let (simulator, daemon) = scene(62, quick_tenant(machines.clone())).await;
+    let done = &machines[..2];
+    let first = swept(&daemon, "first.txt", done).await;
+    daemon.results("", &first).await;
+    let nothing = daemon.command(&["sweep", "retry", &first]);
+    assert_eq!(nothing.code, 1, "everything succeeded: {nothing:?}");
+
+    daemon.told(&["pause"]);
+    let all = swept(&daemon, "all.txt", &machines).await;
+    daemon.told(&["sweep", "cancel", &all, "--yes"]);
+    let results = daemon.results("", &all).await;
+    assert_eq!(number(&results["states"], "cancelled"), 6, "{results}");
+    // One of them is scanned for another sweep in the meantime.
+    daemon.told(&["resume"]);
+    let meantime = swept(&daemon, "meantime.txt", &machines[..1]).await;
+    daemon.results("", &meantime).await;
+
+    let told = daemon.lines(&["sweep", "retry", &all]);
+    assert_eq!((number(&told[0], "queued"), number(&told[0], "joined")), (5, 0), "{told:?}");
+    assert_eq!((&told[0]["retry_of"], &told[0]["source"]), (&all.as_str().into(), &"retry".into()), "{told:?}");
+    let retry = text(&told[0], "id");
+    let results = daemon.results("", retry).await;
+    assert_eq!(number(&results["states"], "succeeded"), 5, "{results}");
+    let arrivals = scan_arrivals(&simulator, 0);
+    assert_eq!(arrivals, 2 + 1 + 5, "two, one again in the meantime, and five");
+    assert_eq!(daemon.command(&["sweep", "retry", &all]).code, 1, "all of it has succeeded since");
+    assert_eq!(daemon.command(&["sweep", "retry", &all, "--state", "succeeded"]).code, 2);
+    assert_eq!(events(&daemon, "sweep_retried").len(), 1);
+
+    let rows = daemon.told(&["sweep", "export", &all]);
+    assert_eq!(rows.lines().count(), 1 + 6, "{rows}");
+    assert!(rows.starts_with("machine_id,name,state,reason"), "{rows}");
+    let lines = daemon.lines(&["sweep", "export", retry]);
+    let mut exported: Vec<_> = lines.iter().map(|line| text(line, "machine_id").to_owned()).collect();
+    let mut expected: Vec<_> = machines[1..].iter().map(|machine| machine.id.to_string()).collect();
+    exported.sort();
+    expected.sort();
+    assert_eq!(exported, expected);
+    assert!(lines.iter().all(|line| line["state"] == "succeeded"), "{lines:?}");
+}

@@ -1,6 +1,12 @@
 //! `sweepd sweep list|show|cancel|retry|release|export`.
 
 mod cancel;
+mod export;
+mod retry;
+
+use std::io::Write;
+
+use serde_json::Map;
 
 use super::output::{json_line, local, print, short, table};
 use super::{Context, ask, operator};
@@ -19,6 +25,8 @@ pub enum Command {
     },
     /// Withdraw what is still queued of a sweep
     Cancel(cancel::Args),
+    /// Queue a new sweep of what did not succeed
+    Retry(retry::Args),
     /// Let a held sweep go
     Release {
         /// The sweep's id; it may be shortened while it is unique
@@ -27,6 +35,8 @@ pub enum Command {
         #[arg(long)]
         yes: bool,
     },
+    /// Write a row for each machine, with how it stands
+    Export(export::Args),
 }
 
 impl Command {
@@ -36,6 +46,8 @@ impl Command {
             Self::List => None,
             Self::Show { id } | Self::Release { id, .. } => Some(id),
             Self::Cancel(args) => Some(&args.id),
+            Self::Retry(args) => Some(&args.id),
+            Self::Export(args) => Some(&args.id),
         }
     }
 }
@@ -58,6 +70,7 @@ fn line(sweep: &SweepStatus) -> serde_json::Value {
     serde_json::json!({
         "id": sweep.id.to_string(), "name": sweep.name, "tenant": sweep.tenant.as_str(), "source": sweep.source,
         "state": sweep.state, "total": sweep.total, "open": sweep.open, "received_at": sweep.received_at.rfc3339(),
+        "retry_of": sweep.retry_of.map(|of| of.to_string()),
     })
 }
 
@@ -70,8 +83,10 @@ pub async fn run(context: &Context, command: &Command) -> Result<(), Failure> {
     };
     match command {
         Command::List => show(context, &store.all_sweeps().await?)?,
-        Command::Show { id } => show(context, &[row_of(&store, id).await?])?,
+        Command::Show { id } => show_one(context, &store, id).await?,
         Command::Cancel(args) => cancel::run(context, &store, args).await?,
+        Command::Retry(args) => retry::run(context, &store, args).await?,
+        Command::Export(args) => export::run(context, &store, args).await?,
         Command::Release { id, yes } => release(context, &store, id, *yes).await?,
     }
     store.close().await;
@@ -94,9 +109,27 @@ async fn release(context: &Context, store: &Store, id: &str, yes: bool) -> Resul
     Ok(())
 }
 
+async fn show_one(context: &Context, store: &Store, id: &str) -> Result<(), Failure> {
+    let sweep = row_of(store, id).await?;
+    let states = store.states_of(sweep.n).await?;
+    if context.json {
+        let mut told = line(&sweep);
+        told["jobs"] = states.iter().map(|(state, n)| (state.to_string(), (*n).into())).collect::<Map<_, _>>().into();
+        return print(|out| json_line(out, &told));
+    }
+    print(|out| {
+        writeln!(out, "sweep {} · {} · {}", sweep.id, sweep.name, sweep.tenant)?;
+        writeln!(out, "  state     {}, {} of {} open", sweep.state, sweep.open, sweep.total)?;
+        writeln!(out, "  received  {} ({})", local(&sweep.received_at.rfc3339()), sweep.source)?;
+        if let Some(of) = sweep.retry_of {
+            writeln!(out, "  retry of  {of}")?;
+        }
+        states.iter().try_for_each(|(state, n)| writeln!(out, "  {state:<12}  {n}"))
+    })
+}
+
 fn show(context: &Context, sweeps: &[SweepStatus]) -> Result<(), Failure> {
     print(|out| {
-        use std::io::Write;
         if context.json {
             return sweeps.iter().try_for_each(|sweep| json_line(out, &line(sweep)));
         }

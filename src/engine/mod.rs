@@ -15,7 +15,7 @@ mod machines;
 pub mod online;
 mod reading;
 mod reads;
-mod results;
+pub mod results;
 mod spending;
 mod taking;
 

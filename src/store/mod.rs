@@ -28,6 +28,7 @@ pub mod jobs;
 pub mod lists;
 pub mod marks;
 pub mod outlook;
+pub mod retries;
 pub mod settle;
 pub mod slots;
 pub mod status;

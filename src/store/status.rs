@@ -52,6 +52,8 @@ pub struct SweepStatus {
     pub open: u64,
     /// When it was received.
     pub received_at: Wall,
+    /// The sweep whose machines it tries again.
+    pub retry_of: Option<SweepId>,
 }
 
 fn unsigned(n: i64) -> u64 {
@@ -89,12 +91,14 @@ pub(crate) fn sweep_of(row: &sqlx::sqlite::SqliteRow) -> Result<SweepStatus, sql
         total: unsigned(row.try_get("total")?),
         open: unsigned(row.try_get("open")?),
         received_at: Wall(row.try_get("received_at")?),
+        retry_of: row.try_get::<Option<String>, _>("retry_of")?.and_then(|id| id.parse().ok()),
     })
 }
 
 const SWEEPS: &str =
     "SELECT sweeps.n, sweeps.id, sweeps.name, tenants.name AS tenant, source, state, queued + joined AS total,
-     open, received_at FROM sweeps JOIN tenants ON tenants.id = sweeps.tenant_id";
+     open, received_at, (SELECT id FROM sweeps AS first WHERE first.n = sweeps.retry_of) AS retry_of
+     FROM sweeps JOIN tenants ON tenants.id = sweeps.tenant_id";
 
 impl Store {
     /// All tenants that the database knows.
