@@ -15,7 +15,8 @@ use serde_json::Value;
 use support::{
     Configured, Daemon, Site, eventually, limits, list, number, quick_tenant, scan_arrivals, seen, simulate, text,
 };
-use sweepd::simulator::{SimulatedMachine, Simulator, TenantOptions, fleet};
+use sweepd::domain::ledger::CallKind;
+use sweepd::simulator::{Fault, FaultKind, SimulatedMachine, Simulator, Target, TenantOptions, fleet};
 
 /// Scans that stay pending for as long as a test may last.
 const LONG: (Duration, Duration) = (Duration::from_hours(2), Duration::from_hours(2));
@@ -121,4 +122,78 @@ async fn a_retry_scans_what_did_not_succeed_and_nothing_twice() {
     expected.sort();
     assert_eq!(exported, expected);
     assert!(lines.iter().all(|line| line["state"] == "succeeded"), "{lines:?}");
+}
+
+fn accepted(daemon: &Daemon) -> Vec<Value> {
+    daemon.jobs().into_iter().filter(|job| job["state"] == "accepted").collect()
+}
+
+fn cancelling_calls(simulator: &Simulator) -> usize {
+    seen(simulator).calls.get("cancel_action").map_or(0, |calls| calls.arrivals)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_action_is_cancelled_once_whatever_becomes_of_the_answer() {
+    let machines = fleet(63, 5, "action");
+    let options = TenantOptions { action_duration: LONG, ..quick_tenant(machines.clone()) };
+    let (simulator, mut daemon) = scene(63, options).await;
+    swept(&daemon, "all.txt", &machines).await;
+    eventually("accepted scans", || (accepted(&daemon).len() == 5).then_some(())).await;
+    let ids: Vec<_> = accepted(&daemon).iter().map(|job| text(job, "action_id").to_owned()).collect();
+
+    assert_eq!(daemon.command(&["action", "cancel", &ids[0]]).code, 2, "nobody could be asked");
+    assert_eq!(cancelling_calls(&simulator), 0);
+    let told = daemon.lines(&["action", "cancel", &ids[0][..13], "--yes", "--wait", "--comment", "wrong fleet"]);
+    assert_eq!(told[0]["outcome"], "cancelled", "{told:?}");
+    let shown = daemon.lines(&["action", "show", &ids[0]]);
+    assert_eq!(shown[0]["raw"]["cancellationComment"], "wrong fleet", "{shown:?}");
+    assert_eq!(daemon.command(&["action", "cancel", &ids[0], "--yes"]).code, 1, "it has ended");
+
+    // The answer is lost, the effect is there: the action is read, and not asked for again.
+    simulator.add_fault(0, Fault::once(Target::Call(CallKind::CancelAction), FaultKind::ResetAfterEffect));
+    let told = daemon.lines(&["action", "cancel", &ids[1], "--yes", "--wait"]);
+    assert_eq!((&told[0]["outcome"], cancelling_calls(&simulator)), (&"cancelled".into(), 2), "{told:?}");
+    // The answer is lost, and so is the call: it is made again.
+    simulator.add_fault(0, Fault::once(Target::Call(CallKind::CancelAction), FaultKind::ResetBeforeEffect));
+    let told = daemon.lines(&["action", "cancel", &ids[2], "--yes", "--wait"]);
+    assert_eq!((&told[0]["outcome"], cancelling_calls(&simulator)), (&"cancelled".into(), 4), "{told:?}");
+    // The daemon is killed with the call on the wire.
+    simulator.add_fault(0, Fault::once(Target::Call(CallKind::CancelAction), FaultKind::Hang { effect: true }));
+    daemon.told(&["action", "cancel", &ids[3], "--yes"]);
+    eventually("a call on the wire", || (cancelling_calls(&simulator) == 5).then_some(())).await;
+    daemon.kill();
+    daemon.start().await;
+    eventually("the end of it", || (with_state(&daemon.jobs(), "cancelled").len() == 4).then_some(())).await;
+    assert_eq!(cancelling_calls(&simulator), 5, "it was read, not made again");
+    // Defender refuses.
+    let refuse = FaultKind::Status { code: 403, body: "{}".to_owned(), effect: false, headers: Vec::new() };
+    simulator.add_fault(0, Fault::once(Target::Call(CallKind::CancelAction), refuse));
+    assert_eq!(daemon.command(&["action", "cancel", &ids[4], "--yes", "--wait"]).code, 77);
+
+    let budget = &daemon.status()["tenants"]["contoso"]["budget"]["cancel_action"];
+    assert_eq!(number(&budget["hour"], "used"), 6, "each call took a slot of its own budget: {budget}");
+    assert_eq!(events(&daemon, "cancel_written").len(), 6, "each call was written down");
+    assert_eq!(events(&daemon, "cancel_ended").len(), 5);
+    assert_eq!(seen(&simulator).cancelled_by_call, 4);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_sweep_is_cancelled_with_its_actions_and_nobody_elses() {
+    let machines = fleet(64, 4, "actions");
+    let options = TenantOptions { action_duration: LONG, ..quick_tenant(machines.clone()) };
+    let (simulator, daemon) = scene(64, options).await;
+    let sweep = swept(&daemon, "all.txt", &machines).await;
+    eventually("accepted scans", || (accepted(&daemon).len() == 4).then_some(())).await;
+    swept(&daemon, "others.txt", &machines[..1]).await;
+    let told = daemon.lines(&["sweep", "cancel", &sweep, "--actions", "--yes"]);
+    assert_eq!((number(&told[0], "withdrawn"), number(&told[0], "asked")), (0, 3), "{told:?}");
+    let again = daemon.lines(&["sweep", "cancel", &sweep, "--actions", "--yes"]);
+    assert_eq!(number(&again[0], "withdrawn"), 0);
+    eventually("their end", || (with_state(&daemon.jobs(), "cancelled").len() == 3).then_some(())).await;
+    let left = accepted(&daemon);
+    assert_eq!((left.len(), text(&left[0], "machine_id")), (1, machines[0].id.to_string().as_str()));
+    assert_eq!(cancelling_calls(&simulator), 3, "each was asked for once");
+    let exported = daemon.told(&["action", "export", "--status", "Cancelled"]);
+    assert_eq!(exported.lines().count(), 1 + 3, "{exported}");
+    assert_eq!(daemon.lines(&["action", "export"]).len(), 4);
 }

@@ -45,7 +45,7 @@ struct Document<'a> {
 }
 
 /// A cell that no spreadsheet runs as a formula.
-fn inert(cell: &str) -> String {
+pub fn inert(cell: &str) -> String {
     if cell.starts_with(['=', '+', '-', '@', '\t', '\r']) { format!("'{cell}") } else { cell.to_owned() }
 }
 

@@ -18,6 +18,7 @@ use under_way::{Operation, UnderWay};
 pub mod actions;
 pub mod attempts;
 mod boots;
+pub mod cancellations;
 mod chunks;
 pub mod claims;
 pub mod errands;

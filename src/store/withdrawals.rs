@@ -25,6 +25,8 @@ pub struct Extent {
     pub sending: u64,
     /// Scans that Defender has accepted: they go on, unless it is asked to cancel them.
     pub accepted: u64,
+    /// Those of them that are its own and wanted by no other sweep.
+    pub accepted_alone: u64,
 }
 
 impl Store {
@@ -34,7 +36,8 @@ impl Store {
             "SELECT count(*) FILTER (WHERE state = 'queued' AND own AND NOT shared) AS queued,
                  count(*) FILTER (WHERE state = 'queued' AND (shared OR NOT own)) AS shared,
                  count(*) FILTER (WHERE state = 'sending') AS sending,
-                 count(*) FILTER (WHERE state = 'accepted') AS accepted
+                 count(*) FILTER (WHERE state = 'accepted') AS accepted,
+                 count(*) FILTER (WHERE state = 'accepted' AND own AND NOT shared) AS accepted_alone
              FROM (SELECT state, sweep_n = ?1 AS own,
                        EXISTS (SELECT 1 FROM joins WHERE job_id = jobs.id AND sweep_n <> ?1 AND priority >= 0) AS shared
                    FROM jobs WHERE finished_at IS NULL
@@ -51,6 +54,7 @@ impl Store {
                 shared: number("shared")?,
                 sending: number("sending")?,
                 accepted: number("accepted")?,
+                accepted_alone: number("accepted_alone")?,
             })
         };
         read().doing("count what cancelling comes to")

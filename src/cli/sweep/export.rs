@@ -1,21 +1,12 @@
 //! `sweepd sweep export`: one row for each machine, as it stands now.
 
 use super::super::Context;
-use super::super::output::{json_line, print};
+use super::super::output::{Format, json_line, print};
 use super::row_of;
 use crate::app::Failure;
 use crate::engine::results::rows_of;
 use crate::intake::results::Csv;
 use crate::store::Store;
-
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
-pub enum Format {
-    /// A header and a row for each
-    #[default]
-    Csv,
-    /// A JSON object on a line for each
-    Jsonl,
-}
 
 #[derive(Debug, clap::Args)]
 pub struct Args {
