@@ -62,6 +62,8 @@ CREATE TABLE tenants (
     budget_id     INTEGER REFERENCES budgets (id),
     paused_at     INTEGER,
     paused_reason TEXT,
+    -- When it ends by itself; without, at `resume`.
+    paused_until  INTEGER,
     paused_by     TEXT,
     waiting_for   TEXT    NOT NULL DEFAULT 'nothing',
     waiting_until INTEGER,
