@@ -6,7 +6,7 @@ mod retry;
 
 use std::io::Write;
 
-use serde_json::Map;
+use serde_json::{Map, Value};
 
 use super::output::{json_line, local, print, short, table};
 use super::{Context, ask, operator};
@@ -66,12 +66,20 @@ pub async fn row_of(store: &Store, id: &str) -> Result<SweepStatus, Failure> {
     }
 }
 
-fn line(sweep: &SweepStatus) -> serde_json::Value {
-    serde_json::json!({
-        "id": sweep.id.to_string(), "name": sweep.name, "tenant": sweep.tenant.as_str(), "source": sweep.source,
-        "state": sweep.state, "total": sweep.total, "open": sweep.open, "received_at": sweep.received_at.rfc3339(),
-        "retry_of": sweep.retry_of.map(|of| of.to_string()),
-    })
+/// A sweep as `sweep list --json` prints it.
+fn line(sweep: &SweepStatus) -> Map<String, Value> {
+    let text = |key: &str, value: String| (key.to_owned(), Value::from(value));
+    Map::from_iter([
+        text("id", sweep.id.to_string()),
+        text("name", sweep.name.clone()),
+        text("tenant", sweep.tenant.to_string()),
+        text("source", sweep.source.clone()),
+        text("state", sweep.state.clone()),
+        ("total".to_owned(), sweep.total.into()),
+        ("open".to_owned(), sweep.open.into()),
+        text("received_at", sweep.received_at.rfc3339()),
+        ("retry_of".to_owned(), sweep.retry_of.map(|of| of.to_string()).into()),
+    ])
 }
 
 pub async fn run(context: &Context, command: &Command) -> Result<(), Failure> {
@@ -114,7 +122,8 @@ async fn show_one(context: &Context, store: &Store, id: &str) -> Result<(), Fail
     let states = store.states_of(sweep.n).await?;
     if context.json {
         let mut told = line(&sweep);
-        told["jobs"] = states.iter().map(|(state, n)| (state.to_string(), (*n).into())).collect::<Map<_, _>>().into();
+        let states: Map<_, _> = states.iter().map(|(state, n)| (state.to_string(), (*n).into())).collect();
+        told.insert("jobs".to_owned(), states.into());
         return print(|out| json_line(out, &told));
     }
     print(|out| {

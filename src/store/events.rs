@@ -36,6 +36,8 @@ pub enum Kind {
     CancelAsked,
     CancelWritten,
     CancelEnded,
+    BackedUp,
+    Restored,
     LaneStopped,
     LaneResumed,
     MarkUnknown,
@@ -62,6 +64,8 @@ crate::domain::sweep::words!(Kind {
     CancelAsked = "cancel_asked",
     CancelWritten = "cancel_written",
     CancelEnded = "cancel_ended",
+    BackedUp = "backed_up",
+    Restored = "restored",
     LaneStopped = "lane_stopped",
     LaneResumed = "lane_resumed",
     MarkUnknown = "mark_unknown",
@@ -163,7 +167,7 @@ pub(crate) async fn append(
     .map(drop)
 }
 
-async fn head(connection: &mut SqliteConnection) -> Result<Head, StoreError> {
+pub(crate) async fn head(connection: &mut SqliteConnection) -> Result<Head, StoreError> {
     let last = sqlx::query("SELECT seq, hash FROM events ORDER BY seq DESC LIMIT 1")
         .fetch_optional(connection)
         .await

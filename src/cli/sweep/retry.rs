@@ -21,7 +21,7 @@ const NOT_SUCCEEDED: [State; 6] =
 pub struct Args {
     /// The sweep's id; it may be shortened while it is unique
     pub id: String,
-    /// Only what ended so: failed, timed_out, cancelled, skipped, rejected or needs_review; repeat it for more
+    /// Only what ended in this state; repeat it for more
     #[arg(long, value_name = "STATE")]
     state: Vec<State>,
     /// Do not ask
@@ -67,8 +67,8 @@ pub async fn run(context: &Context, store: &Store, args: &Args) -> Result<(), Fa
     print(|out| {
         if context.json {
             let mut told = line(&new);
-            told["queued"] = counts.queued.into();
-            told["joined"] = counts.joined.into();
+            told.insert("queued".to_owned(), counts.queued.into());
+            told.insert("joined".to_owned(), counts.joined.into());
             return json_line(out, &told);
         }
         writeln!(out, "{id}: {} queued, {} joined", counts.queued, counts.joined)
