@@ -62,6 +62,8 @@ CREATE TABLE tenants (
     budget_id     INTEGER REFERENCES budgets (id),
     paused_at     INTEGER,
     paused_reason TEXT,
+    -- When it ends by itself; without, at `resume`.
+    paused_until  INTEGER,
     paused_by     TEXT,
     waiting_for   TEXT    NOT NULL DEFAULT 'nothing',
     waiting_until INTEGER,
@@ -286,6 +288,25 @@ CREATE TABLE unknown_marks (
 ) STRICT, WITHOUT ROWID;
 CREATE INDEX unknown_marks_open ON unknown_marks (tenant_id) WHERE accepted_at IS NULL;
 CREATE INDEX unknown_marks_uncharged ON unknown_marks (tenant_id) WHERE charged = 0;
+
+-- Actions that operators want Defender to cancel. A call is counted before it leaves; while `in_doubt` its
+-- answer is not here, and the action is read before it is made again.
+CREATE TABLE cancellations (
+    id         INTEGER PRIMARY KEY,
+    tenant_id  INTEGER NOT NULL,
+    action_id  TEXT    NOT NULL,
+    comment    TEXT    NOT NULL,
+    asked_at   INTEGER NOT NULL,
+    calls      INTEGER NOT NULL DEFAULT 0 CHECK (calls >= 0),
+    in_doubt   INTEGER NOT NULL DEFAULT 0 CHECK (in_doubt IN (0, 1)),
+    answer     TEXT,
+    ended_at   INTEGER,
+    outcome    TEXT CHECK (outcome IN ('cancelled', 'ended', 'unknown', 'forbidden', 'refused', 'gave_up')),
+    FOREIGN KEY (tenant_id, action_id) REFERENCES actions (tenant_id, id),
+    CHECK ((ended_at IS NULL) = (outcome IS NULL))
+) STRICT;
+CREATE UNIQUE INDEX cancellations_open ON cancellations (tenant_id, action_id) WHERE ended_at IS NULL;
+CREATE INDEX cancellations_of_action ON cancellations (tenant_id, action_id);
 
 -- The record: never changed, never deleted in place, each row chained to the one before by
 -- hash = SHA-256 of the lines "previous hash, seq, at, kind, tenant, job, machine, body".

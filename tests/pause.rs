@@ -83,3 +83,30 @@ async fn a_paused_tenant_sends_nothing_until_it_is_resumed() {
     assert_eq!(daemon.status()["tenants"]["contoso"]["paused"], false);
     assert_scanned_once(&seen(&simulator), &machines);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_pause_with_a_duration_ends_by_itself() {
+    let machines = fleet(6, 2, "for");
+    let tenant = quick_tenant(machines.clone());
+    let simulator = simulate(6, vec![tenant.clone()]).await;
+    let daemon = Daemon::started(Site::new(&simulator, &[Configured::of("contoso", &tenant)], "")).await;
+    for (wrong, why) in [("soon", "not a duration"), ("0s", "is zero")] {
+        let refused = daemon.command(&["pause", "--for", wrong]);
+        assert_eq!(refused.code, 2, "{refused:?}");
+        assert!(refused.stderr.contains(why), "{}", refused.stderr);
+    }
+    let told = daemon.lines(&["pause", "--for", "1h", "--reason", REASON]);
+    assert!(told[0]["until"].is_string(), "{told:?}");
+    daemon.site.put("list.txt", list(&machines));
+    daemon.receipt("processed/list.txt").await;
+    let status = daemon.status();
+    assert_eq!(status["tenants"]["contoso"]["paused_until"], told[0]["until"], "{status}");
+    assert_eq!(scan_arrivals(&simulator, 0), 0);
+    // The new end counts, and the reason stays.
+    let told = daemon.lines(&["pause", "--for", "1s"]);
+    assert_eq!(told[0]["changed"], false, "{told:?}");
+    daemon.all_final(machines.len()).await;
+    let status = daemon.status();
+    assert_eq!(status["tenants"]["contoso"]["paused"], false, "{status}");
+    assert_eq!(status["tenants"]["contoso"]["paused_until"], serde_json::Value::Null);
+}

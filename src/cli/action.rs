@@ -1,48 +1,81 @@
-//! `sweepd action list|show`.
+//! `sweepd action list|show|export|cancel`.
+
+mod cancel;
+mod export;
 
 use super::Context;
 use super::job::parse;
 use super::output::{Lines, json_line, local, print, quiet, table};
 use crate::app::{Exit, Failure};
 use crate::domain::id::{MachineId, TenantName};
+use crate::domain::sweep::clean_comment;
 use crate::store::Store;
-use crate::store::lists::Wanted;
+use crate::store::lists::{ActionLine, Wanted};
 
 #[derive(Debug, clap::Subcommand)]
 pub enum Command {
     /// List actions, oldest first
-    List {
-        /// Of this tenant
-        #[arg(long)]
-        tenant: Option<String>,
-        /// With this status, as Defender spells it
-        #[arg(long)]
-        status: Option<String>,
-        /// On this machine
-        #[arg(long)]
-        machine: Option<String>,
-    },
+    List(Which),
     /// Show an action as it was received last
     Show {
-        /// The action's id
+        /// The action's id; it may be shortened while it is unique
         id: String,
     },
+    /// Write a row for each action, oldest first
+    Export(export::Args),
+    /// Have the daemon ask Defender to cancel an action
+    Cancel(cancel::Args),
+}
+
+/// What Defender shows as the reason, unless the operator says another.
+pub const COMMENT: &str = "Cancelled with sweepd";
+
+/// Reads the reason for a cancellation: Defender wants one.
+pub fn comment(text: &str) -> Result<String, String> {
+    let comment = clean_comment(text).map_err(|error| error.to_string())?;
+    if comment.is_empty() { Err("Defender wants a reason".to_owned()) } else { Ok(comment) }
+}
+
+/// Which actions are wanted.
+#[derive(Debug, clap::Args)]
+pub struct Which {
+    /// Of this tenant
+    #[arg(long)]
+    tenant: Option<String>,
+    /// With this status, as Defender spells it
+    #[arg(long)]
+    status: Option<String>,
+    /// On this machine
+    #[arg(long)]
+    machine: Option<String>,
+}
+
+impl Which {
+    fn wanted(&self) -> Result<Wanted, Failure> {
+        Ok(Wanted {
+            tenant: parse::<TenantName>(self.tenant.as_ref())?,
+            machine: parse::<MachineId>(self.machine.as_ref())?,
+            state: self.status.clone(),
+            ..Wanted::default()
+        })
+    }
 }
 
 pub async fn run(context: &Context, command: &Command) -> Result<(), Failure> {
     let config = context.plain_config()?;
-    let Some(store) = Store::open_existing(&config.daemon.state_dir).await? else { return Ok(()) };
+    let Some(store) = Store::open_existing(&config.daemon.state_dir).await? else {
+        return match command {
+            Command::List(_) | Command::Export(_) => Ok(()),
+            Command::Show { id } | Command::Cancel(cancel::Args { id, .. }) => {
+                Err(Failure::new(Exit::Failed, format!("there is no action {id}: there is no database yet")))
+            }
+        };
+    };
     match command {
-        Command::List { tenant, status, machine } => {
-            let wanted = Wanted {
-                tenant: parse::<TenantName>(tenant.as_ref())?,
-                machine: parse::<MachineId>(machine.as_ref())?,
-                state: status.clone(),
-                ..Wanted::default()
-            };
-            list(context, &store, &wanted).await?;
-        }
-        Command::Show { id } => show(context, &store, id).await?,
+        Command::List(which) => list(context, &store, &which.wanted()?).await?,
+        Command::Show { id } => show(context, &action_of(&store, id).await?)?,
+        Command::Export(args) => export::run(context, &store, args).await?,
+        Command::Cancel(args) => cancel::run(context, &config, &store, args).await?,
     }
     store.close().await;
     Ok(())
@@ -77,20 +110,28 @@ async fn list(context: &Context, store: &Store, wanted: &Wanted) -> Result<(), F
     })
 }
 
-async fn show(context: &Context, store: &Store, id: &str) -> Result<(), Failure> {
-    let wanted = Wanted { id: Some(id.to_owned()), ..Wanted::default() };
-    let mut found = Vec::new();
-    quiet(
-        store
-            .actions(&wanted, |action| {
-                found.push(action);
-                Ok(())
-            })
-            .await?,
-    )?;
-    let Some(action) = found.first() else {
-        return Err(Failure::new(Exit::Failed, format!("there is no action {id}; see `sweepd action list`")));
-    };
+/// The action whose id begins so.
+async fn action_of(store: &Store, id: &str) -> Result<ActionLine, Failure> {
+    let ids = store.action_ids(&id.to_lowercase()).await?;
+    if ids.len() > 1 {
+        return Err(Failure::new(Exit::Usage, format!("more than one action begins with {id}; write more of the id")));
+    }
+    let mut found = None;
+    if let Some(whole) = ids.into_iter().next() {
+        let wanted = Wanted { id: Some(whole), ..Wanted::default() };
+        quiet(
+            store
+                .actions(&wanted, |action| {
+                    found = Some(action);
+                    Ok(())
+                })
+                .await?,
+        )?;
+    }
+    found.ok_or_else(|| Failure::new(Exit::Failed, format!("there is no action {id}; see `sweepd action list`")))
+}
+
+fn show(context: &Context, action: &ActionLine) -> Result<(), Failure> {
     print(|out| {
         use std::io::Write;
         if context.json {

@@ -1,8 +1,9 @@
-//! `sweepd audit verify`: is the record whole?
+//! `sweepd audit verify|export`: is the record whole, and what does it say?
 
 use super::Context;
-use super::output::{json_line, print};
+use super::output::{Lines, json_line, print};
 use crate::app::{Exit, Failure};
+use crate::store::Store;
 
 #[derive(Debug, clap::Subcommand)]
 pub enum Command {
@@ -12,14 +13,31 @@ pub enum Command {
         #[arg(long, value_name = "HASH")]
         head: Option<String>,
     },
+    /// Print every event as a line of JSON, with all that its hash is made of
+    Export {
+        /// Only what was appended after this event
+        #[arg(long, value_name = "SEQ", default_value_t = 0)]
+        after: i64,
+    },
 }
 
 pub async fn run(context: &Context, command: &Command) -> Result<(), Failure> {
-    let Command::Verify { head } = command;
     let config = context.plain_config()?;
     let store = context.store(&config).await?;
-    if let Some(wanted) = head.as_ref().filter(|head| head.len() != 64 || !head.bytes().all(|b| b.is_ascii_hexdigit()))
-    {
+    match command {
+        Command::Verify { head } => verify(context, &store, head.as_ref()).await?,
+        Command::Export { after } => {
+            let mut out = Lines::new();
+            let listed = store.export_record(*after, |event| out.add(&event)).await?;
+            out.end(listed)?;
+        }
+    }
+    store.close().await;
+    Ok(())
+}
+
+async fn verify(context: &Context, store: &Store, head: Option<&String>) -> Result<(), Failure> {
+    if let Some(wanted) = head.filter(|head| head.len() != 64 || !head.bytes().all(|b| b.is_ascii_hexdigit())) {
         return Err(Failure::new(Exit::Usage, format!("{wanted}: a head has 64 hexadecimal digits")));
     }
     if let Some(wanted) = head
@@ -29,9 +47,7 @@ pub async fn run(context: &Context, command: &Command) -> Result<(), Failure> {
             format!("the record does not hold the head {wanted}: it was cut or rewritten after that was kept");
         return Err(Failure::new(Exit::Failed, message));
     }
-    let found = store.verify_record().await?;
-    store.close().await;
-    match found {
+    match store.verify_record().await? {
         Err(seq) => {
             let message =
                 format!("event {seq} does not fit the one before it: the record was changed there, or before");

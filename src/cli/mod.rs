@@ -2,7 +2,9 @@
 //! error.
 
 mod action;
+mod ask;
 mod audit;
+mod backup;
 mod check;
 mod demo;
 mod forecast;
@@ -59,7 +61,7 @@ enum Command {
     Status(status::Args),
     /// Tell when what is queued would be done, and more machines behind it; works before any run
     Forecast(forecast::Args),
-    /// Look at sweeps, and let a held one go
+    /// Look at sweeps, export, cancel and retry them, and let a held one go
     #[command(subcommand)]
     Sweep(sweep::Command),
     /// Look at jobs
@@ -77,6 +79,10 @@ enum Command {
     Resume(pause::ResumeArgs),
     /// Take over scans that sweepd made and this database does not know of, after a restore; then go on
     Reconcile(reconcile::Args),
+    /// Write a consistent copy of the database, while the daemon runs
+    Backup(backup::Args),
+    /// Put such a copy in the place of the database, while no daemon runs
+    Restore(backup::RestoreArgs),
     /// Print completions for a shell
     Completions {
         /// Which shell
@@ -176,6 +182,8 @@ async fn dispatch(command: Command, context: &Context) -> Result<(), Failure> {
         Command::Pause(args) => pause::pause(context, &args).await,
         Command::Resume(args) => pause::resume(context, &args).await,
         Command::Reconcile(args) => reconcile::run(context, &args).await,
+        Command::Backup(args) => backup::backup(context, &args).await,
+        Command::Restore(args) => backup::restore(context, &args).await,
         Command::Completions { shell } => output::print(|out| {
             clap_complete::generate(shell, &mut Cli::command(), "sweepd", out);
             Ok(())

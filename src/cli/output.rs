@@ -7,6 +7,7 @@ use comfy_table::{ContentArrangement, Table, presets};
 use serde::Serialize;
 
 use crate::app::Failure;
+use crate::intake::results::inert;
 
 /// Gives `write` standard output.
 pub fn print(write: impl FnOnce(&mut BufWriter<io::StdoutLock<'static>>) -> io::Result<()>) -> Result<(), Failure> {
@@ -45,6 +46,41 @@ impl Lines {
     /// Sees the last of them out: what a full disk does not take is an error, not a short list.
     pub fn end(mut self, listed: io::Result<()>) -> Result<(), Failure> {
         quiet(listed.and_then(|()| self.0.flush()))
+    }
+}
+
+/// How an export is written.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
+pub enum Format {
+    /// A header and a row for each
+    #[default]
+    Csv,
+    /// A JSON object on a line for each
+    Jsonl,
+}
+
+/// Rows of CSV on standard output, as a list hands them out.
+pub struct Rows {
+    table: csv::Writer<io::Stdout>,
+    broken: io::Result<()>,
+}
+
+impl Rows {
+    /// The header.
+    pub fn new(header: &[&str]) -> Self {
+        let mut table = csv::Writer::from_writer(io::stdout());
+        let broken = table.write_record(header).map_err(Into::into);
+        Self { table, broken }
+    }
+
+    /// One more; a cell that a spreadsheet would run as a formula is made inert.
+    pub fn add(&mut self, cells: &[&str]) -> io::Result<()> {
+        Ok(self.table.write_record(cells.iter().map(|cell| inert(cell)))?)
+    }
+
+    /// Sees the last of them out.
+    pub fn end(mut self, listed: io::Result<()>) -> Result<(), Failure> {
+        quiet(self.broken.and(listed).and_then(|()| self.table.flush()))
     }
 }
 

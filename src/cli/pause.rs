@@ -1,10 +1,13 @@
 //! `sweepd pause` and `sweepd resume`.
 
-use super::output::{json_line, print};
+use std::time::Duration;
+
+use super::output::{json_line, local, print};
 use super::{Context, operator};
 use crate::app::{Exit, Failure};
-use crate::config::Config;
+use crate::config::{Config, duration_of};
 use crate::domain::id::TenantName;
+use crate::domain::time::Wall;
 use crate::store::tenants::Sending;
 
 #[derive(Debug, clap::Args)]
@@ -15,6 +18,9 @@ pub struct Args {
     /// Why, for the record and for `status`
     #[arg(long)]
     reason: Option<String>,
+    /// Until `resume`, or for so long at most: 30m, 8h, 2d
+    #[arg(long = "for", value_name = "DURATION", value_parser = duration_of)]
+    length: Option<Duration>,
 }
 
 #[derive(Debug, clap::Args)]
@@ -25,7 +31,8 @@ pub struct ResumeArgs {
 }
 
 pub async fn pause(context: &Context, args: &Args) -> Result<(), Failure> {
-    change(context, args.tenant.as_deref(), Sending::Paused(args.reason.clone())).await
+    let until = args.length.map(|length| context.clock.wall() + length);
+    change(context, args.tenant.as_deref(), Sending::Paused(args.reason.clone(), until)).await
 }
 
 pub async fn resume(context: &Context, args: &ResumeArgs) -> Result<(), Failure> {
@@ -50,6 +57,7 @@ async fn change(context: &Context, tenant: Option<&str>, sending: Sending) -> Re
     let tenants = chosen(&config, tenant)?;
     let store = context.store(&config).await?;
     let paused = sending != Sending::Resumed;
+    let until = if let Sending::Paused(_, until) = &sending { until.map(Wall::rfc3339) } else { None };
     for name in tenants {
         let at = context.clock.wall();
         let changed = store.set_paused(&name, sending.clone(), operator(), at).await?;
@@ -57,12 +65,18 @@ async fn change(context: &Context, tenant: Option<&str>, sending: Sending) -> Re
         print(|out| {
             use std::io::Write;
             if json {
-                let line = serde_json::json!({ "tenant": name.as_str(), "paused": paused, "changed": changed });
+                let line = serde_json::json!({ "tenant": name.as_str(), "paused": paused, "changed": changed, "until": until });
                 return json_line(out, &line);
             }
             let already = if changed { "" } else { "already " };
-            let what = if paused { "paused: nothing is sent until `sweepd resume`" } else { "sending" };
-            writeln!(out, "{name}: {already}{what}")
+            match (paused, &until) {
+                (false, _) => writeln!(out, "{name}: {already}sending"),
+                (true, None) => writeln!(out, "{name}: {already}paused: nothing is sent until `sweepd resume`"),
+                (true, Some(until)) => {
+                    let until = local(until);
+                    writeln!(out, "{name}: {already}paused: nothing is sent until {until}, or `sweepd resume`")
+                }
+            }
         })?;
     }
     store.close().await;

@@ -1,7 +1,15 @@
-//! `sweepd sweep list|show|release`.
+//! `sweepd sweep list|show|cancel|retry|release|export`.
+
+mod cancel;
+mod export;
+mod retry;
+
+use std::io::Write;
+
+use serde_json::{Map, Value};
 
 use super::output::{json_line, local, print, short, table};
-use super::{Context, operator};
+use super::{Context, ask, operator};
 use crate::app::{Exit, Failure};
 use crate::store::Store;
 use crate::store::status::SweepStatus;
@@ -15,17 +23,40 @@ pub enum Command {
         /// The sweep's id; it may be shortened while it is unique
         id: String,
     },
+    /// Withdraw what is still queued of a sweep
+    Cancel(cancel::Args),
+    /// Queue a new sweep of what did not succeed
+    Retry(retry::Args),
     /// Let a held sweep go
     Release {
         /// The sweep's id; it may be shortened while it is unique
         id: String,
+        /// Do not ask
+        #[arg(long)]
+        yes: bool,
     },
+    /// Write a row for each machine, with how it stands
+    Export(export::Args),
+}
+
+impl Command {
+    /// The sweep that is meant.
+    fn id(&self) -> Option<&str> {
+        match self {
+            Self::List => None,
+            Self::Show { id } | Self::Release { id, .. } => Some(id),
+            Self::Cancel(args) => Some(&args.id),
+            Self::Retry(args) => Some(&args.id),
+            Self::Export(args) => Some(&args.id),
+        }
+    }
 }
 
 /// The sweep whose id begins so.
 pub async fn row_of(store: &Store, id: &str) -> Result<SweepStatus, Failure> {
+    let wanted = id.to_lowercase();
     let mut found: Vec<_> =
-        store.all_sweeps().await?.into_iter().filter(|sweep| sweep.id.to_string().starts_with(id)).collect();
+        store.all_sweeps().await?.into_iter().filter(|sweep| sweep.id.to_string().starts_with(&wanted)).collect();
     match (found.pop(), found.len()) {
         (Some(sweep), 0) => Ok(sweep),
         (None, _) => Err(Failure::new(Exit::Failed, format!("there is no sweep {id}; see `sweepd sweep list`"))),
@@ -35,53 +66,79 @@ pub async fn row_of(store: &Store, id: &str) -> Result<SweepStatus, Failure> {
     }
 }
 
-fn line(sweep: &SweepStatus) -> serde_json::Value {
-    serde_json::json!({
-        "id": sweep.id.to_string(), "name": sweep.name, "tenant": sweep.tenant.as_str(), "source": sweep.source,
-        "state": sweep.state, "total": sweep.total, "open": sweep.open, "received_at": sweep.received_at.rfc3339(),
-    })
+/// A sweep as `sweep list --json` prints it.
+fn line(sweep: &SweepStatus) -> Map<String, Value> {
+    let text = |key: &str, value: String| (key.to_owned(), Value::from(value));
+    Map::from_iter([
+        text("id", sweep.id.to_string()),
+        text("name", sweep.name.clone()),
+        text("tenant", sweep.tenant.to_string()),
+        text("source", sweep.source.clone()),
+        text("state", sweep.state.clone()),
+        ("total".to_owned(), sweep.total.into()),
+        ("open".to_owned(), sweep.open.into()),
+        text("received_at", sweep.received_at.rfc3339()),
+        ("retry_of".to_owned(), sweep.retry_of.map(|of| of.to_string()).into()),
+    ])
 }
 
 pub async fn run(context: &Context, command: &Command) -> Result<(), Failure> {
     let config = context.plain_config()?;
     let Some(store) = Store::open_existing(&config.daemon.state_dir).await? else {
-        return match command {
-            Command::List => Ok(()),
-            Command::Show { id } | Command::Release { id } => {
-                Err(Failure::new(Exit::Failed, format!("there is no sweep {id}: there is no database yet")))
-            }
-        };
+        return command.id().map_or(Ok(()), |id| {
+            Err(Failure::new(Exit::Failed, format!("there is no sweep {id}: there is no database yet")))
+        });
     };
     match command {
-        Command::List => {
-            let sweeps = store.all_sweeps().await?;
-            show(context, &sweeps)?;
-        }
-        Command::Show { id } => {
-            let sweep = row_of(&store, id).await?;
-            show(context, &[sweep])?;
-        }
-        Command::Release { id } => {
-            let sweep = row_of(&store, id).await?;
-            let tenant = store.tenant(&sweep.tenant).await?;
-            if sweep.state != "held" {
-                return Err(Failure::new(Exit::Failed, format!("{} is not held: it is {}", sweep.id, sweep.state)));
-            }
-            let machines = store.machines_of(sweep.n).await?;
-            eprintln!("releasing {}: {} Quick and {} Full scans", sweep.name, machines.quick, machines.full);
-            let at = context.clock.wall();
-            if !store.let_go(sweep.n, tenant, operator(), at).await? {
-                return Err(Failure::new(Exit::Failed, format!("{} is not held: it is {}", sweep.id, sweep.state)));
-            }
-        }
+        Command::List => show(context, &store.all_sweeps().await?)?,
+        Command::Show { id } => show_one(context, &store, id).await?,
+        Command::Cancel(args) => cancel::run(context, &store, args).await?,
+        Command::Retry(args) => retry::run(context, &store, args).await?,
+        Command::Export(args) => export::run(context, &store, args).await?,
+        Command::Release { id, yes } => release(context, &store, id, *yes).await?,
     }
     store.close().await;
     Ok(())
 }
 
+async fn release(context: &Context, store: &Store, id: &str, yes: bool) -> Result<(), Failure> {
+    let sweep = row_of(store, id).await?;
+    let not_held = |state: &str| Failure::new(Exit::Failed, format!("{} is not held: it is {state}", sweep.id));
+    if sweep.state != "held" {
+        return Err(not_held(&sweep.state));
+    }
+    let machines = store.machines_of(sweep.n).await?;
+    let what = format!("releasing {}: {} Quick and {} Full scans", sweep.name, machines.quick, machines.full);
+    ask::before_on_terminal(&what, yes)?;
+    let tenant = store.tenant(&sweep.tenant).await?;
+    if !store.let_go(sweep.n, tenant, operator(), context.clock.wall()).await? {
+        return Err(not_held("somebody else's release was faster"));
+    }
+    Ok(())
+}
+
+async fn show_one(context: &Context, store: &Store, id: &str) -> Result<(), Failure> {
+    let sweep = row_of(store, id).await?;
+    let states = store.states_of(sweep.n).await?;
+    if context.json {
+        let mut told = line(&sweep);
+        let states: Map<_, _> = states.iter().map(|(state, n)| (state.to_string(), (*n).into())).collect();
+        told.insert("jobs".to_owned(), states.into());
+        return print(|out| json_line(out, &told));
+    }
+    print(|out| {
+        writeln!(out, "sweep {} · {} · {}", sweep.id, sweep.name, sweep.tenant)?;
+        writeln!(out, "  state     {}, {} of {} open", sweep.state, sweep.open, sweep.total)?;
+        writeln!(out, "  received  {} ({})", local(&sweep.received_at.rfc3339()), sweep.source)?;
+        if let Some(of) = sweep.retry_of {
+            writeln!(out, "  retry of  {of}")?;
+        }
+        states.iter().try_for_each(|(state, n)| writeln!(out, "  {state:<12}  {n}"))
+    })
+}
+
 fn show(context: &Context, sweeps: &[SweepStatus]) -> Result<(), Failure> {
     print(|out| {
-        use std::io::Write;
         if context.json {
             return sweeps.iter().try_for_each(|sweep| json_line(out, &line(sweep)));
         }

@@ -36,6 +36,11 @@ pub use tenant::{Tenant, UnknownMarks};
 use reader::{Findings, Notes, Section};
 use source::Layers;
 
+/// Reads a duration of the command line, written as in the configuration and above zero.
+pub fn duration_of(text: &str) -> Result<std::time::Duration, String> {
+    values::positive_duration(text).map_err(|wrong| format!("{}; {}", wrong.what, wrong.remedy))
+}
+
 /// Everything that is set, checked.
 #[derive(Clone, Debug)]
 pub struct Config {

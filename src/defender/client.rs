@@ -271,15 +271,30 @@ impl Client {
 
     /// `GET /api/machineactions/{id}`.
     pub async fn get_action(&self, token: &Token, id: &str) -> Read<Seen> {
-        let known = id.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-');
-        if !known {
+        if !may_stand_in_a_path(id) {
             return Read::Refused(format!("`{id}` is no id that may stand in a path"));
         }
         match self.read(token, format!("{}/api/machineactions/{id}", self.base)).await {
-            Ok(reply) => match (reply.cut.is_none(), wire::action(reply.text.trim())) {
-                (true, Some(seen)) => Read::Got(seen),
-                _ => Read::Failed(format!("the action is not readable: {}", start(&reply, token))),
-            },
+            Ok(reply) => the_action(&reply, token),
+            Err(other) => other,
+        }
+    }
+
+    /// `POST /api/machineactions/{id}/cancel`. It names the action: made twice, it cancels once.
+    pub async fn cancel_action(&self, token: &Token, id: &str, comment: &str) -> Read<Seen> {
+        if !may_stand_in_a_path(id) {
+            return Read::Refused(format!("`{id}` is no id that may stand in a path"));
+        }
+        let request = Request {
+            post: true,
+            url: format!("{}/api/machineactions/{id}/cancel", self.base),
+            bearer: Some(token.secret.clone()),
+            body: Body::Json(serde_json::json!({ "Comment": comment }).to_string()),
+            metadata: false,
+            at_most: SCAN_AT_MOST,
+        };
+        match self.ask(token, request).await {
+            Ok(reply) => the_action(&reply, token),
             Err(other) => other,
         }
     }
@@ -340,6 +355,11 @@ impl Client {
             metadata: false,
             at_most: LIST_AT_MOST,
         };
+        self.ask(token, request).await
+    }
+
+    /// Sends a request whose effect, if it has one, is the same however often it is made.
+    async fn ask<T>(&self, token: &Token, request: Request) -> Result<Reply, Read<T>> {
         let reply = match self.wire.send(request).await {
             Err(Failure::NotSent(why)) => return Err(Read::NotSent(why)),
             Err(Failure::Lost(why)) => return Err(Read::Failed(why)),
@@ -359,6 +379,17 @@ impl Client {
             400 => Read::Refused(said(&reply, &answer, token)),
             status => Read::Failed(format!("{status} {}", said(&reply, &answer, token))),
         })
+    }
+}
+
+fn may_stand_in_a_path(id: &str) -> bool {
+    id.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-')
+}
+
+fn the_action(reply: &Reply, token: &Token) -> Read<Seen> {
+    match (reply.cut.is_none(), wire::action(reply.text.trim())) {
+        (true, Some(seen)) => Read::Got(seen),
+        _ => Read::Failed(format!("the action is not readable: {}", start(reply, token))),
     }
 }
 

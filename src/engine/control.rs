@@ -17,14 +17,15 @@ const TIDY: Duration = Duration::from_mins(10);
 const HEAD: Duration = Duration::from_hours(1);
 const CREDENTIALS: Duration = Duration::from_hours(24);
 
-/// Wakes the lanes when another process has written: pause, resume, release, a 429 that it met.
+/// Wakes the lanes when another process has written: pause, resume, release, cancel, a 429 that it met.
 pub async fn notice(shared: Shared, lanes: Arc<Mutex<BTreeMap<TenantName, Running>>>, stop: CancellationToken) {
     let mut before = None;
     while pause(&shared, &stop, NOTICE).await {
         shared.health.beat("notice");
         match shared.store.data_version().await {
             Ok(version) => {
-                if before.replace(version).is_some_and(|before| before != version) {
+                // The first look tells too: a command may have come between the lanes' first round and it.
+                if before.replace(version) != Some(version) {
                     let lanes: Vec<_> = {
                         let lanes = lanes.lock().unwrap_or_else(PoisonError::into_inner);
                         lanes.values().map(|running| Arc::clone(&running.lane)).collect()
@@ -32,6 +33,7 @@ pub async fn notice(shared: Shared, lanes: Arc<Mutex<BTreeMap<TenantName, Runnin
                     for lane in lanes {
                         lane.hear_of_silences().await;
                         lane.wake.notify_one();
+                        lane.cancel_soon.notify_one();
                     }
                     shared.signals.finished.notify_one();
                     finish_releases(&shared).await;

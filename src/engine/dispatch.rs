@@ -62,8 +62,20 @@ async fn round(lane: &Arc<Lane>) -> Result<Round, StoreError> {
         return Ok(Round::Wait("the database to take writes again (is the disk full?)".to_owned(), None));
     }
     if let Some(pause) = store.pause_of(lane.row).await? {
+        let now = lane.wall();
         let reason = pause.reason.map(|reason| format!(": {reason}")).unwrap_or_default();
-        return Ok(Round::Wait(format!("`sweepd resume`: paused{reason}"), None));
+        return Ok(match pause.until {
+            Some(until) if until <= now => {
+                store.end_pause(lane.row, now).await?;
+                tracing::info!(tenant = %lane.name, "the time of the pause is over: calls go on");
+                Round::Moved
+            }
+            Some(until) => Round::Wait(
+                format!("`sweepd resume`, or {{until}}: paused{reason}"),
+                Some(lane.now() + until.since(now)),
+            ),
+            None => Round::Wait(format!("`sweepd resume`: paused{reason}"), None),
+        });
     }
     if lane.minds_marks() && store.unknown_marks(lane.row).await? > 0 {
         return Ok(Round::Wait(marks::WAITING.to_owned(), None));

@@ -82,6 +82,8 @@ pub struct Lane {
     pub follow_soon: Notify,
     /// Wakes the look-up; shared in the same way.
     pub look_soon: Arc<Notify>,
+    /// Wakes the cancelling.
+    pub cancel_soon: Notify,
     /// Whether sending goes on without knowing what is pending.
     pub feed_is_blind: AtomicBool,
     /// Whether the tenant refuses to list by last update.
@@ -158,6 +160,7 @@ impl Lane {
             stop,
             wake: before.map_or_else(Arc::default, |before| Arc::clone(&before.wake)),
             follow_soon: Notify::new(),
+            cancel_soon: Notify::new(),
             look_soon: before.map_or_else(Arc::default, |before| Arc::clone(&before.look_soon)),
             feed_at: Mutex::default(),
             feed_refused: AtomicBool::new(false),

@@ -5,6 +5,7 @@
 //! waiting is the clock's, and everything it does is written down by the store before and after.
 
 mod call;
+mod cancel;
 mod control;
 mod dispatch;
 mod drop_folder;
@@ -15,7 +16,7 @@ mod machines;
 pub mod online;
 mod reading;
 mod reads;
-mod results;
+pub mod results;
 mod spending;
 mod taking;
 
@@ -281,6 +282,7 @@ impl Engine {
             self.loops.spawn(dispatch::run(Arc::clone(&lane)));
             self.loops.spawn(follow::run(Arc::clone(&lane)));
             self.loops.spawn(look::run(Arc::clone(&lane)));
+            self.loops.spawn(cancel::run(Arc::clone(&lane)));
             let running = Running { lane, stop };
             self.lanes.lock().unwrap_or_else(PoisonError::into_inner).insert(name.clone(), running);
         }

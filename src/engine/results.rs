@@ -9,8 +9,10 @@ use super::Shared;
 use crate::config::Config;
 use crate::intake::folder::Folder;
 use crate::intake::results::{ResultRow, Summary, write};
+use crate::store::Store;
 use crate::store::lists::Wanted;
 use crate::store::status::SweepStatus;
+use crate::store::sweeps::SweepRow;
 
 /// Looked at so often whatever was noticed.
 const LOOK: Duration = Duration::from_secs(30);
@@ -42,46 +44,7 @@ impl Results {
     }
 
     async fn write(&self, sweep: &SweepStatus) -> anyhow::Result<()> {
-        let store = &self.shared.store;
-        let mut rows = Vec::new();
-        let wanted = Wanted { sweep: Some(sweep.n), ..Wanted::default() };
-        store
-            .jobs(&wanted, |job| {
-                let (blocking, requestor) = match job.blocked_by {
-                    Some(blocking) => (Some(blocking.action_id), blocking.requestor),
-                    None => (None, None),
-                };
-                rows.push(ResultRow {
-                    machine_id: job.machine_id,
-                    name: job.name,
-                    state: job.state,
-                    reason: job.reason,
-                    detail: job.error,
-                    scan_type: Some(job.scan_type),
-                    action_id: job.action_id,
-                    blocking_action_id: blocking,
-                    requestor,
-                    attempts: job.attempts,
-                    created_at: Some(job.created_at),
-                    finished_at: job.finished_at,
-                });
-                Ok(())
-            })
-            .await??;
-        rows.extend(store.left_out(sweep.n).await?.into_iter().map(|left| ResultRow {
-            machine_id: left.machine.to_string(),
-            name: left.name,
-            state: "skipped".to_owned(),
-            reason: Some("not_eligible".to_owned()),
-            detail: Some(left.reason),
-            scan_type: None,
-            action_id: None,
-            blocking_action_id: None,
-            requestor: None,
-            attempts: 0,
-            created_at: None,
-            finished_at: None,
-        }));
+        let rows = rows_of(&self.shared.store, sweep.n).await?;
         let mut states = BTreeMap::new();
         for row in &rows {
             *states.entry(row.state.clone()).or_insert(0) += 1;
@@ -96,10 +59,54 @@ impl Results {
         let folder = self.folder.results(&sweep.tenant);
         let totals = serde_json::to_string(&summary.states)?;
         tokio::task::spawn_blocking(move || write(&folder, &summary, &rows)).await??;
-        store.sweep_reported(sweep.n).await?;
+        self.shared.store.sweep_reported(sweep.n).await?;
         tracing::info!(tenant = %sweep.tenant, sweep = %sweep.id, name = sweep.name, totals, "sweep finished; its results are written");
         Ok(())
     }
+}
+
+/// The machines of a sweep as they stand: those with a job, then those that were left out.
+pub async fn rows_of(store: &Store, sweep: SweepRow) -> anyhow::Result<Vec<ResultRow>> {
+    let mut rows = Vec::new();
+    let wanted = Wanted { sweep: Some(sweep), ..Wanted::default() };
+    store
+        .jobs(&wanted, |job| {
+            let (blocking, requestor) = match job.blocked_by {
+                Some(blocking) => (Some(blocking.action_id), blocking.requestor),
+                None => (None, None),
+            };
+            rows.push(ResultRow {
+                machine_id: job.machine_id,
+                name: job.name,
+                state: job.state,
+                reason: job.reason,
+                detail: job.error,
+                scan_type: Some(job.scan_type),
+                action_id: job.action_id,
+                blocking_action_id: blocking,
+                requestor,
+                attempts: job.attempts,
+                created_at: Some(job.created_at),
+                finished_at: job.finished_at,
+            });
+            Ok(())
+        })
+        .await??;
+    rows.extend(store.left_out(sweep).await?.into_iter().map(|left| ResultRow {
+        machine_id: left.machine.to_string(),
+        name: left.name,
+        state: "skipped".to_owned(),
+        reason: Some("not_eligible".to_owned()),
+        detail: Some(left.reason),
+        scan_type: None,
+        action_id: None,
+        blocking_action_id: None,
+        requestor: None,
+        attempts: 0,
+        created_at: None,
+        finished_at: None,
+    }));
+    Ok(rows)
 }
 
 pub async fn run(mut results: Results, stop: CancellationToken) {

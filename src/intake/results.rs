@@ -45,7 +45,7 @@ struct Document<'a> {
 }
 
 /// A cell that no spreadsheet runs as a formula.
-fn inert(cell: &str) -> String {
+pub fn inert(cell: &str) -> String {
     if cell.starts_with(['=', '+', '-', '@', '\t', '\r']) { format!("'{cell}") } else { cell.to_owned() }
 }
 
@@ -75,12 +75,28 @@ pub fn write(folder: &Path, summary: &Summary, rows: &[ResultRow]) -> io::Result
 }
 
 /// Writes the rows as CSV.
-pub fn csv(out: &mut dyn Write, rows: &[ResultRow]) -> io::Result<()> {
-    let mut table = csv::Writer::from_writer(out);
-    table.write_record(HEADER)?;
-    for row in rows {
+fn csv(out: &mut dyn Write, rows: &[ResultRow]) -> io::Result<()> {
+    let mut table = Csv::new(out)?;
+    rows.iter().try_for_each(|row| table.row(row))?;
+    table.end()
+}
+
+/// Rows as CSV, with a header.
+#[derive(Debug)]
+pub struct Csv<W: Write>(csv::Writer<W>);
+
+impl<W: Write> Csv<W> {
+    /// The header.
+    pub fn new(out: W) -> io::Result<Self> {
+        let mut table = csv::Writer::from_writer(out);
+        table.write_record(HEADER)?;
+        Ok(Self(table))
+    }
+
+    /// One more row.
+    pub fn row(&mut self, row: &ResultRow) -> io::Result<()> {
         let text = |cell: &Option<String>| inert(cell.as_deref().unwrap_or_default());
-        table.write_record([
+        self.0.write_record([
             inert(&row.machine_id),
             text(&row.name),
             inert(&row.state),
@@ -94,8 +110,13 @@ pub fn csv(out: &mut dyn Write, rows: &[ResultRow]) -> io::Result<()> {
             text(&row.created_at),
             text(&row.finished_at),
         ])?;
+        Ok(())
     }
-    table.flush()
+
+    /// Sees the last of them out.
+    pub fn end(mut self) -> io::Result<()> {
+        self.0.flush()
+    }
 }
 
 #[cfg(test)]

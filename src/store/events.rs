@@ -5,6 +5,7 @@
 //! it with `sha256sum`. A chain shows that nothing inside was changed; that nothing was cut off
 //! or rewritten as a whole is shown by a head that was kept outside.
 
+use futures_util::TryStreamExt;
 use sha2::{Digest, Sha256};
 use sqlx::{Row, SqliteConnection};
 
@@ -30,6 +31,13 @@ pub enum Kind {
     Paused,
     Resumed,
     SweepReleased,
+    SweepCancelled,
+    SweepRetried,
+    CancelAsked,
+    CancelWritten,
+    CancelEnded,
+    BackedUp,
+    Restored,
     LaneStopped,
     LaneResumed,
     MarkUnknown,
@@ -51,6 +59,13 @@ crate::domain::sweep::words!(Kind {
     Paused = "paused",
     Resumed = "resumed",
     SweepReleased = "sweep_released",
+    SweepCancelled = "sweep_cancelled",
+    SweepRetried = "sweep_retried",
+    CancelAsked = "cancel_asked",
+    CancelWritten = "cancel_written",
+    CancelEnded = "cancel_ended",
+    BackedUp = "backed_up",
+    Restored = "restored",
     LaneStopped = "lane_stopped",
     LaneResumed = "lane_resumed",
     MarkUnknown = "mark_unknown",
@@ -81,6 +96,24 @@ pub struct Head {
     /// Its number; zero when the record is empty.
     pub seq: i64,
     /// Its hash, 64 hexadecimal digits.
+    pub hash: String,
+}
+
+/// An event as `audit export` prints it: every part of what its hash is made of, verbatim.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
+#[allow(missing_docs, reason = "the parts of the hash, as the module names them")]
+pub struct Exported {
+    pub seq: i64,
+    /// Milliseconds since 1970, as it is hashed.
+    pub at: i64,
+    /// The same, for people.
+    pub time: String,
+    pub kind: String,
+    pub tenant_id: Option<i64>,
+    pub job_id: Option<i64>,
+    pub machine_id: Option<String>,
+    /// The text that is hashed; JSON itself.
+    pub body: String,
     pub hash: String,
 }
 
@@ -134,7 +167,7 @@ pub(crate) async fn append(
     .map(drop)
 }
 
-async fn head(connection: &mut SqliteConnection) -> Result<Head, StoreError> {
+pub(crate) async fn head(connection: &mut SqliteConnection) -> Result<Head, StoreError> {
     let last = sqlx::query("SELECT seq, hash FROM events ORDER BY seq DESC LIMIT 1")
         .fetch_optional(connection)
         .await
@@ -213,6 +246,26 @@ impl Store {
         }
     }
 
+    /// Hands every event after `after` to `each`, oldest first, as it was hashed.
+    pub async fn export_record(
+        &self,
+        after: i64,
+        mut each: impl FnMut(Exported) -> std::io::Result<()>,
+    ) -> Result<std::io::Result<()>, StoreError> {
+        let mut reader = self.reader().await?;
+        let mut rows = sqlx::query(
+            "SELECT seq, at, kind, tenant_id, job_id, machine, body, hash FROM events WHERE seq > ? ORDER BY seq",
+        )
+        .bind(after)
+        .fetch(&mut *reader);
+        while let Some(row) = rows.try_next().await.doing("export the record")? {
+            if let Err(error) = each(exported(&row).doing("export the record")?) {
+                return Ok(Err(error));
+            }
+        }
+        Ok(Ok(()))
+    }
+
     /// The events of a machine, oldest first.
     pub async fn events_of_machine(&self, tenant: i64, machine: MachineId) -> Result<Vec<Event>, StoreError> {
         let rows =
@@ -233,6 +286,23 @@ fn event(row: &sqlx::sqlite::SqliteRow) -> Result<Event, sqlx::Error> {
         at: Wall(row.try_get("at")?).rfc3339(),
         kind: row.try_get("kind")?,
         body: serde_json::from_str(&body).unwrap_or(serde_json::Value::String(body)),
+    })
+}
+
+fn exported(row: &sqlx::sqlite::SqliteRow) -> Result<Exported, sqlx::Error> {
+    let machine: Option<Vec<u8>> = row.try_get("machine")?;
+    let hash: Vec<u8> = row.try_get("hash")?;
+    let at = row.try_get("at")?;
+    Ok(Exported {
+        seq: row.try_get("seq")?,
+        at,
+        time: Wall(at).rfc3339(),
+        kind: row.try_get("kind")?,
+        tenant_id: row.try_get("tenant_id")?,
+        job_id: row.try_get("job_id")?,
+        machine_id: machine.map(|machine| hex(&machine)),
+        body: row.try_get("body")?,
+        hash: hex(&hash),
     })
 }
 

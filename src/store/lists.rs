@@ -250,6 +250,19 @@ impl Store {
         self.rows(ACTIONS, &ACTION_TERMS, wanted, "list actions", |row| Ok(each(action_line(row)?))).await
     }
 
+    /// The ids of actions that begin so, two at most: whether there is one, and no other.
+    pub async fn action_ids(&self, beginning: &str) -> Result<Vec<String>, StoreError> {
+        sqlx::query_scalar(
+            // What follows a letter or digit in an id is never a tilde, which comes after all of them.
+            "SELECT DISTINCT id FROM actions WHERE tenant_id IN (SELECT id FROM tenants) AND id >= ?1 AND id < ?1 || '~'
+             LIMIT 2",
+        )
+        .bind(beginning)
+        .fetch_all(&mut *self.reader().await?)
+        .await
+        .doing("find an action")
+    }
+
     async fn rows(
         &self,
         select: &'static str,

@@ -17,7 +17,9 @@ use under_way::{Operation, UnderWay};
 
 pub mod actions;
 pub mod attempts;
+pub mod backups;
 mod boots;
+pub mod cancellations;
 mod chunks;
 pub mod claims;
 pub mod errands;
@@ -28,6 +30,7 @@ pub mod jobs;
 pub mod lists;
 pub mod marks;
 pub mod outlook;
+pub mod retries;
 pub mod settle;
 pub mod slots;
 pub mod status;
@@ -184,16 +187,20 @@ impl Store {
 
     /// Opens the database of a state folder as it is. For commands; `None` when there is none yet.
     pub async fn open_existing(state_dir: &Path) -> Result<Option<Self>, StoreError> {
-        let path = state_dir.join(FILE);
-        match std::fs::metadata(&path) {
+        Self::open_file(&state_dir.join(FILE)).await
+    }
+
+    async fn open_file(path: &Path) -> Result<Option<Self>, StoreError> {
+        let failed = |error| StoreError::File { path: path.to_owned(), source: Arc::new(error) };
+        match std::fs::metadata(path) {
             Ok(found) if found.len() > 0 => {}
             Ok(_) => return Ok(None),
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
-            Err(error) => return Err(StoreError::File { path, source: Arc::new(error) }),
+            Err(error) => return Err(failed(error)),
         }
         // SQLite says no more than "unable to open"; the file system says why.
-        std::fs::File::open(&path).map_err(|error| StoreError::File { path: path.clone(), source: Arc::new(error) })?;
-        let mut connection = options(&path).connect().await.doing("open the database")?;
+        std::fs::File::open(path).map_err(failed)?;
+        let mut connection = options(path).connect().await.doing("open the database")?;
         let tables: i64 = sqlx::query_scalar("SELECT count(*) FROM sqlite_schema WHERE name = 'job_counts'")
             .fetch_one(&mut connection)
             .await
@@ -201,7 +208,7 @@ impl Store {
         if tables == 0 {
             return Ok(None);
         }
-        Ok(Some(Self::around(connection, &path)))
+        Ok(Some(Self::around(connection, path)))
     }
 
     fn around(connection: SqliteConnection, path: &Path) -> Self {

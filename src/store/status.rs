@@ -6,7 +6,7 @@ use sqlx::Row;
 
 use super::jobs;
 use super::slots::BudgetRow;
-use super::tenants::{Pause, TenantRow, Waiting};
+use super::tenants::{Pause, TenantRow, Waiting, pause_of};
 use super::{Doing, Store, StoreError};
 use crate::domain::id::{SweepId, TenantName};
 use crate::domain::job::State;
@@ -52,6 +52,8 @@ pub struct SweepStatus {
     pub open: u64,
     /// When it was received.
     pub received_at: Wall,
+    /// The sweep whose machines it tries again.
+    pub retry_of: Option<SweepId>,
 }
 
 fn unsigned(n: i64) -> u64 {
@@ -59,16 +61,11 @@ fn unsigned(n: i64) -> u64 {
 }
 
 fn tenant_of(row: &sqlx::sqlite::SqliteRow) -> Result<TenantStatus, sqlx::Error> {
-    let paused_at: Option<i64> = row.try_get("paused_at")?;
-    let pause = match paused_at {
-        None => None,
-        Some(at) => Some(Pause { at: Wall(at), reason: row.try_get("paused_reason")?, by: row.try_get("paused_by")? }),
-    };
     Ok(TenantStatus {
         row: row.try_get("id")?,
         budget: row.try_get::<Option<i64>, _>("budget_id")?.map(BudgetRow),
         name: jobs::word(row, "name")?,
-        pause,
+        pause: pause_of(row)?,
         waiting: Waiting {
             what: row.try_get("waiting_for")?,
             until: row.try_get::<Option<i64>, _>("waiting_until")?.map(Wall),
@@ -89,19 +86,21 @@ pub(crate) fn sweep_of(row: &sqlx::sqlite::SqliteRow) -> Result<SweepStatus, sql
         total: unsigned(row.try_get("total")?),
         open: unsigned(row.try_get("open")?),
         received_at: Wall(row.try_get("received_at")?),
+        retry_of: row.try_get::<Option<String>, _>("retry_of")?.and_then(|id| id.parse().ok()),
     })
 }
 
 const SWEEPS: &str =
     "SELECT sweeps.n, sweeps.id, sweeps.name, tenants.name AS tenant, source, state, queued + joined AS total,
-     open, received_at FROM sweeps JOIN tenants ON tenants.id = sweeps.tenant_id";
+     open, received_at, (SELECT id FROM sweeps AS first WHERE first.n = sweeps.retry_of) AS retry_of
+     FROM sweeps JOIN tenants ON tenants.id = sweeps.tenant_id";
 
 impl Store {
     /// All tenants that the database knows.
     pub async fn tenants_status(&self) -> Result<Vec<TenantStatus>, StoreError> {
         let mut reader = self.reader().await?;
         let rows = sqlx::query(
-            "SELECT id, budget_id, name, paused_at, paused_reason, paused_by, waiting_for, waiting_until,
+            "SELECT id, budget_id, name, paused_at, paused_reason, paused_by, paused_until, waiting_for, waiting_until,
                  (SELECT min((SELECT created_at FROM jobs
                               WHERE tenant_id = tenants.id AND state = 'queued' AND parked_until IS NULL
                                 AND priority = value ORDER BY id LIMIT 1)) FROM json_each('[0, 1, 2, 3]')) AS oldest

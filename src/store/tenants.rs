@@ -22,13 +22,15 @@ pub struct Pause {
     pub reason: Option<String>,
     /// Who.
     pub by: Option<String>,
+    /// When it ends by itself, if it does.
+    pub until: Option<Wall>,
 }
 
 /// What an operator decides about a tenant's sending.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Sending {
-    /// Nothing is sent, for this reason if one was given.
-    Paused(Option<String>),
+    /// Nothing is sent, for this reason if one was given, and until then if it ends by itself.
+    Paused(Option<String>, Option<Wall>),
     /// It goes on.
     Resumed,
 }
@@ -79,10 +81,15 @@ pub(crate) async fn ensure(connection: &mut SqliteConnection, name: &TenantName)
         .doing("find a tenant")
 }
 
-fn pause_of(row: &sqlx::sqlite::SqliteRow) -> Result<Option<Pause>, sqlx::Error> {
+pub(crate) fn pause_of(row: &sqlx::sqlite::SqliteRow) -> Result<Option<Pause>, sqlx::Error> {
     let at: Option<i64> = row.try_get("paused_at")?;
     let Some(at) = at else { return Ok(None) };
-    Ok(Some(Pause { at: Wall(at), reason: row.try_get("paused_reason")?, by: row.try_get("paused_by")? }))
+    Ok(Some(Pause {
+        at: Wall(at),
+        reason: row.try_get("paused_reason")?,
+        by: row.try_get("paused_by")?,
+        until: row.try_get::<Option<i64>, _>("paused_until")?.map(Wall),
+    }))
 }
 
 /// What holds a lane, to be written down with the answer that caused it.
@@ -166,7 +173,7 @@ impl Store {
     /// What the lane of a tenant has to know.
     pub async fn lane_memory(&self, tenant: TenantRow) -> Result<LaneMemory, StoreError> {
         let row = sqlx::query(
-            "SELECT paused_at, paused_reason, paused_by, hold, sign_in_fails_since, feed_cursor FROM tenants WHERE id = ?",
+            "SELECT paused_at, paused_reason, paused_by, paused_until, hold, sign_in_fails_since, feed_cursor FROM tenants WHERE id = ?",
         )
         .bind(tenant)
         .fetch_one(&mut *self.reader().await?)
@@ -226,7 +233,36 @@ impl Store {
         .await
     }
 
-    /// Pauses or resumes a tenant. Returns whether that changed anything.
+    /// Ends a pause whose time is over. Whoever has prolonged it in the meantime is heeded.
+    pub async fn end_pause(&self, tenant: TenantRow, at: Wall) -> Result<(), StoreError> {
+        self.write(move |connection| {
+            Box::pin(async move {
+                let until: Option<i64> = sqlx::query_scalar(
+                    "SELECT paused_until FROM tenants WHERE id = ? AND paused_at IS NOT NULL AND paused_until <= ?",
+                )
+                .bind(tenant)
+                .bind(at.0)
+                .fetch_optional(&mut *connection)
+                .await
+                .doing("read the end of a pause")?;
+                let Some(until) = until else { return Ok(()) };
+                sqlx::query(
+                    "UPDATE tenants SET paused_at = NULL, paused_reason = NULL, paused_by = NULL, paused_until = NULL
+                     WHERE id = ?",
+                )
+                .bind(tenant)
+                .execute(&mut *connection)
+                .await
+                .doing("end a pause")?;
+                let body = serde_json::json!({ "until": Wall(until).rfc3339() });
+                events::append(connection, at, Kind::Resumed, Subject::tenant(tenant), &body).await
+            })
+        })
+        .await
+    }
+
+    /// Pauses or resumes a tenant. Returns whether that changed anything; a pause that stands takes the new
+    /// end, and the new reason if one is given.
     pub async fn set_paused(
         &self,
         name: &TenantName,
@@ -238,9 +274,9 @@ impl Store {
         self.write(move |connection| {
             Box::pin(async move {
                 let tenant = ensure(connection, &name).await?;
-                let (paused, reason) = match sending {
-                    Sending::Paused(reason) => (true, reason),
-                    Sending::Resumed => (false, None),
+                let (paused, reason, until) = match sending {
+                    Sending::Paused(reason, until) => (true, reason, until),
+                    Sending::Resumed => (false, None, None),
                 };
                 let by = format!("uid {}@{}", operator.login_uid.unwrap_or(operator.uid), operator.host);
                 let changed = sqlx::query(
@@ -256,8 +292,18 @@ impl Store {
                 .doing("pause or resume a tenant")?
                 .rows_affected()
                     == 1;
+                sqlx::query(
+                    "UPDATE tenants SET paused_reason = coalesce(?1, paused_reason), paused_until = ?2
+                     WHERE id = ?3 AND (paused_at IS NOT NULL OR ?2 IS NULL)",
+                )
+                .bind(&reason)
+                .bind(until.map(|until| until.0))
+                .bind(tenant)
+                .execute(&mut *connection)
+                .await
+                .doing("note the end of a pause")?;
                 let kind = if paused { Kind::Paused } else { Kind::Resumed };
-                let body = serde_json::json!({ "tenant": name.as_str(), "reason": reason, "by": operator });
+                let body = serde_json::json!({ "tenant": name.as_str(), "reason": reason, "until": until.map(Wall::rfc3339), "by": operator });
                 events::append(connection, at, kind, Subject::tenant(tenant), &body).await?;
                 Ok(changed)
             })

@@ -8,13 +8,72 @@ use sqlx::{Row, SqliteConnection};
 use super::events::{self, Kind, Subject};
 use super::jobs::{self, With};
 use super::sweeps::SweepRow;
-use super::tenants::TenantRow;
+use super::tenants::{Operator, TenantRow};
 use super::{Doing, Store, StoreError, unsent};
 use crate::domain::id::JobId;
 use crate::domain::job::{Event, Reason};
 use crate::domain::time::Wall;
 
+/// What an operator's cancelling of a sweep comes to.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize)]
+pub struct Extent {
+    /// Jobs of its own that are queued and wanted by no other sweep: they end.
+    pub queued: u64,
+    /// Jobs that are queued, and go on since another sweep wants them.
+    pub shared: u64,
+    /// Calls on the wire, or being looked up: they go on.
+    pub sending: u64,
+    /// Scans that Defender has accepted: they go on, unless it is asked to cancel them.
+    pub accepted: u64,
+    /// Those of them that are its own and wanted by no other sweep.
+    pub accepted_alone: u64,
+}
+
 impl Store {
+    /// What cancelling a sweep would come to now.
+    pub async fn extent(&self, sweep: SweepRow) -> Result<Extent, StoreError> {
+        let row = sqlx::query(
+            "SELECT count(*) FILTER (WHERE state = 'queued' AND own AND NOT shared) AS queued,
+                 count(*) FILTER (WHERE state = 'queued' AND (shared OR NOT own)) AS shared,
+                 count(*) FILTER (WHERE state = 'sending') AS sending,
+                 count(*) FILTER (WHERE state = 'accepted') AS accepted,
+                 count(*) FILTER (WHERE state = 'accepted' AND own AND NOT shared) AS accepted_alone
+             FROM (SELECT state, sweep_n = ?1 AS own,
+                       EXISTS (SELECT 1 FROM joins WHERE job_id = jobs.id AND sweep_n <> ?1 AND priority >= 0) AS shared
+                   FROM jobs WHERE finished_at IS NULL
+                     AND id IN (SELECT id FROM jobs WHERE sweep_n = ?1 UNION ALL SELECT job_id FROM joins WHERE sweep_n = ?1))",
+        )
+        .bind(sweep)
+        .fetch_one(&mut *self.reader().await?)
+        .await
+        .doing("count what cancelling comes to")?;
+        let number = |column| row.try_get::<i64, _>(column).map(|n| u64::try_from(n).unwrap_or(0));
+        let read = || {
+            Ok(Extent {
+                queued: number("queued")?,
+                shared: number("shared")?,
+                sending: number("sending")?,
+                accepted: number("accepted")?,
+                accepted_alone: number("accepted_alone")?,
+            })
+        };
+        read().doing("count what cancelling comes to")
+    }
+
+    /// An operator cancels a sweep: what is queued of it is withdrawn. The command is on record before the
+    /// first job moves; should it be interrupted, giving it again does the rest. Returns how many jobs.
+    pub async fn cancel_sweep(
+        &self,
+        sweep: SweepRow,
+        tenant: TenantRow,
+        operator: Operator,
+        at: Wall,
+    ) -> Result<u64, StoreError> {
+        let body = serde_json::json!({ "sweep": sweep, "by": operator });
+        self.record(at, Kind::SweepCancelled, Subject::tenant(tenant), body).await?;
+        self.withdraw(sweep, at).await
+    }
+
     /// Withdraws what is still queued of a sweep and wanted by no other. Returns how many jobs.
     pub async fn withdraw(&self, sweep: SweepRow, at: Wall) -> Result<u64, StoreError> {
         self.write(move |connection| Box::pin(async move { wish_nothing(connection, sweep).await })).await?;

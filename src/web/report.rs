@@ -39,6 +39,8 @@ pub struct TenantReport {
     pub paused: bool,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub paused_reason: Option<String>,
+    /// When the pause ends by itself.
+    pub paused_until: Option<String>,
     /// Why its configuration cannot be used, if that is so.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub disabled: Option<String>,
@@ -128,6 +130,7 @@ fn idle(budgets: &Budgets) -> TenantReport {
     TenantReport {
         paused: false,
         paused_reason: None,
+        paused_until: None,
         disabled: None,
         jobs: State::ALL.iter().map(|state| (state.as_str(), 0)).collect(),
         budget: CallKind::ALL.iter().map(|kind| (kind.as_str(), gauges(budgets.of(*kind), Used::default()))).collect(),
@@ -167,8 +170,10 @@ pub async fn read(
         } else if let Some(own) = own {
             let queued = tenant.jobs.get(&State::Queued).is_some_and(|queued| *queued > 0);
             if told.paused {
-                // Nobody knows for how long.
-                told.eta_unknown = queued.then(|| "paused until `sweepd resume`".to_owned());
+                // Nobody knows for how long, since it may be resumed before its time.
+                let word = |until| format!("paused until {until}, or `sweepd resume`");
+                let word = told.paused_until.as_ref().map_or("paused until `sweepd resume`".to_owned(), word);
+                told.eta_unknown = queued.then_some(word);
             } else {
                 let forecast = forecast::read(store, tenant.row, own, 0, now, running).await?;
                 told.eta = forecast.ends.queue.map(|end| forecast::wall(end, now).rfc3339());
@@ -215,6 +220,7 @@ async fn one(store: &Store, tenant: &TenantStatus, budgets: &Budgets, now: Now) 
     }
     told.paused = tenant.pause.is_some();
     told.paused_reason = tenant.pause.as_ref().and_then(|pause| pause.reason.clone());
+    told.paused_until = tenant.pause.as_ref().and_then(|pause| pause.until).map(Wall::rfc3339);
     told.waiting_for.clone_from(&tenant.waiting.what);
     let sending = tenant.jobs.get(&State::Sending).copied().unwrap_or(0);
     // Not written down by the lane: it would be a write more for each call.

@@ -222,13 +222,13 @@ async fn a_pause_lets_nothing_out_and_loses_nothing() {
     let bench = Bench::with_machines(&[1]).await;
     let name = "contoso".parse().unwrap();
     let pause = async |pause, seconds| bench.store.set_paused(&name, pause, operator(), at(seconds)).await.unwrap();
-    assert!(pause(super::Sending::Paused(Some("change freeze".to_owned())), 1).await);
+    assert!(pause(super::Sending::Paused(Some("change freeze".to_owned()), None), 1).await);
     assert!(matches!(bench.claim(2).await, Claimed::Paused));
     assert_eq!(bench.job_of(machine(1)).await.state, "queued");
     let noted = bench.store.pause_of(bench.tenant).await.unwrap().unwrap();
     assert_eq!((noted.at, noted.reason.as_deref()), (at(1), Some("change freeze")));
     assert_eq!(noted.by.as_deref(), Some("uid 1000@console"));
-    assert!(!pause(super::Sending::Paused(None), 3).await, "it is paused already");
+    assert!(!pause(super::Sending::Paused(None, None), 3).await, "it is paused already");
     assert!(pause(super::Sending::Resumed, 4).await);
     bench.call(5).await;
     assert_eq!(bench.last_events(2).await, ["resumed", "attempt_written"]);
@@ -265,5 +265,31 @@ async fn a_machine_that_the_list_calls_ineligible_costs_no_call() {
     assert_eq!(bench.store.end_ineligible(bench.tenant, at(3)).await.unwrap(), 0);
     bench.store.unpark_due(bench.tenant, at(4000)).await.unwrap();
     assert!(matches!(bench.store.claim(ask(Inactive::Skip, 4001)).await.unwrap(), Claimed::Call(_)));
+    bench.assert_whole().await;
+}
+
+#[tokio::test]
+async fn a_pause_with_an_end_is_over_then_and_not_before() {
+    let bench = Bench::with_machines(&[1]).await;
+    let name = "contoso".parse().unwrap();
+    let pause = async |until, seconds| {
+        let pause = super::Sending::Paused(Some("backup".to_owned()), until);
+        bench.store.set_paused(&name, pause, operator(), at(seconds)).await.unwrap()
+    };
+    let end = async |seconds| {
+        bench.store.end_pause(bench.tenant, at(seconds)).await.unwrap();
+        bench.store.pause_of(bench.tenant).await.unwrap()
+    };
+    assert!(pause(Some(at(10)), 1).await);
+    assert_eq!(end(9).await.unwrap().until, Some(at(10)), "not before");
+    assert!(!pause(Some(at(20)), 9).await, "it is prolonged");
+    assert_eq!(end(19).await.unwrap().until, Some(at(20)), "the new end counts");
+    assert!(matches!(bench.claim(19).await, Claimed::Paused));
+    assert_eq!(end(20).await, None);
+    bench.call(21).await;
+    assert_eq!(bench.last_events(2).await, ["resumed", "attempt_written"]);
+    assert!(pause(Some(at(30)), 22).await);
+    assert!(!pause(None, 23).await, "it lasts until it is resumed");
+    assert!(end(99).await.is_some(), "which nobody has done");
     bench.assert_whole().await;
 }

@@ -85,7 +85,7 @@ async fn nothing_is_told_of_what_has_no_end_in_sight() {
     let stopped = bench.report(0, false).await;
     assert_eq!((&stopped.tenants["contoso"].eta, &stopped.sweeps[2].eta), (&None, &None), "no daemon runs");
     let name = "contoso".parse().unwrap();
-    let pause = super::Sending::Paused(None);
+    let pause = super::Sending::Paused(None, None);
     bench.store.set_paused(&name, pause, operator(), at(0)).await.unwrap();
     assert_eq!(bench.etas(0).await, (vec![None, None, None], None), "it is paused");
     assert_eq!(bench.forecast(0, 0).await.ends.queue.map(|end| wall(end, now(0))), Some(after(10)), "once resumed");

@@ -10,7 +10,7 @@ async fn lived() -> Bench {
     bench.settle(&bench.call(3).await, Outcome::Unknown, 63).await;
     bench
         .store
-        .set_paused(&"contoso".parse().unwrap(), super::Sending::Paused(None), operator(), at(70))
+        .set_paused(&"contoso".parse().unwrap(), super::Sending::Paused(None, None), operator(), at(70))
         .await
         .unwrap();
     bench

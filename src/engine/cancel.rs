@@ -1,0 +1,126 @@
+//! Cancelling: what operators want cancelled is asked of Defender, an action at a time.
+//!
+//! It goes by the record: an action that has ended by now costs no call. Each call takes a slot of its own
+//! budget and is written down before it leaves; one without an answer has its action read before anything else.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::lane::Lane;
+use super::reads::{NotRead, read};
+use crate::defender::Read;
+use crate::domain::action::ActionStatus;
+use crate::domain::ledger::CallKind;
+use crate::store::cancellations::{CancelCall, CancelOutcome, Cancellation};
+
+/// Calls for one action, before it is left to itself.
+const AT_MOST: u32 = 5;
+/// How long to rest before what is still open is looked at again, at most.
+const AGAIN: Duration = Duration::from_secs(30);
+
+pub async fn run(lane: Arc<Lane>) {
+    let beat = format!("cancel {}", lane.name);
+    while !lane.stop.is_cancelled() {
+        lane.shared.health.beat(&beat);
+        let until = match round(&lane, &beat).await {
+            Ok(0) | Err(NotRead::Stopping) => lane.now() + Duration::from_mins(1),
+            Ok(_) => lane.now() + lane.follow_up.interval.min(AGAIN),
+            Err(NotRead::SignedOut(until)) => until.min(lane.now() + AGAIN),
+            Err(NotRead::Store(error)) => {
+                tracing::error!(tenant = %lane.name, %error, "what is to be cancelled cannot be read or written; trying again");
+                lane.now() + AGAIN
+            }
+        };
+        lane.wait(&lane.cancel_soon, Some(until)).await;
+    }
+    lane.shared.health.ended(&beat);
+}
+
+/// Goes through what is to be cancelled once. Returns how much of it stays open.
+async fn round(lane: &Lane, beat: &str) -> Result<usize, NotRead> {
+    let mut open = 0;
+    for wish in lane.shared.store.open_cancellations(lane.row).await? {
+        let call = step(lane, beat, &wish).await?;
+        let at = lane.wall();
+        if let CancelCall::Over(outcome, answer) = &call {
+            let answer = answer.as_deref().unwrap_or_default();
+            tracing::info!(tenant = %lane.name, action = wish.action, outcome = outcome.as_str(), answer, "cancelling an action has ended");
+            lane.shared.signals.finished.notify_one();
+            lane.wake.notify_one();
+        } else {
+            open += 1;
+        }
+        let settle = || lane.shared.store.cancel_settled(wish.clone(), call.clone(), at);
+        lane.shared.until_it_holds("what came of a cancelling call", settle).await;
+    }
+    Ok(open)
+}
+
+/// How an action has ended, if it has.
+fn end(status: &ActionStatus) -> Option<CancelCall> {
+    let outcome = if *status == ActionStatus::Cancelled { CancelOutcome::Cancelled } else { CancelOutcome::Ended };
+    (!status.is_open()).then_some(CancelCall::Over(outcome, None))
+}
+
+async fn step(lane: &Lane, beat: &str, wish: &Cancellation) -> Result<CancelCall, NotRead> {
+    if let Some(end) = end(&wish.status) {
+        return Ok(end);
+    }
+    if wish.in_doubt
+        && let Some(known) = look(lane, beat, wish).await?
+    {
+        return Ok(known);
+    }
+    let store = &lane.shared.store;
+    let answer = read(lane, beat, CallKind::CancelAction, |token| async move {
+        match store.cancel_written(wish.clone(), lane.wall()).await {
+            Ok(()) => lane.client.cancel_action(&token, &wish.action, &wish.comment).await,
+            Err(error) => Read::NotSent(format!("not sent, since it could not be written down: {error}")),
+        }
+    })
+    .await?;
+    Ok(match answer {
+        Read::Got(seen) => {
+            let status = seen.action.status.clone();
+            store.see_actions(lane.row, vec![seen], None, lane.wall()).await?;
+            end(&status).unwrap_or(CancelCall::Doubt(None))
+        }
+        Read::Absent => CancelCall::Over(CancelOutcome::Unknown, None),
+        Read::Forbidden(said) => CancelCall::Over(CancelOutcome::Forbidden, Some(said)),
+        // What has ended is refused, too.
+        Read::Refused(said) => CancelCall::Doubt(Some(said)),
+        Read::Failed(_) => CancelCall::Doubt(None),
+        Read::Unauthorized | Read::Throttled(_) | Read::NotSent(_) => CancelCall::Returned,
+    })
+}
+
+/// What the action itself tells; none when it is open, and may be asked again.
+async fn look(lane: &Lane, beat: &str, wish: &Cancellation) -> Result<Option<CancelCall>, NotRead> {
+    let answer =
+        read(
+            lane,
+            beat,
+            CallKind::GetAction,
+            |token| async move { lane.client.get_action(&token, &wish.action).await },
+        )
+        .await?;
+    let status = match answer {
+        Read::Got(seen) => {
+            let status = seen.action.status.clone();
+            lane.shared.store.see_actions(lane.row, vec![seen], None, lane.wall()).await?;
+            Some(status)
+        }
+        Read::Absent => return Ok(Some(CancelCall::Over(CancelOutcome::Unknown, None))),
+        // Not readable: asking a second time is safe, and the answer tells.
+        Read::Forbidden(_) | Read::Refused(_) => None,
+        Read::Unauthorized | Read::Throttled(_) | Read::Failed(_) | Read::NotSent(_) => {
+            return Ok(Some(CancelCall::Doubt(wish.answer.clone())));
+        }
+    };
+    Ok(match (status.as_ref().and_then(end), &wish.answer) {
+        (Some(end), _) => Some(end),
+        (None, Some(said)) => Some(CancelCall::Over(CancelOutcome::Refused, Some(said.clone()))),
+        (None, None) if wish.calls >= AT_MOST => Some(CancelCall::Over(CancelOutcome::GaveUp, None)),
+        (None, None) => None,
+    })
+}

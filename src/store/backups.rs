@@ -1,0 +1,196 @@
+//! A consistent copy of the database while the daemon runs, and a copy in the place of the database.
+
+use std::fs::{self, File};
+use std::os::unix::fs::{MetadataExt, chown};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use sqlx::{ConnectOptions, Connection, SqliteConnection};
+
+use super::events::{Head, Kind, Subject};
+use super::tenants::{Operator, Sending};
+use super::{Doing, FILE, Store, StoreError, create_private, options};
+use crate::domain::time::Wall;
+
+/// A restored database does not know the calls of the hour before: by then they count no more.
+pub const HOUR_OVER: Duration = Duration::from_mins(61);
+
+/// What a copy is found to hold.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Copied {
+    /// The last event of its record.
+    pub head: Head,
+    /// How long it is.
+    pub bytes: u64,
+}
+
+fn file_error(path: &Path) -> impl FnOnce(std::io::Error) -> StoreError {
+    |source| StoreError::File { path: path.to_owned(), source: Arc::new(source) }
+}
+
+/// A name beside `path` that nobody takes for a finished file.
+fn beside(path: &Path, ending: &str) -> PathBuf {
+    let mut name = path.file_name().unwrap_or_default().to_owned();
+    name.push(ending);
+    path.with_file_name(name)
+}
+
+/// What has been written to a file or a folder is on the disk when this returns.
+fn to_disk(path: &Path) -> Result<(), StoreError> {
+    File::open(path).and_then(|file| file.sync_all()).map_err(file_error(path))
+}
+
+fn folder_of(path: &Path) -> &Path {
+    path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or_else(|| Path::new("."))
+}
+
+async fn check_pages(connection: &mut SqliteConnection) -> Result<(), StoreError> {
+    let found: String =
+        sqlx::query_scalar("PRAGMA integrity_check(1)").fetch_one(connection).await.doing("check the copy")?;
+    if found == "ok" { Ok(()) } else { Err(StoreError::Guard(format!("the copy is damaged: {found}"))) }
+}
+
+impl Store {
+    /// Writes a consistent copy of the database to `to`, which must not exist: readable by its owner alone,
+    /// checked, and on disk when this returns. Nobody waits for it meanwhile.
+    pub async fn back_up(&self, to: &Path, operator: Operator, at: Wall) -> Result<Copied, StoreError> {
+        if to.exists() {
+            return Err(StoreError::Guard(format!("{} is there already: choose another name", to.display())));
+        }
+        let unfinished = beside(to, ".unfinished");
+        let written = self.copy_to(&unfinished).await;
+        let copied = match written {
+            Ok(copied) => copied,
+            Err(error) => {
+                if let Err(left) = fs::remove_file(&unfinished) {
+                    tracing::debug!(error = %left, "an unfinished backup stays behind");
+                }
+                return Err(error);
+            }
+        };
+        fs::rename(&unfinished, to).map_err(file_error(to))?;
+        to_disk(folder_of(to))?;
+        let body = serde_json::json!({ "file": to.display().to_string(), "head": copied.head.hash, "by": operator });
+        self.record(at, Kind::BackedUp, Subject::default(), body).await?;
+        Ok(copied)
+    }
+
+    async fn copy_to(&self, unfinished: &Path) -> Result<Copied, StoreError> {
+        if unfinished.exists() {
+            fs::remove_file(unfinished).map_err(file_error(unfinished))?;
+        }
+        // SQLite writes into an empty file, and leaves its mode as it is.
+        create_private(unfinished)?;
+        let Some(name) = unfinished.to_str() else {
+            return Err(StoreError::Guard("a path that is no UTF-8 cannot be written to".to_owned()));
+        };
+        sqlx::query("VACUUM INTO ?").bind(name).execute(&mut *self.reader().await?).await.doing("copy the database")?;
+        to_disk(unfinished)?;
+        let mut copy = options(unfinished)
+            .read_only(true)
+            .journal_mode(sqlx::sqlite::SqliteJournalMode::Delete)
+            .connect()
+            .await
+            .doing("open the copy")?;
+        check_pages(&mut copy).await?;
+        let head = super::events::head(&mut copy).await?;
+        copy.close().await.doing("close the copy")?;
+        let bytes = fs::metadata(unfinished).map_err(file_error(unfinished))?.len();
+        Ok(Copied { head, bytes })
+    }
+}
+
+/// A copy on its way into the place of the database. Whoever has it holds the lock on the state folder.
+#[derive(Debug)]
+pub struct Restoring {
+    state_dir: PathBuf,
+    unfinished: PathBuf,
+    store: Store,
+}
+
+impl Restoring {
+    /// Copies `from` beside the database, and checks that it is one, whole, and with a record that fits
+    /// itself. The database stays as it is.
+    pub async fn check(from: &Path, state_dir: &Path) -> Result<(Self, Copied), StoreError> {
+        let unfinished = state_dir.join(".restoring.db");
+        for ending in ["", "-wal", "-shm"] {
+            remove_if_there(&beside(&unfinished, ending))?;
+        }
+        create_private(&unfinished)?;
+        let bytes = fs::copy(from, &unfinished).map_err(file_error(from))?;
+        // A copy takes the mode of its source over.
+        fs::set_permissions(&unfinished, std::os::unix::fs::PermissionsExt::from_mode(0o600))
+            .map_err(file_error(&unfinished))?;
+        give_to_owner_of(state_dir, &unfinished)?;
+        let Some(store) = Store::open_file(&unfinished).await? else {
+            return Err(StoreError::Guard(format!("{} is no database of sweepd", from.display())));
+        };
+        let mut reader = store.reader().await?;
+        check_pages(&mut reader).await?;
+        drop(reader);
+        match store.verify_record().await? {
+            Ok(head) => Ok((Self { state_dir: state_dir.to_owned(), unfinished, store }, Copied { head, bytes })),
+            Err(seq) => {
+                Err(StoreError::Guard(format!("event {seq} of the copy's record does not fit the one before it")))
+            }
+        }
+    }
+
+    /// Pauses every tenant in the copy until the calls that it does not know count no more, puts that and
+    /// the restoring on record, and puts the copy in the database's place. Returns where the database went,
+    /// if there was one.
+    pub async fn finish(self, operator: Operator, at: Wall) -> Result<Option<PathBuf>, StoreError> {
+        let until = at + HOUR_OVER;
+        for tenant in self.store.tenants_status().await? {
+            let longer = tenant.pause.is_some_and(|pause| pause.until.is_none_or(|end| end >= until));
+            if !longer {
+                let reason = Some("restored from a backup".to_owned());
+                self.store.set_paused(&tenant.name, Sending::Paused(reason, Some(until)), operator.clone(), at).await?;
+            }
+        }
+        let body = serde_json::json!({ "paused_until": until.rfc3339(), "by": operator });
+        self.store.record(at, Kind::Restored, Subject::default(), body).await?;
+        // The last to close it writes its log back into the file.
+        self.store.close().await;
+        to_disk(&self.unfinished)?;
+        let database = self.state_dir.join(FILE);
+        let aside = put_aside(&database, at)?;
+        fs::rename(&self.unfinished, &database).map_err(file_error(&database))?;
+        to_disk(&self.state_dir)?;
+        Ok(aside)
+    }
+}
+
+/// What root makes belongs to whoever owns the folder: the service user, who has to use it.
+fn give_to_owner_of(folder: &Path, path: &Path) -> Result<(), StoreError> {
+    if !nix::unistd::geteuid().is_root() {
+        return Ok(());
+    }
+    let owner = fs::metadata(folder).map_err(file_error(folder))?;
+    chown(path, Some(owner.uid()), Some(owner.gid())).map_err(file_error(path))
+}
+
+fn remove_if_there(path: &Path) -> Result<(), StoreError> {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(file_error(path)(error)),
+        _ => Ok(()),
+    }
+}
+
+/// Moves the database away, with its log: the log first, since a log without its database must never meet
+/// another one.
+fn put_aside(database: &Path, at: Wall) -> Result<Option<PathBuf>, StoreError> {
+    let stamp = at.rfc3339().replace(':', "-");
+    let aside = beside(database, &format!(".before-restore-{stamp}"));
+    let mut there = false;
+    for ending in ["-wal", "-shm", ""] {
+        let (from, to) = (beside(database, ending), beside(&aside, ending));
+        match fs::rename(&from, &to) {
+            Ok(()) => there = there || ending.is_empty(),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+            Err(error) => return Err(file_error(&from)(error)),
+        }
+    }
+    Ok(there.then_some(aside))
+}

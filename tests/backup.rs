@@ -1,0 +1,88 @@
+//! Owns: a backup of a running daemon is whole, and restoring it sends nothing twice.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    reason = "a scenario fails loudly, in its helpers too"
+)]
+
+mod support;
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::time::Duration;
+
+use support::{Configured, Daemon, Site, eventually, list, number, quick_tenant, scan_arrivals, simulate, text};
+use sweepd::simulator::{TenantOptions, fleet};
+
+fn counts(daemon: &Daemon) -> (u64, u64) {
+    let jobs = &daemon.status()["tenants"]["contoso"]["jobs"];
+    (number(jobs, "accepted"), number(jobs, "queued"))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_backup_is_restored_and_sends_nothing_twice() {
+    let machines = fleet(71, 5, "backup");
+    let long = (Duration::from_hours(2), Duration::from_hours(2));
+    let tenant = TenantOptions { action_duration: long, ..quick_tenant(machines.clone()) };
+    let simulator = simulate(71, vec![tenant.clone()]).await;
+    let mut daemon = Daemon::started(Site::new(&simulator, &[Configured::of("contoso", &tenant)], "")).await;
+    daemon.site.put("first.txt", list(&machines[..3]));
+    eventually("three scans", || (counts(&daemon) == (3, 0)).then_some(())).await;
+    daemon.told(&["pause", "--for", "30m"]);
+    daemon.site.put("second.txt", list(&machines[3..]));
+    daemon.receipt("processed/second.txt").await;
+
+    let file = daemon.site.path().join("backup.db");
+    let name = file.to_str().unwrap();
+    let told = daemon.lines(&["backup", name]);
+    let mode = |path: &std::path::Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
+    assert_eq!(mode(&file), 0o600, "its owner's alone");
+    daemon.told(&["audit", "verify", "--head", text(&told[0], "head")]);
+    assert_eq!(daemon.command(&["backup", name]).code, 1, "nothing is overwritten");
+    assert_eq!(
+        fs::read_dir(daemon.site.path())
+            .unwrap()
+            .flatten()
+            .filter(|entry| { entry.file_name().to_string_lossy().starts_with("backup.db") })
+            .count(),
+        1,
+        "and nothing is left behind"
+    );
+
+    // What is sent after the backup, the backup does not know.
+    daemon.told(&["resume"]);
+    eventually("five scans", || (counts(&daemon) == (5, 0)).then_some(())).await;
+    assert_eq!(daemon.command(&["restore", name, "--yes"]).code, 75, "a daemon runs");
+    assert!(daemon.terminate().await.success());
+    let before = fs::read(daemon.site.state().join("sweepd.db")).unwrap();
+    assert_eq!(daemon.command(&["restore", name]).code, 2, "nobody could be asked");
+    let broken = daemon.site.path().join("broken.db");
+    let mut bytes = fs::read(&file).unwrap();
+    let middle = bytes.len() / 2;
+    bytes[middle..].fill(0x5a);
+    fs::write(&broken, bytes).unwrap();
+    assert_eq!(daemon.command(&["restore", broken.to_str().unwrap(), "--yes"]).code, 65, "it is damaged");
+    fs::write(&broken, "no database at all").unwrap();
+    assert_eq!(daemon.command(&["restore", broken.to_str().unwrap(), "--yes"]).code, 65, "it is none");
+    assert_eq!(fs::read(daemon.site.state().join("sweepd.db")).unwrap(), before, "nothing was changed");
+
+    let told = daemon.lines(&["restore", name, "--yes"]);
+    assert!(fs::exists(text(&told[0], "aside")).unwrap(), "what was there is kept: {told:?}");
+    assert_eq!(mode(&daemon.site.state().join("sweepd.db")), 0o600);
+    daemon.start().await;
+    let status = daemon.status();
+    assert_eq!(counts(&daemon), (3, 2), "as it was at the backup: {status}");
+    assert_eq!(status["tenants"]["contoso"]["paused_until"], told[0]["paused_until"], "longer than it was: {status}");
+    daemon.told(&["audit", "verify"]);
+    // Defender's list tells of the scans that the backup does not know: they are taken over, not made again.
+    let taken = eventually("unknown scans", || {
+        let told = daemon.lines(&["reconcile"]);
+        (number(&told[0], "actions") > 0).then_some(told)
+    });
+    assert_eq!(number(&taken.await[0], "jobs"), 2);
+    daemon.told(&["resume"]);
+    eventually("the end of what was queued", || (counts(&daemon) == (5, 0)).then_some(())).await;
+    assert_eq!(scan_arrivals(&simulator, 0), 5, "nothing is sent twice");
+}
