@@ -87,6 +87,8 @@ CREATE TABLE sweeps (
     finished_at  INTEGER,
     lines        INTEGER NOT NULL DEFAULT 0,
     queued       INTEGER NOT NULL DEFAULT 0,
+    -- So many of the new jobs are Full scans.
+    full         INTEGER NOT NULL DEFAULT 0 CHECK (full BETWEEN 0 AND queued),
     joined       INTEGER NOT NULL DEFAULT 0,
     duplicates   INTEGER NOT NULL DEFAULT 0,
     not_eligible INTEGER NOT NULL DEFAULT 0,
@@ -167,6 +169,17 @@ CREATE TABLE joins (
     PRIMARY KEY (sweep_n, job_id)
 ) STRICT, WITHOUT ROWID;
 CREATE INDEX joins_of_job ON joins (job_id);
+
+-- What the files of the last hour brought that nobody was asked about: many small files are one large one.
+CREATE TABLE unasked (
+    sweep_n   INTEGER PRIMARY KEY REFERENCES sweeps (n),
+    tenant_id INTEGER NOT NULL REFERENCES tenants (id),
+    quick     INTEGER NOT NULL,
+    full      INTEGER NOT NULL,
+    at        INTEGER NOT NULL,
+    boot      INTEGER NOT NULL,
+    boot_id   TEXT    NOT NULL
+) STRICT;
 
 -- Machines of a file that got no job, for a named reason.
 CREATE TABLE left_out (

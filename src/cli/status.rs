@@ -106,5 +106,10 @@ pub fn show(out: &mut dyn Write, report: &Report) -> io::Result<()> {
             local_or_dash(sweep.eta.as_ref()),
         ]);
     }
-    writeln!(out, "{table}")
+    writeln!(out, "{table}")?;
+    for held in report.sweeps.iter().filter(|sweep| sweep.state == "held") {
+        let (name, total) = (short(&held.name), held.total);
+        writeln!(out, "Held: {name}, {total} machines; `sweepd sweep release {}` lets it go.", held.id)?;
+    }
+    Ok(())
 }

@@ -67,7 +67,7 @@ pub async fn run(context: &Context, command: &Command) -> Result<(), Failure> {
             if sweep.state != "held" {
                 return Err(Failure::new(Exit::Failed, format!("{} is not held: it is {}", sweep.id, sweep.state)));
             }
-            let machines = store.machines_of(sweep.n).await?;
+            let machines = store.asked(tenant, sweep.n).await?.alone;
             eprintln!("releasing {}: {} Quick and {} Full scans", sweep.name, machines.quick, machines.full);
             let at = context.clock.wall();
             if !store.let_go(sweep.n, tenant, operator(), at).await? {

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use sha2::{Digest, Sha256};
 use tokio::sync::mpsc;
 
+use super::Shared;
 use super::taking::{Refuse, Taking, blank, count, reject};
 use crate::config::Tenant;
 use crate::domain::id::{SweepId, TenantName};
@@ -15,8 +16,10 @@ use crate::domain::time::Wall;
 use crate::intake::folder::{Place, Ready};
 use crate::intake::formats::{self, Header, Line, Stop, Unusable};
 use crate::intake::receipt::{Receipt, Refusals, Status};
-use crate::store::sweeps::{CHUNK, Chunk, Completion, Counts, KnownSweep, LeftOut, Machines, NewJob, NewSweep};
+use crate::store::slots::Stamp;
+use crate::store::sweeps::{CHUNK, Chunk, Completion, Counts, KnownSweep, LeftOut, NewJob, NewSweep};
 use crate::store::tenants::TenantRow;
+use crate::store::unasked::Asked;
 
 /// The taking of one file for one tenant.
 pub struct Work<'a> {
@@ -85,8 +88,9 @@ impl Work<'_> {
             return Err(Refuse::Reject(nothing_usable(&refusals), refusals, counts));
         }
         let kept = self.filed_as();
-        let machines = store.machines_of(sweep).await?;
-        let completion = self.completion_parts(id.to_string(), refusals, kept).complete(counts, machines);
+        let parts = self.completion_parts(id.to_string(), refusals, kept);
+        store.forget_unasked(&parts.now).await?;
+        let completion = parts.complete(counts, store.asked(self.row, sweep).await?);
         let held = completion.held;
         store.complete_sweep(self.row, sweep, completion, self.received_at).await?;
         if !held {
@@ -104,11 +108,9 @@ impl Work<'_> {
         let new = self.new_sweep();
         let id = new.id;
         let parts = self.completion_parts(id.to_string(), refusals, self.filed_as());
-        self.taking
-            .shared
-            .store
-            .take_sweep(new, chunk, self.received_at, move |counts, machines| parts.complete(counts, machines))
-            .await?;
+        let store = &self.taking.shared.store;
+        store.forget_unasked(&parts.now).await?;
+        store.take_sweep(new, chunk, self.received_at, move |counts, asked| parts.complete(counts, asked)).await?;
         self.finish(id).await
     }
 
@@ -126,6 +128,11 @@ impl Work<'_> {
         }
     }
 
+    fn now(&self) -> Stamp {
+        let Shared { epoch, boot_id, clock, .. } = &self.taking.shared;
+        Stamp { epoch: *epoch, boot_id: boot_id.clone(), boot: clock.boot(), at: clock.wall() }
+    }
+
     fn filed_as(&self) -> String {
         let folder = self.ready.folder.as_ref();
         let name = self.taking.folder.free_name(Place::Processed, folder, &self.ready.name);
@@ -141,6 +148,7 @@ impl Work<'_> {
             refusals,
             filed_as,
             submitted_by: self.header.submitted_by.clone(),
+            now: self.now(),
             hold_above: self.taking.intake.hold_above,
             hold_full_above: self.taking.intake.hold_full_above,
         }
@@ -265,41 +273,53 @@ struct CompletionParts {
     refusals: Refusals,
     filed_as: String,
     submitted_by: Option<serde_json::Value>,
+    now: Stamp,
     hold_above: u64,
     hold_full_above: u64,
 }
 
 impl CompletionParts {
-    fn complete(self, counts: Counts, machines: Machines) -> Completion {
+    fn complete(self, counts: Counts, asked: Asked) -> Completion {
         let mut receipt = self.receipt;
         count(&mut receipt, counts, self.refusals);
-        let all = machines.quick + machines.full;
-        let above = |n: u64, limit: u64| limit > 0 && n > limit;
-        let why = if above(all, self.hold_above) {
-            Some(format!("{all} machines, more than hold_above = {}", self.hold_above))
-        } else if above(machines.full, self.hold_full_above) {
-            Some(format!("{} Full scans, more than hold_full_above = {}", machines.full, self.hold_full_above))
-        } else {
-            None
-        };
+        let why = why_held(&asked, self.hold_above, self.hold_full_above);
         let held = why.is_some();
+        let mut words = Vec::new();
         if let Some(why) = why {
             receipt.status = Status::Held;
-            receipt.reason = Some(format!("held: {why}; `sweepd sweep release` lets it go"));
-        } else if counts.not_eligible > 0 {
-            receipt.reason = Some(format!(
-                "{} machines were left out: their onboarding status is not Onboarded",
-                counts.not_eligible
-            ));
+            words.push(format!("held: {why}; `sweepd sweep release` lets it go"));
         }
+        if counts.not_eligible > 0 {
+            let n = counts.not_eligible;
+            words.push(format!("{n} machines were left out: their onboarding status is not Onboarded"));
+        }
+        receipt.reason = (!words.is_empty()).then(|| words.join(". "));
         Completion {
             // Its fields are plain and always have a JSON form; the store refuses what is none.
             receipt: serde_json::to_string_pretty(&receipt).unwrap_or_default(),
             held,
             filed_as: self.filed_as,
             submitted_by: self.submitted_by,
+            unasked: (!held).then_some(self.now),
         }
     }
+}
+
+/// Why a sweep is held, if it is: it asks for too much by itself, or with what came within the hour before it and
+/// was not held.
+fn why_held(asked: &Asked, hold_above: u64, hold_full_above: u64) -> Option<String> {
+    let above = |n: u64, limit: u64| limit > 0 && n > limit;
+    for (machines, when) in [(asked.alone, ""), (asked.within_the_hour, " within an hour, with the files before it")] {
+        let all = machines.quick + machines.full;
+        if above(all, hold_above) {
+            return Some(format!("{all} machines{when}, more than hold_above = {hold_above}"));
+        }
+        if above(machines.full, hold_full_above) {
+            let full = machines.full;
+            return Some(format!("{full} Full scans{when}, more than hold_full_above = {hold_full_above}"));
+        }
+    }
+    None
 }
 
 /// A file that is hashed while it is read, to show that it is the one that was hashed before.

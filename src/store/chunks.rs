@@ -100,6 +100,12 @@ pub(crate) async fn add(
         refused: chunk.refused,
     };
     tally(connection, tenant, sweep, &counts).await?;
+    sqlx::query("UPDATE sweeps SET full = full + (SELECT count(*) FROM jobs WHERE id > ? AND scan_type = 'Full') WHERE n = ?")
+        .bind(last)
+        .bind(sweep)
+        .execute(&mut *connection)
+        .await
+        .doing("count Full scans")?;
     Ok(counts)
 }
 

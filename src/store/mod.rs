@@ -36,6 +36,7 @@ pub mod tenants;
 #[cfg(test)]
 mod tests;
 pub mod throttles;
+pub mod unasked;
 mod under_way;
 pub mod unsent;
 pub mod withdrawals;

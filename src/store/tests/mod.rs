@@ -41,6 +41,7 @@ mod settling;
 mod silences;
 mod starting;
 mod sweeping;
+mod unasked;
 mod writing;
 
 const GRACE: Duration = Duration::from_mins(1);
@@ -358,5 +359,5 @@ impl Bench {
 }
 
 fn completion(held: bool) -> Completion {
-    Completion { receipt: "{}".to_owned(), held, filed_as: "processed/weekly.txt".to_owned(), submitted_by: None }
+    Completion { receipt: "{}".to_owned(), held, filed_as: "processed/weekly.txt".to_owned(), submitted_by: None, unasked: None }
 }
