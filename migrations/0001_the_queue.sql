@@ -150,12 +150,13 @@ CREATE INDEX jobs_moving ON jobs (tenant_id, state) WHERE state IN ('sending', '
 CREATE INDEX jobs_of_sweep ON jobs (sweep_n);
 CREATE INDEX jobs_finished ON jobs (tenant_id, machine) WHERE finished_at IS NOT NULL;
 
--- At most one open job per tenant, machine and scan type: its key says so.
+-- At most one open job per tenant, machine and scan type: its key says so. job_id is one of jobs, written before
+-- or in the same transaction; declared, SQLite would look each of a million up, in random order.
 CREATE TABLE open_jobs (
     tenant_id INTEGER NOT NULL,
     machine   BLOB    NOT NULL,
     scan_type TEXT    NOT NULL,
-    job_id    INTEGER NOT NULL REFERENCES jobs (id),
+    job_id    INTEGER NOT NULL,
     PRIMARY KEY (tenant_id, machine, scan_type)
 ) STRICT, WITHOUT ROWID;
 

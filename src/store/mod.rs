@@ -26,6 +26,7 @@ pub mod incarnations;
 pub mod ineligible;
 pub mod jobs;
 pub mod lists;
+pub mod long_files;
 pub mod marks;
 pub mod outlook;
 pub mod settle;

@@ -15,8 +15,8 @@ use crate::domain::sweep::{OnPending, Priority, ScanType, Source};
 use crate::domain::time::Wall;
 
 /// Machines that one transaction takes in: enough to be fast, few enough that the writer is free
-/// for a lane every few dozen milliseconds.
-pub const CHUNK: usize = 5000;
+/// for a lane every few dozen milliseconds. More in a file make it a long one.
+pub const CHUNK: usize = 2000;
 
 /// A row of `sweeps`.
 pub type SweepRow = i64;
@@ -175,6 +175,8 @@ pub struct Completion {
     pub filed_as: String,
     /// Who submitted it, for the record.
     pub submitted_by: Option<serde_json::Value>,
+    /// Whose the file was, how long, and when it was written, for the record.
+    pub about_file: serde_json::Value,
     /// When it was let go without anybody having been asked: it counts for an hour.
     pub unasked: Option<Stamp>,
 }
@@ -204,7 +206,7 @@ async fn complete(
     }
     let receipt: serde_json::Value = serde_json::from_str(&completion.receipt)
         .map_err(|error| StoreError::Guard(format!("the receipt of sweep {sweep} is no JSON: {error}")))?;
-    let body = json!({ "sweep": sweep, "receipt": receipt, "submitted_by": completion.submitted_by });
+    let body = json!({ "sweep": sweep, "receipt": receipt, "about_file": completion.about_file, "submitted_by": completion.submitted_by });
     events::append(connection, at, Kind::FileTaken, Subject::tenant(tenant), &body).await
 }
 
@@ -263,21 +265,10 @@ impl Store {
         .await
     }
 
-    /// Begins a sweep that takes several transactions. Its jobs are hidden until
-    /// [`Store::complete_sweep`] and [`Store::release_sweep`].
+    /// Begins a sweep that takes several transactions: [`Store::append_lines`] and [`Store::open_lines`]. Its jobs are
+    /// hidden until [`Store::complete_sweep`] and [`Store::release_sweep`].
     pub async fn begin_sweep(&self, new: NewSweep) -> Result<SweepRow, StoreError> {
         self.write(move |connection| Box::pin(async move { begin(connection, &new).await })).await
-    }
-
-    /// Adds a chunk to such a sweep.
-    pub async fn add_chunk(
-        &self,
-        tenant: TenantRow,
-        sweep: SweepRow,
-        chunk: Chunk,
-        now: Wall,
-    ) -> Result<Counts, StoreError> {
-        self.write(move |connection| Box::pin(async move { add(connection, tenant, sweep, &chunk, now).await })).await
     }
 
     /// All of the file is on disk.

@@ -33,6 +33,7 @@ mod counting;
 mod ending;
 mod errands;
 mod feeding;
+mod long_files;
 mod looking;
 mod marking;
 mod ordering;
@@ -359,5 +360,12 @@ impl Bench {
 }
 
 fn completion(held: bool) -> Completion {
-    Completion { receipt: "{}".to_owned(), held, filed_as: "processed/weekly.txt".to_owned(), submitted_by: None, unasked: None }
+    Completion {
+        receipt: "{}".to_owned(),
+        held,
+        filed_as: "processed/weekly.txt".to_owned(),
+        submitted_by: None,
+        about_file: serde_json::Value::Null,
+        unasked: None,
+    }
 }
