@@ -8,6 +8,7 @@ mod call;
 mod control;
 mod dispatch;
 mod drop_folder;
+mod filing;
 mod follow;
 mod lane;
 mod look;
@@ -18,6 +19,7 @@ mod reads;
 mod results;
 mod spending;
 mod taking;
+mod turns;
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicUsize, Ordering};

@@ -8,7 +8,8 @@ use sha2::{Digest, Sha256};
 use tokio::sync::mpsc;
 
 use super::Shared;
-use super::taking::{Refuse, Taking, blank, count, reject};
+use super::filing::{blank, count};
+use super::taking::{Refuse, Taking, reject};
 use crate::config::Tenant;
 use crate::domain::id::{SweepId, TenantName};
 use crate::domain::sweep::Source;
@@ -16,8 +17,10 @@ use crate::domain::time::Wall;
 use crate::intake::folder::{Place, Ready};
 use crate::intake::formats::{self, Header, Line, Stop, Unusable};
 use crate::intake::receipt::{Receipt, Refusals, Status};
+use crate::store::StoreError;
+use crate::store::long_files::Keys;
 use crate::store::slots::Stamp;
-use crate::store::sweeps::{CHUNK, Chunk, Completion, Counts, KnownSweep, LeftOut, NewJob, NewSweep};
+use crate::store::sweeps::{CHUNK, Chunk, Completion, Counts, KnownSweep, LeftOut, NewJob, NewSweep, SweepRow};
 use crate::store::tenants::TenantRow;
 use crate::store::unasked::Asked;
 
@@ -32,6 +35,7 @@ pub struct Work<'a> {
     pub received_at: Wall,
     pub header: Header,
     pub uid: u32,
+    pub about: serde_json::Value,
 }
 
 /// What the reading thread hands over.
@@ -59,6 +63,10 @@ impl Work<'_> {
             let id = new.id;
             (store.begin_sweep(new).await?, id, 0)
         };
+        if skip > 0 {
+            self.open_what_is_there(sweep).await?;
+        }
+        let mut keys = Keys::default();
         let mut more = more;
         loop {
             let lines = chunk.lines();
@@ -66,11 +74,18 @@ impl Work<'_> {
                 // An earlier incarnation has taken these: chunks are cut the same way each time.
                 skip -= lines;
             } else {
-                store.add_chunk(self.row, sweep, chunk, self.received_at).await?;
+                store.append_lines(self.row, sweep, chunk, &mut keys, self.received_at).await?;
+            }
+            if !more || keys.len() >= Keys::BATCH {
+                self.open(sweep, std::mem::take(&mut keys)).await?;
             }
             self.taking.shared.health.beat("intake");
             if !more {
                 break;
+            }
+            if let Some(why) = self.taking.shortage() {
+                // What is on disk stays there: the file is taken up again where it was left.
+                return Err(Refuse::Later(why));
             }
             let lines = match self.next(&mut parts).await {
                 Ok(lines) => lines,
@@ -87,16 +102,27 @@ impl Work<'_> {
             self.taking.abandon(sweep, &self.ready.relative(), "none of its lines can be used").await?;
             return Err(Refuse::Reject(nothing_usable(&refusals), refusals, counts));
         }
-        let kept = self.filed_as();
-        let parts = self.completion_parts(id.to_string(), refusals, kept);
+        let parts = self.completion_parts(id.to_string(), refusals, self.filed_as());
         store.forget_unasked(&parts.now).await?;
         let completion = parts.complete(counts, store.asked(self.row, sweep).await?);
-        let held = completion.held;
         store.complete_sweep(self.row, sweep, completion, self.received_at).await?;
-        if !held {
-            store.release_sweep(sweep, self.received_at).await?;
-        }
         self.finish(id).await
+    }
+
+    /// Opens what an earlier incarnation appended: it may not have come to that.
+    async fn open_what_is_there(&self, sweep: SweepRow) -> Result<(), StoreError> {
+        let mut after = 0;
+        loop {
+            let (keys, last) = self.taking.shared.store.appended_lines(sweep, after, Keys::BATCH).await?;
+            let Some(last) = last else { return Ok(()) };
+            self.open(sweep, keys).await?;
+            after = last;
+        }
+    }
+
+    async fn open(&self, sweep: SweepRow, keys: Keys) -> Result<(), StoreError> {
+        let store = &self.taking.shared.store;
+        self.taking.beating(store.open_lines(self.row, sweep, keys)).await
     }
 
     async fn take_at_once(self, chunk: Chunk, refusals: Refusals) -> Result<(), Refuse> {
@@ -137,7 +163,9 @@ impl Work<'_> {
         let folder = self.ready.folder.as_ref();
         let name = self.taking.folder.free_name(Place::Processed, folder, &self.ready.name);
         let name = name.to_string_lossy();
-        folder.map_or_else(|| name.clone().into_owned(), |tenant| format!("{tenant}/{name}"))
+        folder
+            .and_then(|tenant| self.taking.folder.of(tenant))
+            .map_or_else(|| name.clone().into_owned(), |tenant| format!("{tenant}/{name}"))
     }
 
     fn completion_parts(&self, id: String, refusals: Refusals, filed_as: String) -> CompletionParts {
@@ -148,6 +176,7 @@ impl Work<'_> {
             refusals,
             filed_as,
             submitted_by: self.header.submitted_by.clone(),
+            about_file: self.about.clone(),
             now: self.now(),
             hold_above: self.taking.intake.hold_above,
             hold_full_above: self.taking.intake.hold_full_above,
@@ -159,6 +188,7 @@ impl Work<'_> {
         let taking = self.taking;
         let known = taking.shared.store.known_by_id(id).await?;
         taking.file_away(&known, &self.ready.path).await?;
+        taking.release(&known).await?;
         let tenant = self.name.as_str();
         let Counts { lines, queued, joined, duplicates, not_eligible, refused } = known.counts;
         let result = if known.state == "held" { "held" } else { "taken" };
@@ -273,6 +303,7 @@ struct CompletionParts {
     refusals: Refusals,
     filed_as: String,
     submitted_by: Option<serde_json::Value>,
+    about_file: serde_json::Value,
     now: Stamp,
     hold_above: u64,
     hold_full_above: u64,
@@ -300,6 +331,7 @@ impl CompletionParts {
             held,
             filed_as: self.filed_as,
             submitted_by: self.submitted_by,
+            about_file: self.about_file,
             unasked: (!held).then_some(self.now),
         }
     }
