@@ -89,6 +89,8 @@ CREATE TABLE sweeps (
     finished_at  INTEGER,
     lines        INTEGER NOT NULL DEFAULT 0,
     queued       INTEGER NOT NULL DEFAULT 0,
+    -- So many of the new jobs are Full scans.
+    full         INTEGER NOT NULL DEFAULT 0 CHECK (full BETWEEN 0 AND queued),
     joined       INTEGER NOT NULL DEFAULT 0,
     duplicates   INTEGER NOT NULL DEFAULT 0,
     not_eligible INTEGER NOT NULL DEFAULT 0,
@@ -150,12 +152,13 @@ CREATE INDEX jobs_moving ON jobs (tenant_id, state) WHERE state IN ('sending', '
 CREATE INDEX jobs_of_sweep ON jobs (sweep_n);
 CREATE INDEX jobs_finished ON jobs (tenant_id, machine) WHERE finished_at IS NOT NULL;
 
--- At most one open job per tenant, machine and scan type: its key says so.
+-- At most one open job per tenant, machine and scan type: its key says so. job_id is one of jobs, written before
+-- or in the same transaction; declared, SQLite would look each of a million up, in random order.
 CREATE TABLE open_jobs (
     tenant_id INTEGER NOT NULL,
     machine   BLOB    NOT NULL,
     scan_type TEXT    NOT NULL,
-    job_id    INTEGER NOT NULL REFERENCES jobs (id),
+    job_id    INTEGER NOT NULL,
     PRIMARY KEY (tenant_id, machine, scan_type)
 ) STRICT, WITHOUT ROWID;
 
@@ -169,6 +172,17 @@ CREATE TABLE joins (
     PRIMARY KEY (sweep_n, job_id)
 ) STRICT, WITHOUT ROWID;
 CREATE INDEX joins_of_job ON joins (job_id);
+
+-- What the files of the last hour brought that nobody was asked about: many small files are one large one.
+CREATE TABLE unasked (
+    sweep_n   INTEGER PRIMARY KEY REFERENCES sweeps (n),
+    tenant_id INTEGER NOT NULL REFERENCES tenants (id),
+    quick     INTEGER NOT NULL,
+    full      INTEGER NOT NULL,
+    at        INTEGER NOT NULL,
+    boot      INTEGER NOT NULL,
+    boot_id   TEXT    NOT NULL
+) STRICT;
 
 -- Machines of a file that got no job, for a named reason.
 CREATE TABLE left_out (

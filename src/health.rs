@@ -16,6 +16,8 @@ struct Inner {
     beats: BTreeMap<String, Boot>,
     database: Option<String>,
     watching: bool,
+    /// Why no file is taken.
+    intake_stopped: Option<String>,
     tokens: BTreeMap<String, Result<(), String>>,
 }
 
@@ -69,6 +71,16 @@ impl Health {
         self.with(|inner| inner.watching = watching);
     }
 
+    /// Whether files are taken; else why not.
+    pub fn intake_stopped(&self, why: Option<String>) {
+        self.with(|inner| inner.intake_stopped = why);
+    }
+
+    /// Why no file is taken, if none is.
+    pub fn why_intake_stopped(&self) -> Option<String> {
+        self.with(|inner| inner.intake_stopped.clone())
+    }
+
     /// Whether this tenant has a token; else why not.
     pub fn token(&self, tenant: &str, outcome: Result<(), String>) {
         self.with(|inner| drop(inner.tokens.insert(tenant.to_owned(), outcome)));
@@ -99,6 +111,7 @@ impl Health {
             if !inner.watching {
                 missing.push("the drop folder is not watched yet".to_owned());
             }
+            missing.extend(inner.intake_stopped.iter().map(|why| format!("no file is taken: {why}")));
             if !inner.tokens.values().any(Result::is_ok) {
                 let whys: Vec<_> = inner
                     .tokens

@@ -20,6 +20,7 @@ pub struct Metrics {
     files: Family<Labels, Counter>,
     machines: Family<Labels, Counter>,
     left_in_place: Counter,
+    intake_stopped: Gauge,
     credentials: Family<Labels, Gauge>,
 }
 
@@ -35,6 +36,7 @@ impl Default for Metrics {
             files: Family::default(),
             machines: Family::default(),
             left_in_place: Counter::default(),
+            intake_stopped: Gauge::default(),
             credentials: Family::default(),
         }
     }
@@ -64,6 +66,11 @@ impl Metrics {
         self.left_in_place.inc();
     }
 
+    /// Whether no file is taken, for want of room.
+    pub fn intake_stopped(&self, stopped: bool) {
+        self.intake_stopped.set(i64::from(stopped));
+    }
+
     /// When the credentials end of those tenants where that is known, in seconds since 1970: it stays
     /// right while this machine's clock is wrong. Whoever is not named has none any more.
     pub fn credentials<'a>(&self, ends: impl Iterator<Item = (&'a str, i64)>) {
@@ -87,6 +94,11 @@ impl Metrics {
             "sweepd_intake_left_in_place",
             "Things in the drop folder that are no regular file, and stay",
             self.left_in_place.clone(),
+        );
+        registry.register(
+            "sweepd_intake_stopped",
+            "Whether no file is taken, since the disk is short",
+            self.intake_stopped.clone(),
         );
         registry.register(
             "sweepd_credential_expires_seconds",

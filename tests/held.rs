@@ -59,6 +59,30 @@ async fn a_large_sweep_is_held_over_restarts_until_it_is_released() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_list_in_pieces_is_held_like_a_whole_one() {
+    let (simulator, mut daemon, machines) = scene("hold_above = 4").await;
+    daemon.site.put("first.txt", list(&machines[..3]));
+    assert_eq!(text(&daemon.receipt("processed/first.txt").await, "status"), "taken");
+    // The hour outlives the daemon.
+    daemon.kill();
+    daemon.start().await;
+    daemon.site.put("second.txt", list(&machines[3..5]));
+    let receipt = daemon.receipt("processed/second.txt").await;
+    assert_eq!((text(&receipt, "status"), number(&receipt, "queued")), ("held", 2), "{receipt}");
+    assert!(text(&receipt, "reason").contains("5 machines within an hour"), "{receipt}");
+    let id = text(&receipt, "sweep_id");
+    let shown = daemon.told(&["status"]);
+    assert!(shown.contains("held") && shown.contains(&format!("sweepd sweep release {id}")), "{shown}");
+    assert!(daemon.lines(&["sweep", "list"]).iter().any(|sweep| sweep["id"] == id && sweep["state"] == "held"));
+    // One more is within what nobody has to be asked about: what is held does not count.
+    daemon.site.put("third.txt", list(&machines[5..6]));
+    assert_eq!(text(&daemon.receipt("processed/third.txt").await, "status"), "taken");
+    daemon.told(&["sweep", "release", id]);
+    daemon.all_final(6).await;
+    assert_scanned_once(&seen(&simulator), &machines[..6]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn full_scans_are_held_at_a_lower_number() {
     let (simulator, daemon, machines) = scene("hold_above = 100\nhold_full_above = 4").await;
     let (held, others) = machines.split_at(5);

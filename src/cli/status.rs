@@ -8,6 +8,7 @@ use super::output::{json_line, local, local_or_dash, print, short, table};
 use crate::app::{Failure, disabled_of, terms_of};
 use crate::config::Config;
 use crate::domain::share::Foreign;
+use crate::intake::room::shortage;
 use crate::store::Store;
 use crate::store::incarnations::StateLock;
 use crate::web::report::{self, Now, Report};
@@ -24,7 +25,8 @@ const AGAIN: Duration = Duration::from_secs(1);
 pub async fn run(context: &Context, args: &Args) -> Result<(), Failure> {
     let config = context.plain_config()?;
     loop {
-        let report = read(context, &config).await?.with_disabled(&disabled_of(&config));
+        let short = shortage(&[&config.daemon.state_dir, &config.daemon.spool_dir], config.intake.min_free);
+        let report = read(context, &config).await?.with_disabled(&disabled_of(&config)).with_intake_stopped(short);
         print(|out| {
             if context.json {
                 return json_line(out, &report);
@@ -59,6 +61,9 @@ async fn read(context: &Context, config: &Config) -> Result<Report, Failure> {
 pub fn show(out: &mut dyn Write, report: &Report) -> io::Result<()> {
     if !report.daemon.running {
         writeln!(out, "The daemon is not running.\n")?;
+    }
+    if let Some(why) = &report.daemon.intake_stopped {
+        writeln!(out, "No file is taken: {why}.\n")?;
     }
     for (name, tenant) in &report.tenants {
         let jobs: Vec<_> =
@@ -106,5 +111,10 @@ pub fn show(out: &mut dyn Write, report: &Report) -> io::Result<()> {
             local_or_dash(sweep.eta.as_ref()),
         ]);
     }
-    writeln!(out, "{table}")
+    writeln!(out, "{table}")?;
+    for held in report.sweeps.iter().filter(|sweep| sweep.state == "held") {
+        let (name, total) = (short(&held.name), held.total);
+        writeln!(out, "Held: {name}, {total} machines; `sweepd sweep release {}` lets it go.", held.id)?;
+    }
+    Ok(())
 }

@@ -107,10 +107,10 @@ async fn release(context: &Context, store: &Store, id: &str, yes: bool) -> Resul
     if sweep.state != "held" {
         return Err(not_held(&sweep.state));
     }
-    let machines = store.machines_of(sweep.n).await?;
+    let tenant = store.tenant(&sweep.tenant).await?;
+    let machines = store.asked(tenant, sweep.n).await?.alone;
     let what = format!("releasing {}: {} Quick and {} Full scans", sweep.name, machines.quick, machines.full);
     ask::before_on_terminal(&what, yes)?;
-    let tenant = store.tenant(&sweep.tenant).await?;
     if !store.let_go(sweep.n, tenant, operator(), context.clock.wall()).await? {
         return Err(not_held("somebody else's release was faster"));
     }

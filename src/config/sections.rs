@@ -170,6 +170,9 @@ pub struct Intake {
     pub rescan: Duration,
     /// Larger files are rejected; bytes.
     pub max_file_size: u64,
+    /// With less room left in the state and spool folders, no file is taken; bytes. None: 64 MiB, or a tenth of the
+    /// file system if that is less.
+    pub min_free: Option<u64>,
     /// A file with more machines is held; 0: never.
     pub hold_above: u64,
     /// The same for Full scans.
@@ -186,6 +189,7 @@ impl Intake {
         let settle = section.key("settle", "2s", values::duration);
         let rescan = section.key("rescan", "30s", values::positive_duration);
         let max_file_size = section.key("max_file_size", "256MiB", values::size);
+        let min_free = section.key("min_free", "", values::optional(values::size));
         let hold_above = section.key("hold_above", "10000", values::count);
         let hold_full_above = section.key("hold_full_above", "1000", values::count);
         let only_onboarded = section.key("only_onboarded", "true", values::flag);
@@ -205,6 +209,7 @@ impl Intake {
             settle: settle?,
             rescan: rescan?,
             max_file_size: max_file_size?,
+            min_free: min_free?,
             hold_above: hold_above?,
             hold_full_above: hold_full_above?,
             only_onboarded: only_onboarded?,

@@ -5,71 +5,168 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::StreamExt as _;
+use futures_util::stream::FuturesUnordered;
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
 use super::taking::{Taking, Took};
+use super::turns::Turns;
 use crate::domain::time::Boot;
 use crate::intake::Watch;
-use crate::intake::folder::Ready;
+use crate::intake::folder::{Folder, Ready};
 
 /// After a file could not be taken for a reason that may pass.
 const AGAIN: Duration = Duration::from_secs(30);
 
-pub async fn run(mut taking: Taking, stop: CancellationToken) {
-    let (settle, rescan) = (taking.intake.settle, taking.intake.rescan);
-    let mut watch = Watch::new(Arc::new(Notify::new()));
-    watch.folders(&taking.folder().incoming());
+/// While the disk is short, it is looked at so often.
+const SHORT: Duration = Duration::from_secs(5);
+
+/// What the loop remembers from one look to the next.
+struct Looking<'a> {
+    taking: &'a Taking,
+    folder: Folder,
+    watch: Watch,
+    turns: Turns,
+    /// Renamed into place, and not taken yet.
+    moved: HashSet<PathBuf>,
+    later: HashMap<PathBuf, Boot>,
+    told: HashMap<PathBuf, String>,
+    unsettled: bool,
+    /// A look at a folder of a hundred thousand files takes its time: while files wait, so much passes between two.
+    not_before: Boot,
+}
+
+pub async fn run(taking: Taking, stop: CancellationToken) {
     taking.finish_half_done().await;
+    let mut looking = Looking::new(&taking);
     let clock = Arc::clone(&taking.shared.clock);
-    let mut moved: HashSet<PathBuf> = HashSet::new();
-    let mut later: HashMap<PathBuf, Boot> = HashMap::new();
-    let mut told: HashMap<PathBuf, String> = HashMap::new();
+    let mut under_way = FuturesUnordered::new();
+    let (mut look, mut done_since) = (true, false);
     while !stop.is_cancelled() {
         taking.shared.health.beat("intake");
-        moved.extend(watch.moved_in());
-        let found = taking.look(&moved, settle, clock.boot());
+        if look && (looking.turns.is_empty() || clock.boot() >= looking.not_before) {
+            looking.look();
+            (look, done_since) = (false, false);
+        }
+        let short = looking.is_short();
+        while !short && let Some(ready) = looking.next() {
+            let taking = &taking;
+            under_way.push(async move { (taking.take(&ready).await, ready) });
+        }
+        if done_since && under_way.is_empty() && looking.turns.is_empty() {
+            look = true;
+            continue;
+        }
+        let pause = looking.pause(short, look);
+        tokio::select! {
+            () = stop.cancelled() => {}
+            Some((took, ready)) = under_way.next() => {
+                looking.took(took, ready);
+                done_since = true;
+            }
+            () = looking.watch.changed() => look = true,
+            () = clock.sleep_until(clock.boot() + pause) => look = true,
+        }
+    }
+    // What is being taken is taken to its end: two must never take the same.
+    while under_way.next().await.is_some() {}
+    taking.shared.health.ended("intake");
+}
+
+impl<'a> Looking<'a> {
+    fn new(taking: &'a Taking) -> Self {
+        let mut watch = Watch::new(Arc::new(Notify::new()));
+        watch.folders(&taking.folder.incoming());
+        Self {
+            taking,
+            folder: taking.folder.clone(),
+            watch,
+            turns: Turns::default(),
+            moved: HashSet::new(),
+            later: HashMap::new(),
+            told: HashMap::new(),
+            unsettled: false,
+            not_before: Boot(0),
+        }
+    }
+
+    /// Looks at the whole folder.
+    fn look(&mut self) {
+        let clock = &self.taking.shared.clock;
+        let begun = clock.boot();
+        // A folder that was made anew is another one to the kernel.
+        self.watch.folders(&self.folder.incoming());
+        self.moved.extend(self.watch.moved_in());
+        let found = self.folder.look(&self.moved, self.taking.intake.settle, begun);
         for (folder, why) in &found.unreadable {
             tracing::error!(folder = %folder.display(), why, "the drop folder cannot be read; it is made again if it is gone");
         }
-        if !found.unreadable.is_empty() && taking.folder().create().is_ok() {
-            watch.folders(&taking.folder().incoming());
+        if !found.unreadable.is_empty() && self.folder.create().is_ok() {
+            self.watch.folders(&self.folder.incoming());
         }
-        taking.shared.health.watching(found.unreadable.is_empty());
+        self.taking.shared.health.watching(found.unreadable.is_empty());
         for odd in &found.odd {
-            taking.shared.metrics.left_in_place();
+            self.taking.shared.metrics.left_in_place();
             tracing::warn!(path = %odd.display(), "left in place: it is no regular file");
         }
-        later.retain(|path, until| path.exists() && *until > clock.boot());
-        let ready: Vec<Ready> = found.ready.into_iter().filter(|ready| !later.contains_key(&ready.path)).collect();
-        let busy = !ready.is_empty();
-        for ready in ready {
-            if stop.is_cancelled() {
-                break;
+        self.unsettled = found.unsettled;
+        self.moved.retain(|path| path.exists());
+        self.told.retain(|path, _| path.exists());
+        self.later.retain(|path, until| path.exists() && *until > begun);
+        let ready = found.ready.into_iter().filter(|ready| !self.later.contains_key(&ready.path)).collect();
+        self.turns.found(ready, self.taking.only());
+        let now = clock.boot();
+        self.not_before = now + now.since(begun) * 4;
+    }
+
+    fn next(&mut self) -> Option<Ready> {
+        let ready = self.turns.next(|whose| self.taking.is_busy(whose))?;
+        self.moved.remove(&ready.path);
+        Some(ready)
+    }
+
+    /// Whether the disk is short; told when it begins and when it ends.
+    fn is_short(&mut self) -> bool {
+        let shared = &self.taking.shared;
+        let why = self.taking.shortage();
+        let (is, was) = (why.is_some(), shared.health.why_intake_stopped().is_some());
+        match &why {
+            Some(why) if !was => tracing::error!(why, "no file is taken: the disk is short; they stay where they are"),
+            None if was => {
+                tracing::info!("there is room again: files are taken");
+                self.later.clear();
             }
-            taking.shared.health.beat("intake");
-            moved.remove(&ready.path);
-            if let Took::Later(why) = taking.take(&ready).await {
+            _ => {}
+        }
+        shared.metrics.intake_stopped(is);
+        shared.health.intake_stopped(why);
+        is
+    }
+
+    fn took(&mut self, took: Took, ready: Ready) {
+        self.turns.done(&ready);
+        match took {
+            Took::Done => {}
+            Took::Busy(whose) => self.turns.wait(ready, whose),
+            Took::Later(why) => {
                 // Told once for each file and reason, not at every try.
-                if told.insert(ready.path.clone(), why.clone()).as_ref() != Some(&why) {
+                if self.told.insert(ready.path.clone(), why.clone()).as_ref() != Some(&why) {
                     tracing::error!(file = %ready.path.display(), why, "the file stays where it is and is tried again every {} s", AGAIN.as_secs());
                 }
-                later.insert(ready.path, clock.boot() + AGAIN);
+                self.later.insert(ready.path, self.taking.shared.clock.boot() + AGAIN);
             }
         }
-        moved.retain(|path| path.exists());
-        told.retain(|path, _| path.exists());
-        if busy && later.is_empty() {
-            continue;
-        }
-        let pause = if found.unsettled { settle.max(Duration::from_millis(50)) } else { rescan };
-        tokio::select! {
-            () = stop.cancelled() => {}
-            () = watch.changed() => continue,
-            () = clock.sleep_until(clock.boot() + pause.min(Duration::from_mins(1))) => {}
-        }
-        // A folder that was made anew is another one to the kernel.
-        watch.folders(&taking.folder().incoming());
     }
-    taking.shared.health.ended("intake");
+
+    /// How long nothing has to happen.
+    fn pause(&self, short: bool, look: bool) -> Duration {
+        let now = self.taking.shared.clock.boot();
+        let intake = &self.taking.intake;
+        let pause = if self.unsettled { intake.settle.max(Duration::from_millis(50)) } else { intake.rescan };
+        let pause = if short { pause.min(SHORT) } else { pause };
+        // A look that is due waits for its time.
+        let pause = if look { pause.min(self.not_before.since(now)) } else { pause };
+        pause.min(Duration::from_mins(1)).max(Duration::from_millis(1))
+    }
 }

@@ -9,6 +9,7 @@ mod cancel;
 mod control;
 mod dispatch;
 mod drop_folder;
+mod filing;
 mod follow;
 mod lane;
 mod look;
@@ -19,6 +20,7 @@ mod reads;
 pub mod results;
 mod spending;
 mod taking;
+mod turns;
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicUsize, Ordering};

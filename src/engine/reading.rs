@@ -7,7 +7,9 @@ use std::sync::Arc;
 use sha2::{Digest, Sha256};
 use tokio::sync::mpsc;
 
-use super::taking::{Refuse, Taking, blank, count, reject};
+use super::Shared;
+use super::filing::{blank, count};
+use super::taking::{Refuse, Taking, reject};
 use crate::config::Tenant;
 use crate::domain::id::{SweepId, TenantName};
 use crate::domain::sweep::Source;
@@ -15,8 +17,12 @@ use crate::domain::time::Wall;
 use crate::intake::folder::{Place, Ready};
 use crate::intake::formats::{self, Header, Line, Stop, Unusable};
 use crate::intake::receipt::{Receipt, Refusals, Status};
-use crate::store::sweeps::{CHUNK, Chunk, Completion, Counts, KnownSweep, LeftOut, Machines, NewJob, NewSweep};
+use crate::store::StoreError;
+use crate::store::long_files::Keys;
+use crate::store::slots::Stamp;
+use crate::store::sweeps::{CHUNK, Chunk, Completion, Counts, KnownSweep, LeftOut, NewJob, NewSweep, SweepRow};
 use crate::store::tenants::TenantRow;
+use crate::store::unasked::Asked;
 
 /// The taking of one file for one tenant.
 pub struct Work<'a> {
@@ -29,6 +35,7 @@ pub struct Work<'a> {
     pub received_at: Wall,
     pub header: Header,
     pub uid: u32,
+    pub about: serde_json::Value,
 }
 
 /// What the reading thread hands over.
@@ -56,6 +63,10 @@ impl Work<'_> {
             let id = new.id;
             (store.begin_sweep(new).await?, id, 0)
         };
+        if skip > 0 {
+            self.open_what_is_there(sweep).await?;
+        }
+        let mut keys = Keys::default();
         let mut more = more;
         loop {
             let lines = chunk.lines();
@@ -63,11 +74,18 @@ impl Work<'_> {
                 // An earlier incarnation has taken these: chunks are cut the same way each time.
                 skip -= lines;
             } else {
-                store.add_chunk(self.row, sweep, chunk, self.received_at).await?;
+                store.append_lines(self.row, sweep, chunk, &mut keys, self.received_at).await?;
+            }
+            if !more || keys.len() >= Keys::BATCH {
+                self.open(sweep, std::mem::take(&mut keys)).await?;
             }
             self.taking.shared.health.beat("intake");
             if !more {
                 break;
+            }
+            if let Some(why) = self.taking.shortage() {
+                // What is on disk stays there: the file is taken up again where it was left.
+                return Err(Refuse::Later(why));
             }
             let lines = match self.next(&mut parts).await {
                 Ok(lines) => lines,
@@ -84,15 +102,27 @@ impl Work<'_> {
             self.taking.abandon(sweep, &self.ready.relative(), "none of its lines can be used").await?;
             return Err(Refuse::Reject(nothing_usable(&refusals), refusals, counts));
         }
-        let kept = self.filed_as();
-        let machines = store.machines_of(sweep).await?;
-        let completion = self.completion_parts(id.to_string(), refusals, kept).complete(counts, machines);
-        let held = completion.held;
+        let parts = self.completion_parts(id.to_string(), refusals, self.filed_as());
+        store.forget_unasked(&parts.now).await?;
+        let completion = parts.complete(counts, store.asked(self.row, sweep).await?);
         store.complete_sweep(self.row, sweep, completion, self.received_at).await?;
-        if !held {
-            store.release_sweep(sweep, self.received_at).await?;
-        }
         self.finish(id).await
+    }
+
+    /// Opens what an earlier incarnation appended: it may not have come to that.
+    async fn open_what_is_there(&self, sweep: SweepRow) -> Result<(), StoreError> {
+        let mut after = 0;
+        loop {
+            let (keys, last) = self.taking.shared.store.appended_lines(sweep, after, Keys::BATCH).await?;
+            let Some(last) = last else { return Ok(()) };
+            self.open(sweep, keys).await?;
+            after = last;
+        }
+    }
+
+    async fn open(&self, sweep: SweepRow, keys: Keys) -> Result<(), StoreError> {
+        let store = &self.taking.shared.store;
+        self.taking.beating(store.open_lines(self.row, sweep, keys)).await
     }
 
     async fn take_at_once(self, chunk: Chunk, refusals: Refusals) -> Result<(), Refuse> {
@@ -104,11 +134,9 @@ impl Work<'_> {
         let new = self.new_sweep();
         let id = new.id;
         let parts = self.completion_parts(id.to_string(), refusals, self.filed_as());
-        self.taking
-            .shared
-            .store
-            .take_sweep(new, chunk, self.received_at, move |counts, machines| parts.complete(counts, machines))
-            .await?;
+        let store = &self.taking.shared.store;
+        store.forget_unasked(&parts.now).await?;
+        store.take_sweep(new, chunk, self.received_at, move |counts, asked| parts.complete(counts, asked)).await?;
         self.finish(id).await
     }
 
@@ -126,11 +154,18 @@ impl Work<'_> {
         }
     }
 
+    fn now(&self) -> Stamp {
+        let Shared { epoch, boot_id, clock, .. } = &self.taking.shared;
+        Stamp { epoch: *epoch, boot_id: boot_id.clone(), boot: clock.boot(), at: clock.wall() }
+    }
+
     fn filed_as(&self) -> String {
         let folder = self.ready.folder.as_ref();
         let name = self.taking.folder.free_name(Place::Processed, folder, &self.ready.name);
         let name = name.to_string_lossy();
-        folder.map_or_else(|| name.clone().into_owned(), |tenant| format!("{tenant}/{name}"))
+        folder
+            .and_then(|tenant| self.taking.folder.of(tenant))
+            .map_or_else(|| name.clone().into_owned(), |tenant| format!("{tenant}/{name}"))
     }
 
     fn completion_parts(&self, id: String, refusals: Refusals, filed_as: String) -> CompletionParts {
@@ -141,6 +176,8 @@ impl Work<'_> {
             refusals,
             filed_as,
             submitted_by: self.header.submitted_by.clone(),
+            about_file: self.about.clone(),
+            now: self.now(),
             hold_above: self.taking.intake.hold_above,
             hold_full_above: self.taking.intake.hold_full_above,
         }
@@ -151,6 +188,7 @@ impl Work<'_> {
         let taking = self.taking;
         let known = taking.shared.store.known_by_id(id).await?;
         taking.file_away(&known, &self.ready.path).await?;
+        taking.release(&known).await?;
         let tenant = self.name.as_str();
         let Counts { lines, queued, joined, duplicates, not_eligible, refused } = known.counts;
         let result = if known.state == "held" { "held" } else { "taken" };
@@ -265,41 +303,55 @@ struct CompletionParts {
     refusals: Refusals,
     filed_as: String,
     submitted_by: Option<serde_json::Value>,
+    about_file: serde_json::Value,
+    now: Stamp,
     hold_above: u64,
     hold_full_above: u64,
 }
 
 impl CompletionParts {
-    fn complete(self, counts: Counts, machines: Machines) -> Completion {
+    fn complete(self, counts: Counts, asked: Asked) -> Completion {
         let mut receipt = self.receipt;
         count(&mut receipt, counts, self.refusals);
-        let all = machines.quick + machines.full;
-        let above = |n: u64, limit: u64| limit > 0 && n > limit;
-        let why = if above(all, self.hold_above) {
-            Some(format!("{all} machines, more than hold_above = {}", self.hold_above))
-        } else if above(machines.full, self.hold_full_above) {
-            Some(format!("{} Full scans, more than hold_full_above = {}", machines.full, self.hold_full_above))
-        } else {
-            None
-        };
+        let why = why_held(&asked, self.hold_above, self.hold_full_above);
         let held = why.is_some();
+        let mut words = Vec::new();
         if let Some(why) = why {
             receipt.status = Status::Held;
-            receipt.reason = Some(format!("held: {why}; `sweepd sweep release` lets it go"));
-        } else if counts.not_eligible > 0 {
-            receipt.reason = Some(format!(
-                "{} machines were left out: their onboarding status is not Onboarded",
-                counts.not_eligible
-            ));
+            words.push(format!("held: {why}; `sweepd sweep release` lets it go"));
         }
+        if counts.not_eligible > 0 {
+            let n = counts.not_eligible;
+            words.push(format!("{n} machines were left out: their onboarding status is not Onboarded"));
+        }
+        receipt.reason = (!words.is_empty()).then(|| words.join(". "));
         Completion {
             // Its fields are plain and always have a JSON form; the store refuses what is none.
             receipt: serde_json::to_string_pretty(&receipt).unwrap_or_default(),
             held,
             filed_as: self.filed_as,
             submitted_by: self.submitted_by,
+            about_file: self.about_file,
+            unasked: (!held).then_some(self.now),
         }
     }
+}
+
+/// Why a sweep is held, if it is: it asks for too much by itself, or with what came within the hour before it and
+/// was not held.
+fn why_held(asked: &Asked, hold_above: u64, hold_full_above: u64) -> Option<String> {
+    let above = |n: u64, limit: u64| limit > 0 && n > limit;
+    for (machines, when) in [(asked.alone, ""), (asked.within_the_hour, " within an hour, with the files before it")] {
+        let all = machines.quick + machines.full;
+        if above(all, hold_above) {
+            return Some(format!("{all} machines{when}, more than hold_above = {hold_above}"));
+        }
+        if above(machines.full, hold_full_above) {
+            let full = machines.full;
+            return Some(format!("{full} Full scans{when}, more than hold_full_above = {hold_full_above}"));
+        }
+    }
+    None
 }
 
 /// A file that is hashed while it is read, to show that it is the one that was hashed before.

@@ -3,21 +3,23 @@
 //! The order makes a kill at any moment harmless: jobs and receipt are committed first, then the
 //! file is moved, then the receipt is written. A start finishes what it finds half done.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::io::{self, Read, Seek};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use super::filing::{blank, count, move_and_receipt};
 use super::reading::Work;
 use super::{Running, Shared};
 use crate::config::{Config, Intake, Tenant};
 use crate::domain::id::TenantName;
-use crate::domain::time::{Boot, Wall};
-use crate::intake::folder::{Folder, Found, Place, Ready, receipt_name};
+use crate::domain::time::Wall;
+use crate::intake::folder::{Folder, Place, Ready};
 use crate::intake::formats::{self, Header, Options, Unusable};
-use crate::intake::receipt::{Receipt, Refusals, Status, write_aside};
+use crate::intake::receipt::{Receipt, Refusals, Status};
+use crate::intake::room::shortage;
 use crate::store::StoreError;
 use crate::store::events::{Kind, Subject};
 use crate::store::sweeps::{Counts, KnownSweep};
@@ -30,6 +32,8 @@ pub enum Took {
     Done,
     /// It stays where it is, for this reason.
     Later(String),
+    /// It waits: another file of this tenant is being taken.
+    Busy(TenantName),
 }
 
 /// Why a file is not taken.
@@ -69,6 +73,8 @@ struct Opened {
     file: File,
     sha256: String,
     uid: u32,
+    /// Whose it is, how long, and when it was written, for the record.
+    about: serde_json::Value,
     header: Header,
 }
 
@@ -81,6 +87,22 @@ pub struct Taking {
     /// Configured, but broken: their files wait.
     disabled: Vec<TenantName>,
     lanes: Arc<Mutex<BTreeMap<TenantName, Running>>>,
+    /// Of whom a file is being taken.
+    busy: Mutex<BTreeSet<TenantName>>,
+    /// Where there has to be room: the state folder and the spool folder.
+    room: [PathBuf; 2],
+}
+
+/// A tenant of whom a file is being taken, until this is dropped.
+struct Busy<'a> {
+    taking: &'a Taking,
+    whose: TenantName,
+}
+
+impl Drop for Busy<'_> {
+    fn drop(&mut self) {
+        self.taking.busy.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.whose);
+    }
 }
 
 impl Taking {
@@ -93,6 +115,8 @@ impl Taking {
             tenants: config.tenants.clone(),
             disabled: config.disabled.keys().cloned().collect(),
             lanes,
+            busy: Mutex::default(),
+            room: [config.daemon.state_dir.clone(), config.daemon.spool_dir.clone()],
         }
     }
 
@@ -100,8 +124,25 @@ impl Taking {
         &self.folder
     }
 
-    pub fn look(&mut self, moved_in: &HashSet<PathBuf>, settle: Duration, now: Boot) -> Found {
-        self.folder.look(moved_in, settle, now)
+    /// The only tenant, where there are no tenants' folders.
+    pub fn only(&self) -> Option<&TenantName> {
+        (!self.folder.has_tenant_folders()).then(|| self.tenants.keys().next()).flatten()
+    }
+
+    /// Whether a file of this tenant is being taken.
+    pub fn is_busy(&self, whose: &TenantName) -> bool {
+        self.busy.lock().unwrap_or_else(PoisonError::into_inner).contains(whose)
+    }
+
+    fn begin(&self, whose: &TenantName) -> Option<Busy<'_>> {
+        let begun = self.busy.lock().unwrap_or_else(PoisonError::into_inner).insert(whose.clone());
+        begun.then(|| Busy { taking: self, whose: whose.clone() })
+    }
+
+    /// Why there is no room for more, if there is none.
+    pub fn shortage(&self) -> Option<String> {
+        let [state, spool] = &self.room;
+        shortage(&[state, spool], self.intake.min_free)
     }
 
     /// Takes a file, whole or not at all.
@@ -128,6 +169,13 @@ impl Taking {
         let sha256 = opened.sha256.clone();
         let tenant = self.tenant_of(ready, &opened.header);
         let name = tenant.as_ref().ok().cloned();
+        let _busy = match &name {
+            Some(name) => match self.begin(name) {
+                Some(busy) => Some(busy),
+                None => return Took::Busy(name.clone()),
+            },
+            None => None,
+        };
         let outcome = match tenant {
             Ok(tenant) => self.take_for(ready, opened, &tenant, received_at).await,
             Err(refuse) => Err(refuse),
@@ -161,7 +209,7 @@ impl Taking {
             .map(str::parse::<TenantName>)
             .transpose()
             .map_err(|error| reject(format!("the tenant that the file names is none: {error}")))?;
-        let only = (!self.folder.has_tenant_folders()).then(|| self.tenants.keys().next()).flatten();
+        let only = self.only();
         let place = ready.folder.as_ref().or(only);
         let tenant = match (place, named) {
             (Some(place), Some(named)) if *place != named => {
@@ -222,6 +270,7 @@ impl Taking {
             received_at,
             header: opened.header.clone(),
             uid: opened.uid,
+            about: opened.about,
         };
         work.run(opened.file, resume).await
     }
@@ -313,19 +362,32 @@ impl Taking {
     /// others may have joined them.
     pub async fn abandon(&self, sweep: i64, file: &str, why: &str) -> Result<(), StoreError> {
         tracing::warn!(file, why, "giving the file up: what was queued of it is withdrawn");
-        let clock = &self.shared.clock;
-        let beating = async {
-            loop {
-                self.shared.health.beat("intake");
-                clock.sleep_until(clock.boot() + Duration::from_secs(10)).await;
-            }
-        };
-        let withdrawn = tokio::select! {
-            withdrawn = self.shared.store.abandon_sweep(sweep, clock.wall()) => withdrawn?,
-            () = beating => 0,
-        };
+        let withdrawn = self.beating(self.shared.store.abandon_sweep(sweep, self.shared.clock.wall())).await?;
         tracing::warn!(file, jobs = withdrawn, "the file was given up");
         Ok(())
+    }
+
+    /// Makes ready what is let go, its file being put away.
+    pub async fn release(&self, known: &KnownSweep) -> Result<(), StoreError> {
+        if known.state != "open" {
+            return Ok(());
+        }
+        // The first of it may be sent while the rest is made ready.
+        self.wake_lanes();
+        self.beating(self.shared.store.release_sweep(known.n, self.shared.clock.wall())).await
+    }
+
+    /// Waits for what may take a while, and says meanwhile that the loop is alive.
+    pub async fn beating<T>(&self, work: impl Future<Output = T>) -> T {
+        let clock = &self.shared.clock;
+        let mut work = std::pin::pin!(work);
+        loop {
+            self.shared.health.beat("intake");
+            tokio::select! {
+                done = &mut work => return done,
+                () = clock.sleep_until(clock.boot() + Duration::from_secs(10)) => {}
+            }
+        }
     }
 
     /// Finishes what an earlier incarnation left between two steps.
@@ -351,9 +413,7 @@ impl Taking {
             {
                 tracing::warn!(sweep = %known.id, file = known.file, why, "a taken file cannot be put away");
             }
-            if known.state == "open" {
-                store.release_sweep(known.n, self.shared.clock.wall()).await?;
-            }
+            self.release(&known).await?;
         }
         self.wake_lanes();
         Ok(())
@@ -364,56 +424,6 @@ impl Taking {
             running.lane.wake.notify_one();
         }
     }
-}
-
-pub fn blank(ready: &Ready, sha256: &str, tenant: Option<&TenantName>, at: Wall, status: Status) -> Receipt {
-    Receipt {
-        file: ready.name.to_string_lossy().into_owned(),
-        sha256: sha256.to_owned(),
-        sweep_id: None,
-        tenant: tenant.map(ToString::to_string),
-        received_at: at.rfc3339(),
-        lines: 0,
-        queued: 0,
-        joined: 0,
-        duplicates: 0,
-        not_eligible: 0,
-        refused: 0,
-        refusals: Vec::new(),
-        refusals_not_listed: 0,
-        status,
-        reason: None,
-    }
-}
-
-pub fn count(receipt: &mut Receipt, counts: Counts, refusals: Refusals) {
-    receipt.lines = counts.lines;
-    receipt.queued = counts.queued;
-    receipt.joined = counts.joined;
-    receipt.duplicates = counts.duplicates;
-    receipt.not_eligible = counts.not_eligible;
-    receipt.refused = counts.refused;
-    (receipt.refusals, receipt.refusals_not_listed) = refusals.into_listed();
-}
-
-/// Puts a file away, and its receipt beside it. Each step may have been done before a kill: none does
-/// harm a second time. The receipt is on disk, under a name that nobody looks for, before the file
-/// moves: with no room for it the file stays where it is.
-fn move_and_receipt(from: Option<&Path>, target: &Path, receipt: &[u8]) -> io::Result<()> {
-    let folder = target.parent().unwrap_or(Path::new("."));
-    std::fs::create_dir_all(folder)?;
-    let name = receipt_name(target.file_name().unwrap_or_default());
-    let written = write_aside(&folder.join(name), |out| {
-        out.write_all(receipt)?;
-        out.write_all(b"\n")
-    })?;
-    match from.map(|from| std::fs::rename(from, target)) {
-        None | Some(Ok(())) => {}
-        // Moved before a kill; or taken back by somebody after it was read: its receipt stands.
-        Some(Err(error)) if error.kind() == io::ErrorKind::NotFound => {}
-        Some(Err(error)) => return Err(error),
-    }
-    written.reveal()
 }
 
 /// The SHA-256 of a file's content, in hexadecimal digits.
@@ -462,30 +472,10 @@ fn open(path: &Path, name: &str, at_most: u64, options: Options) -> Result<Opene
         Err(_) => Header::default(),
     };
     file.rewind()?;
-    Ok(Opened { file, sha256, uid: metadata.uid(), header })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn without_room_for_its_receipt_a_file_stays_where_it_is() {
-        let dir = tempfile::tempdir().unwrap();
-        let (from, target) = (dir.path().join("list.txt"), dir.path().join("processed/list.txt"));
-        std::fs::write(&from, "one").unwrap();
-        // In the way of the receipt, as a full disk would be.
-        let in_the_way = dir.path().join("processed/.list.txt.receipt.json.tmp");
-        std::fs::create_dir_all(&in_the_way).unwrap();
-        assert!(move_and_receipt(Some(&from), &target, b"{}").is_err());
-        assert!(from.exists() && !target.exists());
-        std::fs::remove_dir(in_the_way).unwrap();
-        move_and_receipt(Some(&from), &target, b"{}").unwrap();
-        assert!(!from.exists() && target.exists());
-        let receipt = dir.path().join("processed/list.txt.receipt.json");
-        assert_eq!(std::fs::read(&receipt).unwrap(), b"{}\n");
-        // A second time, after a kill: the same.
-        move_and_receipt(Some(&from), &target, b"{}").unwrap();
-        assert!(target.exists() && receipt.exists());
-    }
+    let time = |seconds: i64| Wall(seconds.saturating_mul(1000)).rfc3339();
+    let about = serde_json::json!({
+        "uid": metadata.uid(), "size": metadata.len(),
+        "modified_at": time(metadata.mtime()), "changed_at": time(metadata.ctime()),
+    });
+    Ok(Opened { file, sha256, uid: metadata.uid(), about, header })
 }

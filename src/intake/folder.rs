@@ -22,6 +22,8 @@ pub struct Ready {
     pub folder: Option<TenantName>,
     /// Its name.
     pub name: OsString,
+    /// How long it is, in bytes.
+    pub size: u64,
 }
 
 impl Ready {
@@ -55,9 +57,11 @@ struct Shape {
 }
 
 /// The four folders below the spool folder.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Folder {
     spool: PathBuf,
+    /// The only tenant: what is left in its folder, from when there were several, is its own.
+    only: Option<TenantName>,
     /// The tenants' folders; empty when there is one tenant.
     tenants: Vec<TenantName>,
     seen: HashMap<PathBuf, Settling>,
@@ -107,8 +111,9 @@ fn is_unfinished(name: &OsStr) -> bool {
 impl Folder {
     /// The spool folder of these tenants. With one tenant there are no tenant folders.
     pub fn new(spool: &Path, tenants: &[TenantName]) -> Self {
+        let only = if let [only] = tenants { Some(only.clone()) } else { None };
         let tenants = if tenants.len() > 1 { tenants.to_vec() } else { Vec::new() };
-        Self { spool: spool.to_owned(), tenants, seen: HashMap::new(), warned: HashSet::new() }
+        Self { spool: spool.to_owned(), only, tenants, seen: HashMap::new(), warned: HashSet::new() }
     }
 
     /// Makes what is missing of the folders.
@@ -130,7 +135,10 @@ impl Folder {
 
     /// The folders to watch.
     pub fn incoming(&self) -> Vec<PathBuf> {
-        self.folders("incoming")
+        let mut folders = self.folders("incoming");
+        let left = self.only.as_ref().map(|only| self.spool.join("incoming").join(only.as_str()));
+        folders.extend(left.filter(|left| fs::symlink_metadata(left).is_ok_and(|found| found.is_dir())));
+        folders
     }
 
     /// Whether files lie in tenants' folders.
@@ -159,7 +167,7 @@ impl Folder {
                         present.insert(path.clone());
                         self.consider(
                             &mut found,
-                            Ready { path, folder: tenant.clone(), name },
+                            Ready { path, folder: tenant.clone(), name, size: metadata.len() },
                             &metadata,
                             moved_in,
                             settle,
@@ -189,7 +197,7 @@ impl Folder {
         if !metadata.is_file() {
             let expected = metadata.is_dir()
                 && ready.folder.is_none()
-                && self.tenants.iter().any(|tenant| OsStr::new(tenant.as_str()) == ready.name);
+                && self.tenants.iter().chain(&self.only).any(|tenant| OsStr::new(tenant.as_str()) == ready.name);
             if !expected && self.warned.insert(ready.path.clone()) {
                 found.odd.push(ready.path);
             }
@@ -233,7 +241,7 @@ impl Folder {
 
     /// The folder that files of this tenant folder are put away to.
     pub fn place(&self, place: Place, folder: Option<&TenantName>) -> PathBuf {
-        self.below(place.as_str(), folder)
+        self.below(place.as_str(), folder.and_then(|tenant| self.of(tenant)))
     }
 
     /// The folder for this tenant's results.
@@ -347,6 +355,22 @@ mod tests {
         let again = folder.look(&HashSet::new(), Duration::ZERO, Boot(1));
         assert!(again.odd.is_empty());
         assert_eq!(names(&again), ["b/list.txt"]);
+    }
+
+    #[test]
+    fn what_is_left_in_the_folder_of_the_only_tenant_is_its_own() {
+        let dir = tempfile::tempdir().unwrap();
+        Folder::new(dir.path(), &tenants(&["a", "b"])).create().unwrap();
+        for name in ["a/left.txt", "b/left.txt", "new.txt"] {
+            fs::write(dir.path().join("incoming").join(name), "x").unwrap();
+        }
+        let mut folder = Folder::new(dir.path(), &tenants(&["a"]));
+        folder.look(&HashSet::new(), Duration::ZERO, Boot(0));
+        let found = folder.look(&HashSet::new(), Duration::ZERO, Boot(1));
+        assert_eq!(names(&found), ["new.txt", "a/left.txt"]);
+        let left = found.ready.last().unwrap();
+        assert_eq!(folder.place(Place::Processed, left.folder.as_ref()), dir.path().join("processed"));
+        assert!(folder.incoming().contains(&dir.path().join("incoming/a")));
     }
 
     #[test]

@@ -7,6 +7,7 @@ pub mod folder;
 pub mod formats;
 pub mod receipt;
 pub mod results;
+pub mod room;
 mod watch;
 
 pub use watch::Watch;

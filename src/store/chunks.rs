@@ -1,4 +1,5 @@
-//! A chunk of a file on its way into the queue: set by set, in few statements, whatever its size.
+//! A short file on its way into the queue: set by set, in few statements, whatever its size. And the release of what
+//! is hidden.
 
 use serde_json::json;
 use sqlx::SqliteConnection;
@@ -100,6 +101,14 @@ pub(crate) async fn add(
         refused: chunk.refused,
     };
     tally(connection, tenant, sweep, &counts).await?;
+    sqlx::query(
+        "UPDATE sweeps SET full = full + (SELECT count(*) FROM jobs WHERE id > ? AND scan_type = 'Full') WHERE n = ?",
+    )
+    .bind(last)
+    .bind(sweep)
+    .execute(&mut *connection)
+    .await
+    .doing("count Full scans")?;
     Ok(counts)
 }
 
@@ -133,7 +142,7 @@ pub(crate) async fn release_some(
     now: Wall,
 ) -> Result<Option<(i64, i64)>, StoreError> {
     let own: Option<i64> = sqlx::query_scalar(
-        "SELECT max(id) FROM (SELECT id FROM jobs WHERE sweep_n = ? AND id > ? ORDER BY id LIMIT 5000)",
+        "SELECT max(id) FROM (SELECT id FROM jobs WHERE sweep_n = ? AND id > ? ORDER BY id LIMIT 2000)",
     )
     .bind(sweep)
     .bind(after.0)
@@ -141,7 +150,7 @@ pub(crate) async fn release_some(
     .await
     .doing("find what to release")?;
     let joined: Option<i64> = sqlx::query_scalar(
-        "SELECT max(job_id) FROM (SELECT job_id FROM joins WHERE sweep_n = ? AND job_id > ? ORDER BY job_id LIMIT 5000)",
+        "SELECT max(job_id) FROM (SELECT job_id FROM joins WHERE sweep_n = ? AND job_id > ? ORDER BY job_id LIMIT 2000)",
     )
     .bind(sweep)
     .bind(after.1)
@@ -190,7 +199,11 @@ pub(crate) async fn release_some(
     Ok(None)
 }
 
-async fn leave_out(connection: &mut SqliteConnection, sweep: SweepRow, left: &[LeftOut]) -> Result<(), StoreError> {
+pub(crate) async fn leave_out(
+    connection: &mut SqliteConnection,
+    sweep: SweepRow,
+    left: &[LeftOut],
+) -> Result<(), StoreError> {
     if left.is_empty() {
         return Ok(());
     }

@@ -207,10 +207,12 @@ pub(crate) async fn count(
 
 /// A job has ended: its machine is free for the next one, its sweeps have one job less to wait for.
 async fn close(connection: &mut SqliteConnection, job: &Job, at: Wall) -> Result<(), StoreError> {
-    sqlx::query("DELETE FROM open_jobs WHERE tenant_id = ? AND machine = ? AND scan_type = ?")
+    // While a long file is taken, a job may be there that is not the open one.
+    sqlx::query("DELETE FROM open_jobs WHERE tenant_id = ? AND machine = ? AND scan_type = ? AND job_id = ?")
         .bind(job.tenant)
         .bind(job.machine.bytes().to_vec())
         .bind(job.scan.as_str())
+        .bind(job.id.0)
         .execute(&mut *connection)
         .await
         .doing("close a job")?;

@@ -28,6 +28,7 @@ pub mod incarnations;
 pub mod ineligible;
 pub mod jobs;
 pub mod lists;
+pub mod long_files;
 pub mod marks;
 pub mod outlook;
 pub mod retries;
@@ -39,6 +40,7 @@ pub mod tenants;
 #[cfg(test)]
 mod tests;
 pub mod throttles;
+pub mod unasked;
 mod under_way;
 pub mod unsent;
 pub mod withdrawals;

@@ -6,15 +6,17 @@ use sqlx::{Row, SqliteConnection};
 use super::chunks::{add, release_some};
 use super::events::{self, Kind, Subject};
 use super::jobs;
+use super::slots::Stamp;
 use super::tenants::{Operator, TenantRow};
+use super::unasked::{self, Asked};
 use super::{Doing, Store, StoreError, unsent};
 use crate::domain::id::{MachineId, SweepId};
 use crate::domain::sweep::{OnPending, Priority, ScanType, Source};
 use crate::domain::time::Wall;
 
 /// Machines that one transaction takes in: enough to be fast, few enough that the writer is free
-/// for a lane every few dozen milliseconds.
-pub const CHUNK: usize = 5000;
+/// for a lane every few dozen milliseconds. More in a file make it a long one.
+pub const CHUNK: usize = 2000;
 
 /// A row of `sweeps`.
 pub type SweepRow = i64;
@@ -118,19 +120,6 @@ pub struct Machines {
     pub full: u64,
 }
 
-async fn machines(connection: &mut SqliteConnection, sweep: SweepRow) -> Result<Machines, StoreError> {
-    let (quick, full): (i64, i64) = sqlx::query_as(
-        "SELECT count(*) FILTER (WHERE scan_type = 'Quick'), count(*) FILTER (WHERE scan_type = 'Full') FROM jobs
-         WHERE sweep_n = ?1 OR id IN (SELECT job_id FROM joins WHERE sweep_n = ?1)",
-    )
-    .bind(sweep)
-    .fetch_one(connection)
-    .await
-    .doing("count a sweep's machines")?;
-    let number = |n| u64::try_from(n).unwrap_or(0);
-    Ok(Machines { quick: number(quick), full: number(full) })
-}
-
 /// A sweep that is known already.
 #[derive(Clone, Debug)]
 pub struct KnownSweep {
@@ -186,6 +175,10 @@ pub struct Completion {
     pub filed_as: String,
     /// Who submitted it, for the record.
     pub submitted_by: Option<serde_json::Value>,
+    /// Whose the file was, how long, and when it was written, for the record.
+    pub about_file: serde_json::Value,
+    /// When it was let go without anybody having been asked: it counts for an hour.
+    pub unasked: Option<Stamp>,
 }
 
 async fn complete(
@@ -208,9 +201,12 @@ async fn complete(
     .execute(&mut *connection)
     .await
     .doing("complete a sweep")?;
+    if let Some(now) = &completion.unasked {
+        unasked::note(connection, tenant, sweep, now).await?;
+    }
     let receipt: serde_json::Value = serde_json::from_str(&completion.receipt)
         .map_err(|error| StoreError::Guard(format!("the receipt of sweep {sweep} is no JSON: {error}")))?;
-    let body = json!({ "sweep": sweep, "receipt": receipt, "submitted_by": completion.submitted_by });
+    let body = json!({ "sweep": sweep, "receipt": receipt, "about_file": completion.about_file, "submitted_by": completion.submitted_by });
     events::append(connection, at, Kind::FileTaken, Subject::tenant(tenant), &body).await
 }
 
@@ -251,13 +247,13 @@ impl Store {
         new: NewSweep,
         chunk: Chunk,
         now: Wall,
-        decide: impl FnOnce(Counts, Machines) -> Completion + Send + 'static,
+        decide: impl FnOnce(Counts, Asked) -> Completion + Send + 'static,
     ) -> Result<SweepRow, StoreError> {
         self.write(move |connection| {
             Box::pin(async move {
                 let sweep = begin(connection, &new).await?;
                 let counts = add(connection, new.tenant, sweep, &chunk, now).await?;
-                let completion = decide(counts, machines(connection, sweep).await?);
+                let completion = decide(counts, unasked::asked(connection, new.tenant, sweep).await?);
                 complete(connection, new.tenant, sweep, &completion, now).await?;
                 let mut at = (!completion.held).then_some((0, 0));
                 while let Some(after) = at {
@@ -269,21 +265,10 @@ impl Store {
         .await
     }
 
-    /// Begins a sweep that takes several transactions. Its jobs are hidden until
-    /// [`Store::complete_sweep`] and [`Store::release_sweep`].
+    /// Begins a sweep that takes several transactions: [`Store::append_lines`] and [`Store::open_lines`]. Its jobs are
+    /// hidden until [`Store::complete_sweep`] and [`Store::release_sweep`].
     pub async fn begin_sweep(&self, new: NewSweep) -> Result<SweepRow, StoreError> {
         self.write(move |connection| Box::pin(async move { begin(connection, &new).await })).await
-    }
-
-    /// Adds a chunk to such a sweep.
-    pub async fn add_chunk(
-        &self,
-        tenant: TenantRow,
-        sweep: SweepRow,
-        chunk: Chunk,
-        now: Wall,
-    ) -> Result<Counts, StoreError> {
-        self.write(move |connection| Box::pin(async move { add(connection, tenant, sweep, &chunk, now).await })).await
     }
 
     /// All of the file is on disk.
@@ -352,11 +337,6 @@ impl Store {
             .await
             .doing("read a sweep's counts")?;
         counts_of(&row).doing("read a sweep's counts")
-    }
-
-    /// How many machines a sweep scans, by scan type.
-    pub async fn machines_of(&self, sweep: SweepRow) -> Result<Machines, StoreError> {
-        machines(&mut *self.reader().await?, sweep).await
     }
 
     /// Sweeps that were let go, and whose jobs are not all ready yet.

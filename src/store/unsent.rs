@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use sqlx::{Row, SqliteConnection};
 
-use super::sweeps::SweepRow;
+use super::sweeps::{NewJob, SweepRow};
 use super::tenants::TenantRow;
 use super::{Doing, Store, StoreError};
 use crate::domain::id::JobId;
@@ -80,6 +80,50 @@ pub(crate) async fn took(
     .await
     .doing("note what a sweep asks for")
     .map(drop)
+}
+
+/// Lines were appended to a sweep, each with a job of its own.
+pub(crate) async fn asked(
+    connection: &mut SqliteConnection,
+    sweep: SweepRow,
+    jobs: &[NewJob],
+) -> Result<(), StoreError> {
+    let mut by_priority: BTreeMap<i64, i64> = BTreeMap::new();
+    for job in jobs {
+        *by_priority.entry(job.priority.rank()).or_default() += 1;
+    }
+    for (priority, n) in &by_priority {
+        add(connection, sweep, *priority, *n).await?;
+    }
+    sqlx::query(
+        "UPDATE sweeps SET lowest_priority = min(lowest_priority, coalesce(?1, 3)),
+             latest_not_before = nullif(max(coalesce(latest_not_before, 0), coalesce(?2, 0)), 0) WHERE n = ?3",
+    )
+    .bind(by_priority.keys().next().copied())
+    .bind(jobs.iter().filter_map(|job| job.not_before).max().map(|at| at.0))
+    .bind(sweep)
+    .execute(connection)
+    .await
+    .doing("note what a sweep asks for")
+    .map(drop)
+}
+
+/// The jobs in `temp.spare` are about to go; so many of those that the sweep joined instead are queued.
+pub(crate) async fn made_way(
+    connection: &mut SqliteConnection,
+    sweep: SweepRow,
+    joined: usize,
+) -> Result<(), StoreError> {
+    sqlx::query(
+        "UPDATE unsent SET n = unsent.n - gone.n
+         FROM (SELECT priority, count(*) AS n FROM temp.spare GROUP BY priority) AS gone
+         WHERE unsent.sweep_n = ? AND unsent.priority = gone.priority",
+    )
+    .bind(sweep)
+    .execute(&mut *connection)
+    .await
+    .doing("count what is not sent")?;
+    add(connection, sweep, JOINED, i64::try_from(joined).unwrap_or(i64::MAX)).await
 }
 
 /// A job leaves the queue (−1), or comes back to it (1): for its own sweep and for those that joined.

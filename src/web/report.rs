@@ -30,6 +30,9 @@ pub struct Report {
 pub struct Daemon {
     pub running: bool,
     pub version: &'static str,
+    /// Why no file is taken, if that is so.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub intake_stopped: Option<String>,
 }
 
 /// A tenant as it stands.
@@ -108,6 +111,13 @@ pub fn empty(terms: &BTreeMap<TenantName, Terms>, running: bool) -> Report {
 }
 
 impl Report {
+    /// The same, with why no file is taken, if that is so.
+    #[must_use]
+    pub fn with_intake_stopped(mut self, why: Option<String>) -> Self {
+        self.daemon.intake_stopped = why;
+        self
+    }
+
     /// The same, with those tenants that are configured and cannot be used, and why.
     #[must_use]
     pub fn with_disabled(mut self, disabled: &BTreeMap<TenantName, String>) -> Self {
@@ -123,7 +133,7 @@ impl Report {
 }
 
 const fn daemon(running: bool) -> Daemon {
-    Daemon { running, version: env!("CARGO_PKG_VERSION") }
+    Daemon { running, version: env!("CARGO_PKG_VERSION"), intake_stopped: None }
 }
 
 fn idle(budgets: &Budgets) -> TenantReport {

@@ -63,7 +63,8 @@ impl Shown {
     async fn report(&self) -> Result<report::Report, StoreError> {
         let terms = self.terms.read().unwrap_or_else(std::sync::PoisonError::into_inner).clone();
         let report = report::read(&self.store, &terms, self.now(), true).await?;
-        Ok(report.with_disabled(&self.disabled()))
+        let stopped = self.health.why_intake_stopped();
+        Ok(report.with_disabled(&self.disabled()).with_intake_stopped(stopped))
     }
 
     fn disabled(&self) -> BTreeMap<TenantName, String> {

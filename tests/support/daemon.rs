@@ -92,6 +92,11 @@ impl Daemon {
         kill(Pid::from_raw(child.id().try_into().unwrap()), signal).unwrap();
     }
 
+    /// Its process.
+    pub fn pid(&self) -> u32 {
+        self.child.as_ref().expect("the daemon runs").id()
+    }
+
     /// kill -9, and nothing of it is left when this returns.
     pub fn kill(&mut self) {
         self.send(Signal::SIGKILL);

@@ -33,6 +33,7 @@ mod counting;
 mod ending;
 mod errands;
 mod feeding;
+mod long_files;
 mod looking;
 mod marking;
 mod ordering;
@@ -41,6 +42,7 @@ mod settling;
 mod silences;
 mod starting;
 mod sweeping;
+mod unasked;
 mod writing;
 
 const GRACE: Duration = Duration::from_mins(1);
@@ -358,5 +360,12 @@ impl Bench {
 }
 
 fn completion(held: bool) -> Completion {
-    Completion { receipt: "{}".to_owned(), held, filed_as: "processed/weekly.txt".to_owned(), submitted_by: None }
+    Completion {
+        receipt: "{}".to_owned(),
+        held,
+        filed_as: "processed/weekly.txt".to_owned(),
+        submitted_by: None,
+        about_file: serde_json::Value::Null,
+        unasked: None,
+    }
 }

@@ -37,9 +37,7 @@ async fn chunks_count_as_one_file() {
     let add =
         async |machines: &[u8]| bench.store.add_chunk(bench.tenant, sweep, jobs(quick(machines)), at(1)).await.unwrap();
     assert_eq!(add(&[1, 2]).await, Counts { lines: 2, queued: 1, joined: 1, ..Counts::default() });
-    let second = add(&[3, 2, 1]).await;
-    assert_eq!(second, Counts { lines: 3, queued: 1, duplicates: 2, ..Counts::default() });
-    let all = bench.counts(sweep).await;
+    let all = add(&[3, 2, 1]).await;
     assert_eq!(all, Counts { lines: 5, queued: 2, joined: 1, duplicates: 2, ..Counts::default() });
     bench.assert_whole().await;
 }

@@ -1,0 +1,87 @@
+//! The putting away of a file that was dealt with, and the receipt that comes to lie beside it.
+
+use std::io;
+use std::path::Path;
+
+use crate::domain::id::TenantName;
+use crate::domain::time::Wall;
+use crate::intake::folder::{Ready, receipt_name};
+use crate::intake::receipt::{Receipt, Refusals, Status, write_aside};
+use crate::store::sweeps::Counts;
+
+/// A receipt, but for what became of the lines.
+pub fn blank(ready: &Ready, sha256: &str, tenant: Option<&TenantName>, at: Wall, status: Status) -> Receipt {
+    Receipt {
+        file: ready.name.to_string_lossy().into_owned(),
+        sha256: sha256.to_owned(),
+        sweep_id: None,
+        tenant: tenant.map(ToString::to_string),
+        received_at: at.rfc3339(),
+        lines: 0,
+        queued: 0,
+        joined: 0,
+        duplicates: 0,
+        not_eligible: 0,
+        refused: 0,
+        refusals: Vec::new(),
+        refusals_not_listed: 0,
+        status,
+        reason: None,
+    }
+}
+
+/// Says in a receipt what became of the lines.
+pub fn count(receipt: &mut Receipt, counts: Counts, refusals: Refusals) {
+    receipt.lines = counts.lines;
+    receipt.queued = counts.queued;
+    receipt.joined = counts.joined;
+    receipt.duplicates = counts.duplicates;
+    receipt.not_eligible = counts.not_eligible;
+    receipt.refused = counts.refused;
+    (receipt.refusals, receipt.refusals_not_listed) = refusals.into_listed();
+}
+
+/// Puts a file away, and its receipt beside it. Each step may have been done before a kill: none does
+/// harm a second time. The receipt is on disk, under a name that nobody looks for, before the file
+/// moves: with no room for it the file stays where it is.
+pub fn move_and_receipt(from: Option<&Path>, target: &Path, receipt: &[u8]) -> io::Result<()> {
+    let folder = target.parent().unwrap_or(Path::new("."));
+    std::fs::create_dir_all(folder)?;
+    let name = receipt_name(target.file_name().unwrap_or_default());
+    let written = write_aside(&folder.join(name), |out| {
+        out.write_all(receipt)?;
+        out.write_all(b"\n")
+    })?;
+    match from.map(|from| std::fs::rename(from, target)) {
+        None | Some(Ok(())) => {}
+        // Moved before a kill; or taken back by somebody after it was read: its receipt stands.
+        Some(Err(error)) if error.kind() == io::ErrorKind::NotFound => {}
+        Some(Err(error)) => return Err(error),
+    }
+    written.reveal()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn without_room_for_its_receipt_a_file_stays_where_it_is() {
+        let dir = tempfile::tempdir().unwrap();
+        let (from, target) = (dir.path().join("list.txt"), dir.path().join("processed/list.txt"));
+        std::fs::write(&from, "one").unwrap();
+        // In the way of the receipt, as a full disk would be.
+        let in_the_way = dir.path().join("processed/.list.txt.receipt.json.tmp");
+        std::fs::create_dir_all(&in_the_way).unwrap();
+        assert!(move_and_receipt(Some(&from), &target, b"{}").is_err());
+        assert!(from.exists() && !target.exists());
+        std::fs::remove_dir(in_the_way).unwrap();
+        move_and_receipt(Some(&from), &target, b"{}").unwrap();
+        assert!(!from.exists() && target.exists());
+        let receipt = dir.path().join("processed/list.txt.receipt.json");
+        assert_eq!(std::fs::read(&receipt).unwrap(), b"{}\n");
+        // A second time, after a kill: the same.
+        move_and_receipt(Some(&from), &target, b"{}").unwrap();
+        assert!(target.exists() && receipt.exists());
+    }
+}

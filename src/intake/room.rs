@@ -1,0 +1,66 @@
+//! Whether there is room for more: intake stops before a short disk stops the daemon, which has answers to write down.
+
+use std::io;
+use std::path::Path;
+
+use nix::sys::statvfs::statvfs;
+
+/// What is left to the daemon where nothing else is configured, and no more than this part of the file system.
+const FLOOR: u64 = 64 << 20;
+const PART: u64 = 10;
+
+/// A file system, in bytes.
+#[derive(Clone, Copy, Debug)]
+struct Space {
+    free: u64,
+    size: u64,
+}
+
+impl Space {
+    fn of(folder: &Path) -> io::Result<Self> {
+        let found = statvfs(folder)?;
+        #[allow(clippy::useless_conversion, reason = "their width is the platform's")]
+        let bytes = |blocks| u64::from(blocks).saturating_mul(u64::from(found.fragment_size()));
+        Ok(Self { free: bytes(found.blocks_available()), size: bytes(found.blocks()) })
+    }
+
+    /// The floor that it is under, if it is.
+    fn under(self, min_free: Option<u64>) -> Option<u64> {
+        let floor = min_free.unwrap_or_else(|| FLOOR.min(self.size / PART));
+        (self.free < floor).then_some(floor)
+    }
+}
+
+/// Why there is no room in one of these folders; `None` if there is, or if nobody can tell. `min_free` is
+/// `intake.min_free`, in bytes.
+pub fn shortage(folders: &[&Path], min_free: Option<u64>) -> Option<String> {
+    folders.iter().find_map(|folder| {
+        let space = Space::of(folder).ok()?;
+        let floor = space.under(min_free)?;
+        let (folder, free, floor) = (folder.display(), space.free >> 20, floor >> 20);
+        Some(format!("{folder} has {free} MiB left, and {floor} MiB (intake.min_free) are kept for the daemon"))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_floor_is_what_is_configured_else_a_small_part() {
+        let space = |free: u64, size: u64| Space { free: free << 20, size: size << 20 };
+        assert_eq!(space(63, 100_000).under(None), Some(64 << 20));
+        assert_eq!(space(64, 100_000).under(None), None);
+        assert_eq!(space(5, 50).under(None), None, "a small file system is not all floor");
+        assert_eq!(space(4, 50).under(None), Some(5 << 20));
+        assert_eq!(space(99, 100_000).under(Some(100 << 20)), Some(100 << 20));
+        assert_eq!(space(1, 100_000).under(Some(1)), None);
+    }
+
+    #[test]
+    fn a_folder_that_nobody_can_look_at_is_not_short() {
+        assert_eq!(shortage(&[Path::new("/nowhere/at/all")], Some(u64::MAX)), None);
+        let why = shortage(&[Path::new("/")], Some(u64::MAX)).unwrap();
+        assert!(why.starts_with("/ has ") && why.contains("intake.min_free"), "{why}");
+    }
+}

@@ -1,0 +1,149 @@
+//! The drop folder on the real binary: fair between tenants, safe from what people put there, and careful with the disk.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    reason = "a scenario fails loudly, in its helpers too"
+)]
+
+mod support;
+
+use std::ffi::OsStr;
+use std::fs;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::{MetadataExt, symlink};
+
+use serde_json::Value;
+use support::{
+    Configured, Daemon, Site, assert_adds_up, eventually, first_state_of, list, number, quick_tenant, simulate, text,
+};
+use sweepd::simulator::{Simulator, TenantOptions, fleet};
+
+const HUGE: usize = 150_000;
+
+async fn two(intake: &str) -> (Simulator, [TenantOptions; 2], Daemon) {
+    let tenants = [quick_tenant(fleet(1, 1, "a")), quick_tenant(fleet(2, 1, "b"))];
+    let simulator = simulate(41, tenants.to_vec()).await;
+    let configured = [Configured::of("a", &tenants[0]), Configured::of("b", &tenants[1])];
+    let daemon = Daemon::started(Site::new(&simulator, &configured, intake)).await;
+    daemon.told(&["pause"]);
+    (simulator, tenants, daemon)
+}
+
+async fn one(intake: &str) -> (Simulator, Daemon) {
+    let tenant = quick_tenant(fleet(1, 1, "nobody"));
+    let simulator = simulate(42, vec![tenant.clone()]).await;
+    let daemon = Daemon::started(Site::new(&simulator, &[Configured::of("contoso", &tenant)], intake)).await;
+    daemon.told(&["pause"]);
+    (simulator, daemon)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_huge_file_of_one_tenant_keeps_nobody_elses_waiting() {
+    let (_simulator, _, daemon) = two("hold_above = 0").await;
+    daemon.site.put("a/huge.txt", list(&fleet(3, HUGE, "huge")));
+    assert_eq!(first_state_of(&daemon.site, "huge.txt").await, "taking");
+    daemon.site.put("b/small.txt", list(&fleet(4, 5, "small")));
+    let receipt = daemon.receipt("processed/b/small.txt").await;
+    assert_eq!(number(&receipt, "queued"), 5, "{receipt}");
+    assert!(daemon.site.spool("incoming/a/huge.txt").exists(), "the huge one is still being taken");
+    let receipt = daemon.receipt("processed/a/huge.txt").await;
+    assert_adds_up(&receipt);
+    assert_eq!(number(&receipt, "queued"), HUGE as u64);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_left_in_a_tenants_folder_is_taken_when_it_is_the_only_one() {
+    let (simulator, tenants, mut daemon) = two("").await;
+    assert!(daemon.terminate().await.success());
+    daemon.site.put("a/left.txt", list(&fleet(5, 3, "left")));
+    let only = Site::new(&simulator, &[Configured::of("a", &tenants[0])], "");
+    let config = fs::read_to_string(only.config()).unwrap();
+    daemon.site.write_config(&config.replace(only.path().to_str().unwrap(), daemon.site.path().to_str().unwrap()));
+    daemon.start().await;
+    let receipt = daemon.receipt("processed/left.txt").await;
+    assert_eq!((text(&receipt, "tenant"), number(&receipt, "queued")), ("a", 3), "{receipt}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn without_room_files_stay_where_they_are_and_everybody_is_told() {
+    let (_simulator, daemon) = one("min_free = \"1000000TiB\"").await;
+    daemon.site.put("list.txt", list(&fleet(6, 4, "waiting")));
+    let why = |status: &Value| status["daemon"]["intake_stopped"].as_str().map(str::to_owned);
+    let (code, ready) = daemon.get("/readyz");
+    assert!(code == 503 && ready.contains("no file is taken"), "{code} {ready}");
+    assert!(why(&daemon.status()).is_some_and(|why| why.contains("intake.min_free")));
+    assert!(daemon.told(&["status"]).contains("No file is taken"));
+    assert!(daemon.get("/metrics").1.contains("sweepd_intake_stopped 1"));
+    assert!(daemon.site.spool("incoming/list.txt").exists());
+    // As when somebody has made room.
+    let config = fs::read_to_string(daemon.site.config()).unwrap();
+    daemon.site.write_config(&config.replace("1000000TiB", "1"));
+    daemon.hang_up();
+    assert_eq!(number(&daemon.receipt("processed/list.txt").await, "queued"), 4);
+    eventually("word that files are taken again", || {
+        daemon.get("/metrics").1.contains("sweepd_intake_stopped 0").then_some(())
+    })
+    .await;
+    assert_eq!(why(&daemon.status()), None);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_people_put_there_ends_as_rejected_or_stays_and_the_rest_goes_on() {
+    let (_simulator, daemon) = one("max_file_size = \"1MiB\"").await;
+    let incoming = daemon.site.spool("incoming");
+    symlink("/etc/passwd", incoming.join("link.txt")).unwrap();
+    nix::unistd::mkfifo(&incoming.join("pipe.txt"), nix::sys::stat::Mode::S_IRWXU).unwrap();
+    fs::create_dir(incoming.join("folder.txt")).unwrap();
+    let sparse = fs::File::create(incoming.join("sparse.txt")).unwrap();
+    sparse.set_len(1 << 40).unwrap();
+    for name in [b"new\nline.txt".as_slice(), b"not \xff utf-8.txt", b"bell\x07.txt", &[b'x'; 251]] {
+        let machines = list(&fleet(u64::try_from(name.len()).unwrap(), 2, "odd"));
+        fs::write(incoming.join(OsStr::from_bytes(name)), machines).unwrap();
+    }
+    fs::write(incoming.join("noise.csv"), [0_u8, 255, 10, 0, 13, 34]).unwrap();
+    daemon.site.put("plain.txt", list(&fleet(7, 2, "plain")));
+    assert_eq!(number(&daemon.receipt("processed/plain.txt").await, "queued"), 2);
+    for name in ["sparse.txt", "noise.csv"] {
+        assert_eq!(text(&daemon.receipt(&format!("rejected/{name}")).await, "status"), "rejected");
+    }
+    eventually("end of what is odd", || (daemon.site.waiting_files().len() == 2).then_some(())).await;
+    assert!(incoming.join("folder.txt").is_dir() && incoming.join("link.txt").is_symlink());
+    assert_eq!(daemon.lines(&["sweep", "list"]).len(), 5, "four odd names and a plain one");
+    assert!(daemon.get("/metrics").1.contains("sweepd_intake_left_in_place_total 3"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_folder_that_vanishes_is_made_again() {
+    let (_simulator, daemon) = one("").await;
+    fs::remove_dir(daemon.site.spool("incoming")).unwrap();
+    eventually("folder", || daemon.site.spool("incoming").is_dir().then_some(())).await;
+    daemon.site.put("list.txt", list(&fleet(8, 3, "after")));
+    assert_eq!(number(&daemon.receipt("processed/list.txt").await, "queued"), 3);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_record_says_whose_a_file_was_and_what() {
+    let (_simulator, daemon) = one("").await;
+    let content = list(&fleet(9, 3, "known"));
+    daemon.site.put("list.txt", &content);
+    let receipt = daemon.receipt("processed/list.txt").await;
+    let owner = fs::metadata(daemon.site.spool("processed/list.txt")).unwrap();
+    let database =
+        sqlx::sqlite::SqliteConnectOptions::new().filename(daemon.site.state().join("sweepd.db")).read_only(true);
+    let mut connection = sqlx::ConnectOptions::connect(&database).await.unwrap();
+    let body: String = sqlx::query_scalar("SELECT body FROM events WHERE kind = 'file_taken'")
+        .fetch_one(&mut connection)
+        .await
+        .unwrap();
+    let taken: Value = serde_json::from_str(&body).unwrap();
+    let about = &taken["about_file"];
+    assert_eq!(
+        (number(about, "uid"), number(about, "size")),
+        (u64::from(owner.uid()), content.len() as u64),
+        "{taken}"
+    );
+    assert!(text(about, "modified_at").ends_with('Z') && text(about, "changed_at").ends_with('Z'), "{taken}");
+    assert_eq!(taken["receipt"]["sha256"], receipt["sha256"], "{taken}");
+}
