@@ -8,6 +8,7 @@
 //! | `retry-after-ms`, `x-ms-retry-after-ms` | milliseconds; of several headers the longest counts | Azure services |
 //! | more digits than a number has | for ever: the bound of the silence decides | |
 //! | "again in 8 seconds", "in 1500 ms" in the message | that long | observed; lenient |
+//! | "wait 50 seconds" | that long | lenient |
 //! | "replenished in 00:03:20", "in 1.00:03:20" | hours, minutes and seconds; days before the point | API Management |
 //! | "1500 per 01:00:00", "per hour" in the message | the hour was full | observed |
 //! | "100 calls in 00:01:00" | no wait: a number just before makes it a limit | |
@@ -79,7 +80,7 @@ fn wait_in(words: &[String]) -> Option<Duration> {
         before.iter().any(|word| whole(word).is_some())
     };
     words.iter().enumerate().find_map(|(at, word)| {
-        if (word != "in" && word != "after") || is_limit(at) {
+        if !matches!(word.as_str(), "in" | "after" | "wait") || is_limit(at) {
             return None;
         }
         let number = words.get(at + 1)?;
@@ -147,6 +148,7 @@ mod tests {
             (None, "replenished in 00:00:07.2500000.", second(8), None),
             (None, "maximum allowed 1500 per 1.00:00:00", None, Some(Window::Hour)),
             (None, "try again in 1500 milliseconds", millis(1500), None),
+            (None, "Please wait 300 seconds before retrying.", second(300), None),
             (None, "Try again in 1500 ms.", millis(1500), None),
             (None, "after 1 millisecond", millis(1), None),
             (None, "100 calls in 60 seconds are allowed; go on in 7 seconds", second(7), None),

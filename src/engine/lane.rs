@@ -349,7 +349,9 @@ impl Lane {
 
     /// What time it is at Defender, as far as we know: by the sign-in server's clock, else ours.
     pub fn server_wall(&self) -> Wall {
-        lock(&self.server_time).map_or_else(|| self.wall(), |seen| seen.now(self.now()))
+        // Not held meanwhile: our own wall clock is read by it too.
+        let seen = *lock(&self.server_time);
+        seen.map_or_else(|| self.wall(), |seen| seen.now(self.now()))
     }
 
     /// Whether the wall clock went back since this was asked last; before a start nobody knows.

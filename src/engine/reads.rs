@@ -110,12 +110,13 @@ async fn admitted(lane: &Lane, beat: &str, kind: CallKind) -> Result<(Token, Slo
             return Err(NotRead::Stopping);
         }
         lane.shared.health.beat(beat);
-        if lane.now().since(began) >= PATIENCE {
+        let silence = lane.silent_until(kind);
+        if lane.now().since(began) >= PATIENCE || silence.is_some_and(|until| until.since(began) >= PATIENCE) {
             // The scan has a budget of its own, which must not stand unused.
             lane.feed_unreadable();
             lane.wake.notify_one();
         }
-        let until = if let Some(until) = lane.silent_until(kind) {
+        let until = if let Some(until) = silence {
             until
         } else {
             let token = lane.token().await.map_err(|error| NotRead::SignedOut(error.until))?;
