@@ -126,6 +126,8 @@ CREATE TABLE jobs (
     state        TEXT    NOT NULL CHECK (state IN ('queued', 'sending', 'accepted', 'succeeded', 'failed',
                                                    'timed_out', 'cancelled', 'skipped', 'rejected', 'needs_review')),
     reason       TEXT,
+    -- More than the reason says, where it does not say all.
+    detail       TEXT,
     priority     INTEGER NOT NULL CHECK (priority BETWEEN 0 AND 3),
     on_pending   TEXT    NOT NULL CHECK (on_pending IN ('skip', 'wait')),
     comment      TEXT    NOT NULL,

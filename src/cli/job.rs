@@ -126,7 +126,8 @@ async fn show(context: &Context, store: &Store, id: &str) -> Result<(), Failure>
         print(|out| {
             use std::io::Write;
             writeln!(out, "job {} · {} · {} · {}", job.id, job.machine_id, job.scan_type, job.tenant)?;
-            let reason = job.reason.as_ref().map(|reason| format!(" ({reason})")).unwrap_or_default();
+            let detail = job.detail.as_ref().map(|detail| format!(": {detail}")).unwrap_or_default();
+            let reason = job.reason.as_ref().map(|reason| format!(" ({reason}{detail})")).unwrap_or_default();
             writeln!(out, "  state     {}{reason}, since {}", job.state, local(&job.updated_at))?;
             writeln!(out, "  priority  {}", job.priority)?;
             writeln!(out, "  action    {}", job.action_id.as_deref().unwrap_or("-"))?;

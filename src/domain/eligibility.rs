@@ -52,6 +52,15 @@ pub enum Ineligible {
 super::sweep::words!(Ineligible { Inactive = "inactive", NotOnboarded = "not_onboarded", Merged = "merged" });
 
 impl Ineligible {
+    /// In words, for results.
+    pub const fn told(self) -> &'static str {
+        match self {
+            Self::Inactive => "inactive in Defender's list of machines",
+            Self::NotOnboarded => "not onboarded in Defender's list of machines",
+            Self::Merged => "merged into another record in Defender's list of machines",
+        }
+    }
+
     /// What the list says of a machine: `healthStatus`, `onboardingStatus` (documented as `onboarded`,
     /// observed as `Onboarded`) and whether it has a `mergedIntoMachineId` (observed). Words that nobody
     /// documents, and words that are missing, make no machine ineligible.

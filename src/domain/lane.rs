@@ -22,6 +22,8 @@ pub enum Hold {
     Malformed,
     /// Ten outcomes in a row were unknown: Defender, or the way to it, is down.
     Down,
+    /// 404 is all that was ever answered here: the address is not that of the API.
+    NotThere,
 }
 
 super::sweep::words!(Hold {
@@ -29,6 +31,7 @@ super::sweep::words!(Hold {
     Forbidden = "forbidden",
     Malformed = "malformed",
     Down = "down",
+    NotThere = "not_there",
 });
 
 /// So many unknown outcomes in a row stop the lane.
@@ -39,7 +42,7 @@ impl Hold {
     const fn pauses(self) -> (Duration, Duration) {
         match self {
             Self::SignedOut => (Duration::from_secs(5), Duration::from_mins(5)),
-            Self::Forbidden | Self::Malformed => (Duration::from_mins(1), Duration::from_hours(1)),
+            Self::Forbidden | Self::Malformed | Self::NotThere => (Duration::from_mins(1), Duration::from_hours(1)),
             Self::Down => (Duration::from_secs(30), Duration::from_mins(10)),
         }
     }
@@ -100,6 +103,7 @@ pub struct Lane {
     held: Option<Held>,
     unknown_in_a_row: u32,
     unauthorized_before: bool,
+    is_there: bool,
     in_flight: u32,
     latency: Duration,
 }
@@ -112,6 +116,7 @@ impl Lane {
             held: None,
             unknown_in_a_row: 0,
             unauthorized_before: false,
+            is_there: false,
             in_flight: 0,
             latency: Duration::from_secs(1),
         }
@@ -123,11 +128,26 @@ impl Lane {
         self.held = Some(Held { why, since: now, until: now, strikes: 0 });
     }
 
-    /// A reload: other limits, and an operator's word to try again, as at a start. What is on the wire
-    /// stays.
+    /// A reload: other limits, maybe another address, and an operator's word to try again, as at a start.
+    /// What is on the wire stays.
     pub fn reload(&mut self, per_minute: NonZeroU32, now: Boot) {
         self.per_minute = per_minute;
+        self.is_there = false;
         if let Some(held) = self.held.as_mut() {
+            held.until = held.until.min(now);
+        }
+    }
+
+    /// Whether this address has answered anything but 404. Until then a 404 says nothing of a machine:
+    /// a wrong host or path answers every call so.
+    pub const fn is_there(&self) -> bool {
+        self.is_there
+    }
+
+    /// A reading call was answered as only the API would.
+    pub fn shown(&mut self, now: Boot) {
+        self.is_there = true;
+        if let Some(held) = self.held.as_mut().filter(|held| held.why == Hold::NotThere) {
             held.until = held.until.min(now);
         }
     }
@@ -169,7 +189,9 @@ impl Lane {
         self.in_flight = self.in_flight.saturating_sub(1);
         self.latency = (self.latency * 4 + latency) / 5;
         match outcome {
+            OutcomeWord::Missing if !self.is_there => self.hold(now, Hold::NotThere),
             OutcomeWord::Created | OutcomeWord::Busy | OutcomeWord::Refused | OutcomeWord::Missing => {
+                self.is_there = true;
                 self.understood(now)
             }
             OutcomeWord::Throttled => {
@@ -329,6 +351,33 @@ mod tests {
             now = until;
         }
         assert_eq!(pauses, [1, 2, 4, 8, 16, 32, 60, 60]);
+    }
+
+    #[test]
+    fn where_nothing_but_404_was_ever_answered_the_first_one_holds_the_lane() {
+        let (mut lane, until) = (lane(), Boot(60_000));
+        assert_eq!(call(&mut lane, Boot(0), OutcomeWord::Missing), Change::Stopped(Hold::NotThere, until));
+        assert!(!lane.is_there());
+        assert_eq!(call(&mut lane, until, OutcomeWord::Created), Change::Resumed(Hold::NotThere, until.since(Boot(0))));
+        for _ in 0..3 * UNKNOWN_IN_A_ROW {
+            assert_eq!(call(&mut lane, until, OutcomeWord::Missing), Change::None, "a list of machines that are gone");
+        }
+        lane.reload(NonZeroU32::MIN, until);
+        assert!(!lane.is_there(), "the address may be another one");
+    }
+
+    #[test]
+    fn a_list_that_can_be_read_shows_that_the_api_is_there() {
+        let mut lane = lane();
+        lane.shown(Boot(0));
+        assert_eq!(call(&mut lane, Boot(0), OutcomeWord::Missing), Change::None);
+        lane.reload(NonZeroU32::MIN, Boot(0));
+        call(&mut lane, Boot(0), OutcomeWord::Missing);
+        lane.shown(Boot(7));
+        assert_eq!(lane.gate(Boot(7)), Gate::Probe(Hold::NotThere));
+        call(&mut lane, Boot(7), OutcomeWord::Forbidden);
+        lane.shown(Boot(8));
+        assert!(matches!(lane.gate(Boot(8)), Gate::Held(Hold::Forbidden, _)), "what it says nothing of stays");
     }
 
     #[test]

@@ -165,6 +165,12 @@ fn tell(lane: &Lane, change: Change, scanned: &Scanned, ended: Boot) {
                     answer,
                     "Defender refuses fresh tokens (401): check cloud, tenant_id and the app registration; next try in {seconds} s"
                 ),
+                Hold::NotThere => tracing::error!(
+                    tenant,
+                    seconds,
+                    answer,
+                    "nothing but 404 was ever answered here: check api_url, cloud and region; no machine is rejected for it, and the queue waits, next try in {seconds} s or on SIGHUP"
+                ),
                 Hold::Down => tracing::error!(
                     tenant,
                     seconds,

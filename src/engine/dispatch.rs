@@ -129,7 +129,7 @@ async fn send(lane: &Arc<Lane>, probe: Option<Hold>) -> Result<Round, StoreError
         rules: lane.rules(),
         rise_after: lane.tenant.rise_after,
         attempt: lane.shared.ids.attempt(),
-        probe: probe == Some(Hold::Down),
+        probe: matches!(probe, Some(Hold::Down | Hold::NotThere)),
         blind: lane.feed_is_blind.load(Ordering::SeqCst),
         minds_marks: lane.minds_marks(),
     };
@@ -212,6 +212,10 @@ fn held(hold: Hold) -> String {
         }
         Hold::Malformed => {
             "a fix: Defender calls our requests malformed (400); see the log; next try at {until}".to_owned()
+        }
+        Hold::NotThere => {
+            "an API at this address, which answers 404 to everything; check api_url, cloud and region; next try at {until}"
+                .to_owned()
         }
         Hold::Down => "Defender, which does not answer; one call probes it at {until}".to_owned(),
     }

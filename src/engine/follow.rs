@@ -227,6 +227,11 @@ async fn page(look: &mut Look<'_>, wanted: &ActionQuery, skip: usize) -> Result<
         lane.client.list_actions(&token, wanted, skip).await
     })
     .await?;
+    if matches!(answer, Read::Got(_) | Read::Forbidden(_)) {
+        let now = lane.now();
+        lane.breakers().shown(now);
+        lane.wake.notify_one();
+    }
     Ok(Err(match answer {
         Read::Got(listed) => return Ok(Ok(listed)),
         Read::Forbidden(_) => Pages::Forbidden,

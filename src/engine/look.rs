@@ -118,6 +118,8 @@ async fn machine(lane: &Lane, asked: &Asked) -> Result<Option<Look>, NotRead> {
     .await?;
     Ok(match answer {
         Read::Got(()) => Some(Look::Machine(Known::Yes)),
+        // An address that is not the API's answers so to every question.
+        Read::Absent if !lane.breakers().is_there() => None,
         Read::Absent => Some(Look::Machine(Known::No)),
         // Whoever calls the id wrong cannot be asked about it; the next 404 decides.
         Read::Forbidden(_) | Read::Refused(_) => Some(Look::Machine(Known::NotPermitted)),

@@ -80,7 +80,7 @@ pub async fn rows_of(store: &Store, sweep: SweepRow) -> anyhow::Result<Vec<Resul
                 name: job.name,
                 state: job.state,
                 reason: job.reason,
-                detail: job.error,
+                detail: job.detail.or(job.error),
                 scan_type: Some(job.scan_type),
                 action_id: job.action_id,
                 blocking_action_id: blocking,

@@ -140,7 +140,10 @@ async fn in_the_way(
     {
         return Ok(Some(match done {
             Inactive::Wait => (Event::Parked, With { parked_until: Some(ask.stamp.at + INACTIVE), ..With::default() }),
-            _ => (Event::Skipped, With { reason: Some(Reason::NotEligible), ..With::default() }),
+            _ => {
+                let (reason, detail) = (Some(Reason::NotEligible), Some(why.told()));
+                (Event::Skipped, With { reason, detail, ..With::default() })
+            }
         }));
     }
     let mut known = actions::known(connection, ask.tenant, job.machine).await?;

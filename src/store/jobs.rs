@@ -41,6 +41,8 @@ pub struct Job {
 pub struct With {
     /// Why, if the new state wants a reason.
     pub reason: Option<Reason>,
+    /// More than the reason says.
+    pub detail: Option<&'static str>,
     /// The action to follow from now on.
     pub action: Option<String>,
     /// The action that is in the way.
@@ -142,7 +144,7 @@ pub(crate) async fn apply(
     let state =
         job::next(job.state, event).map_err(|impossible| StoreError::Guard(format!("job {}: {impossible}", job.id)))?;
     let touched = sqlx::query(
-        "UPDATE jobs SET state = ?1, reason = ?2, action_id = coalesce(?3, action_id), blocked_by = ?4,
+        "UPDATE jobs SET state = ?1, reason = ?2, detail = ?11, action_id = coalesce(?3, action_id), blocked_by = ?4,
              parked_until = ?5, attempts = max(attempts + ?6, 0), updated_at = ?7, finished_at = ?8
          WHERE id = ?9 AND state = ?10",
     )
@@ -156,6 +158,7 @@ pub(crate) async fn apply(
     .bind(state.is_final().then_some(at.0))
     .bind(job.id.0)
     .bind(job.state.as_str())
+    .bind(with.detail)
     .execute(&mut *connection)
     .await
     .doing("move a job")?
@@ -173,6 +176,7 @@ pub(crate) async fn apply(
         if state.is_final() || state == State::Accepted {
             let body = serde_json::json!({
                 "from": job.state.as_str(), "to": state.as_str(), "reason": with.reason.map(Reason::as_str),
+                "detail": with.detail,
                 "action": with.action, "blocked_by": with.blocked_by,
             });
             let subject = Subject { tenant: Some(job.tenant), job: Some(job.id), machine: Some(job.machine) };

@@ -36,6 +36,8 @@ pub struct JobLine {
     pub tenant: String,
     pub state: String,
     pub reason: Option<String>,
+    /// More than the reason says: why a machine is not eligible.
+    pub detail: Option<String>,
     pub scan_type: String,
     pub priority: String,
     pub attempts: i64,
@@ -132,6 +134,7 @@ fn job_line(row: &sqlx::sqlite::SqliteRow) -> Result<JobLine, sqlx::Error> {
         tenant: row.try_get("tenant")?,
         state: row.try_get("state")?,
         reason: row.try_get("reason")?,
+        detail: row.try_get("detail")?,
         scan_type: row.try_get("scan_type")?,
         priority: Priority::from_rank(row.try_get("priority")?).as_str().to_owned(),
         attempts: row.try_get("attempts")?,
@@ -167,7 +170,8 @@ fn action_line(row: &sqlx::sqlite::SqliteRow) -> Result<ActionLine, sqlx::Error>
     })
 }
 
-const JOBS: &str = "SELECT jobs.id, jobs.machine, jobs.name, tenants.name AS tenant, jobs.state, jobs.reason,
+const JOBS: &str =
+    "SELECT jobs.id, jobs.machine, jobs.name, tenants.name AS tenant, jobs.state, jobs.reason, jobs.detail,
          jobs.scan_type, jobs.priority, jobs.attempts, jobs.action_id, jobs.blocked_by, jobs.not_before,
          jobs.created_at, jobs.updated_at, jobs.finished_at,
          blocking.type AS blocking_type, blocking.scope AS blocking_scope,

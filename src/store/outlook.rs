@@ -39,6 +39,7 @@ impl Standstill {
             Hold::Forbidden => "Defender answers 403: the app lacks a permission",
             Hold::Malformed => "Defender calls our requests malformed (400)",
             Hold::Down => "Defender does not answer",
+            Hold::NotThere => "404 is all that is answered: check api_url, cloud and region",
         });
         let marks = self.waits_for_reconcile.then_some("held until `sweepd reconcile`");
         signed_out.or_else(|| marks.or(held).map(ToOwned::to_owned))

@@ -259,6 +259,7 @@ async fn a_machine_that_the_list_calls_ineligible_costs_no_call() {
     assert_eq!(claim.job.machine, machine(3));
     let job = bench.job_of(machine(2)).await;
     assert_eq!((job.state.as_str(), job.reason.as_deref(), job.attempts), ("skipped", Some("not_eligible"), 0));
+    assert_eq!(job.detail.as_deref(), Some("merged into another record in Defender's list of machines"));
     let parked = bench.store.next_parked(bench.tenant).await.unwrap();
     assert_eq!(parked, Some(at(2) + Duration::from_hours(1)), "what is inactive may come back");
     // The next list does not show it as inactive any more.
