@@ -1,6 +1,7 @@
 //! How a tenant signs in, and the secrets for it.
 
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use secrecy::{ExposeSecret, SecretString};
 
@@ -22,6 +23,8 @@ pub enum Auth {
         client_id: String,
         /// The secret's value.
         secret: SecretString,
+        /// When it ends, if somebody said so: Entra shows that to people alone.
+        expires: Option<Wall>,
     },
     /// An app registration with a certificate.
     ClientCertificate {
@@ -66,11 +69,15 @@ const TOKEN_FILE: &str = "/var/run/secrets/azure/tokens/azure-identity-token";
 /// Where Azure answers its own machines, and nobody else; link-local, so that http stays on the host.
 const METADATA_SERVICE: &str = "http://169.254.169.254";
 
+/// So long before the end of a credential it is told.
+const AHEAD: Duration = Duration::from_hours(30 * 24);
+
 const CLIENT_ID: &str = "write the application (client) id";
 
 /// The keys that name files: each belongs to one method.
 struct Files {
     secret: Option<PathBuf>,
+    secret_expires: Option<Wall>,
     certificate: Option<PathBuf>,
     key: Option<PathBuf>,
     token: Option<PathBuf>,
@@ -103,11 +110,20 @@ impl Auth {
         match method {
             Method::ClientSecret => {
                 let secret = secret(section, around, &files.secret?);
-                Some(Self::ClientSecret { client_id: client_id??, secret: secret? })
+                let auth =
+                    Self::ClientSecret { client_id: client_id??, secret: secret?, expires: files.secret_expires };
+                if let Some(warning) = around.environment.now.and_then(|now| auth.soon_over(now)) {
+                    section.warn("secret_expires", &warning);
+                }
+                Some(auth)
             }
             Method::ClientCertificate => {
                 let certificate = certificate(section, around, &files.certificate?, files.key.as_deref());
-                Some(Self::ClientCertificate { client_id: client_id??, certificate: certificate? })
+                let auth = Self::ClientCertificate { client_id: client_id??, certificate: certificate? };
+                if let Some(warning) = around.environment.now.and_then(|now| auth.soon_over(now)) {
+                    section.warn("certificate_file", &warning);
+                }
+                Some(auth)
             }
             Method::ManagedIdentity => Some(Self::ManagedIdentity { client_id: client_id? }),
             Method::WorkloadIdentity => {
@@ -147,31 +163,42 @@ impl Auth {
         method.as_str()
     }
 
-    /// When it is over, where that can be told from here: a certificate has its end in it.
+    /// When it is over, where that can be told from here: a certificate has its end in it, and of a secret
+    /// somebody may have said it.
     pub fn expires(&self) -> Option<Wall> {
         match self {
+            Self::ClientSecret { expires, .. } => *expires,
             Self::ClientCertificate { certificate, .. } => certificate.as_ref().map(Certificate::expires),
             _ => None,
         }
+    }
+
+    /// What to say of it when it is soon over; nothing while it has more than 30 days.
+    pub fn soon_over(&self, now: Wall) -> Option<String> {
+        let end = self.expires().filter(|end| *end < now + AHEAD)?;
+        let (what, remedy) = match self {
+            Self::ClientCertificate { .. } => {
+                ("the certificate", "upload a new one to the app registration, then put it in its place")
+            }
+            _ => (
+                "the client secret",
+                "make a new one in the app registration, put its value into secret_file and its end into secret_expires",
+            ),
+        };
+        Some(if end < now {
+            format!("{what} expired at {end}; {remedy}")
+        } else {
+            let days = end.since(now).as_secs() / 86_400;
+            format!("{what} expires at {end}, in {days} days; {remedy}")
+        })
     }
 }
 
 impl Files {
     fn read(section: &mut Section<'_, '_>, method: Method) -> Option<Self> {
-        let mut file = |name, of, required| {
-            if method == of {
-                return match required {
-                    Some(remedy) => section.required(name, remedy, values::path).map(Some),
-                    None => section.key(name, "", values::optional(values::path)),
-                };
-            }
-            let given = section.key(name, "", values::optional(values::path))?;
-            if given.is_some() {
-                let how = format!("remove it, or write method = \"{of}\"");
-                section.complain(name, Wrong::new(format!("is of no use to {method}"), how));
-                return None;
-            }
-            Some(None)
+        let mut file = |name, of, required| match required {
+            Some(remedy) if method == of => section.required(name, remedy, values::path).map(Some),
+            _ => only_for(section, method, of, name, values::path),
         };
         let secret = file("secret_file", Method::ClientSecret, Some("name the file that holds the client secret"));
         let certificate = file(
@@ -181,8 +208,28 @@ impl Files {
         );
         let key = file("key_file", Method::ClientCertificate, None);
         let token = file("token_file", Method::WorkloadIdentity, None);
-        Some(Self { secret: secret?, certificate: certificate?, key: key?, token: token? })
+        let secret_expires = only_for(section, method, Method::ClientSecret, "secret_expires", values::day);
+        let (certificate, secret_expires) = (certificate?, secret_expires?);
+        Some(Self { secret: secret?, secret_expires, certificate, key: key?, token: token? })
     }
+}
+
+/// A key that belongs to one method, and may be missing there.
+#[allow(clippy::option_option, reason = "wrong, or right and none")]
+fn only_for<T>(
+    section: &mut Section<'_, '_>,
+    method: Method,
+    of: Method,
+    name: &str,
+    parse: impl Fn(&str) -> Result<T, Wrong>,
+) -> Option<Option<T>> {
+    let given = section.key(name, "", values::optional(parse))?;
+    if given.is_some() && method != of {
+        let how = format!("remove it, or write method = \"{of}\"");
+        section.complain(name, Wrong::new(format!("is of no use to {method}"), how));
+        return None;
+    }
+    Some(given)
 }
 
 /// The id, which a managed identity need not have.
@@ -254,9 +301,6 @@ fn certificate(
     if let Some(wrong) = now.and_then(|now| certificate.over(now)) {
         section.complain("certificate_file", wrong);
         return None;
-    }
-    if let Some(warning) = now.and_then(|now| certificate::soon_over(certificate.expires(), now)) {
-        section.warn("certificate_file", &warning);
     }
     Some(Some(certificate))
 }

@@ -2,7 +2,6 @@
 
 use std::fmt;
 use std::sync::Arc;
-use std::time::Duration;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -24,9 +23,6 @@ pub(super) const KEY: Wanted = Wanted { name: "the key", how: PEM };
 
 const PEM: &str = "write it as PEM text; from a .pfx: openssl pkcs12 -in FILE.pfx -out FILE.pem -nodes";
 const RSA: &str = "make an RSA key of 2048 to 4096 bits with a certificate of its own";
-
-/// So long before its end a certificate is warned of.
-const AHEAD: Duration = Duration::from_hours(30 * 24);
 
 /// A certificate, and the key that makes signatures for it. Cheap to clone.
 #[derive(Clone)]
@@ -103,14 +99,6 @@ impl Certificate {
             )
         })
     }
-}
-
-/// What to say of a credential that is soon over; nothing while it has more than 30 days.
-pub fn soon_over(expires: Wall, now: Wall) -> Option<String> {
-    (expires < now + AHEAD).then(|| {
-        let days = expires.since(now).as_secs() / 86_400;
-        format!("the certificate expires at {expires}, in {days} days; upload a new one to the app registration, then put it in its place")
-    })
 }
 
 /// Without the key.
@@ -219,12 +207,9 @@ mod tests {
     }
 
     #[test]
-    fn an_end_is_told_thirty_days_ahead() {
+    fn its_end_is_in_it() {
         let short = Certificate::read(SHORT, Some(&key_pem())).unwrap();
         let at = |text: &str| Wall::parse(text).unwrap();
-        assert_eq!(soon_over(short.expires(), at("2026-12-22T04:25:33Z")), None);
-        let told = soon_over(short.expires(), at("2026-12-22T04:25:34Z")).unwrap();
-        assert!(told.contains("expires at 2027-01-21T04:25:33.000Z, in 29 days"), "{told}");
         assert_eq!(short.over(at("2027-01-21T04:25:33Z")), None);
         let wrong = short.over(at("2027-01-21T04:25:34Z")).unwrap();
         assert!(wrong.what.contains("expired at 2027-01-21"), "{wrong:?}");

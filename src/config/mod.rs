@@ -27,7 +27,7 @@ use crate::domain::budgets::Budgets;
 use crate::domain::id::TenantName;
 
 pub use auth::Auth;
-pub use certificate::{Certificate, soon_over};
+pub use certificate::Certificate;
 pub use reader::{KnownKey, Problem};
 pub use sections::{Daemon, FollowUp, Http, Intake, Log, LogFormat, Network, Retention};
 pub use source::{DEFAULT_FILE, Environment};

@@ -12,6 +12,8 @@ use std::time::Duration;
 
 use url::Url;
 
+use crate::domain::time::Wall;
+
 /// What is wrong with one value, and what to do about it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Wrong {
@@ -170,6 +172,13 @@ pub(super) fn optional<T>(
     move |text| {
         if text.trim().is_empty() { Ok(None) } else { parse(text).map(Some) }
     }
+}
+
+/// A day, from its beginning in UTC, or a time of RFC 3339.
+pub(super) fn day(text: &str) -> Result<Wall, Wrong> {
+    Wall::parse(text).or_else(|| Wall::parse(&format!("{text}T00:00:00Z"))).ok_or_else(|| {
+        Wrong::new(format!("{} is no day", shown(text)), "write it as 2027-01-31, or as 2027-01-31T09:00:00Z")
+    })
 }
 
 /// A level, or directives as `tracing-subscriber` understands them (`info,sweepd=debug`).

@@ -8,7 +8,6 @@ use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 
 use super::{Running, Shared};
-use crate::config::soon_over;
 use crate::domain::id::TenantName;
 
 /// A command takes effect within this.
@@ -58,7 +57,7 @@ async fn finish_releases(shared: &Shared) {
     }
 }
 
-/// Warns of certificates that soon end, and tells the record's head to the journal: whoever owns this
+/// Warns of credentials that soon end, and tells the record's head to the journal: whoever owns this
 /// machine can rewrite a chain, but not what left it.
 pub async fn keep_house(shared: Shared, lanes: Arc<Mutex<BTreeMap<TenantName, Running>>>, stop: CancellationToken) {
     let mut head_at = shared.clock.boot() + HEAD;
@@ -72,8 +71,7 @@ pub async fn keep_house(shared: Shared, lanes: Arc<Mutex<BTreeMap<TenantName, Ru
         if shared.clock.boot() >= credentials_at {
             credentials_at = shared.clock.boot() + CREDENTIALS;
             for (tenant, running) in &*lanes.lock().unwrap_or_else(PoisonError::into_inner) {
-                let soon = |end| soon_over(end, shared.clock.wall());
-                if let Some(warning) = running.lane.tenant.auth.expires().and_then(soon) {
+                if let Some(warning) = running.lane.tenant.auth.soon_over(shared.clock.wall()) {
                     tracing::warn!(%tenant, "{warning}");
                 }
             }

@@ -227,7 +227,9 @@ fn signed_in(tenant: &Tenant, looked: &Looked) -> String {
             let who = claims.as_ref().and_then(named).unwrap_or_default();
             let until = match (&tenant.auth, tenant.auth.expires()) {
                 (_, Some(end)) => format!(", good until {end}"),
-                (Auth::ClientSecret { .. }, None) => "; when the secret ends Entra alone knows".to_owned(),
+                (Auth::ClientSecret { .. }, None) => {
+                    "; when the secret ends Entra alone knows (tell it in secret_expires)".to_owned()
+                }
                 _ => String::new(),
             };
             format!("signed in with {method}{who}{until}")

@@ -2,7 +2,6 @@
 
 use super::*;
 use crate::credentials::{OTHER, SHORT, VALID, key_pem, pem};
-use crate::domain::time::Wall;
 
 /// One tenant with this section `auth`, and all files that it may name.
 fn signing_in(auth: &str) -> House {
@@ -67,10 +66,7 @@ fn what_is_wrong_with_a_certificate_is_told_at_its_key() {
 #[test]
 fn a_certificate_that_is_over_is_an_error_and_one_that_soon_will_be_a_warning() {
     let house = signing_in(&format!("{CERTIFICATE}certificate_file = 'short.pem', key_file = 'key.pem'"));
-    let at = |text: &str| {
-        let environment = Environment::new(BTreeMap::new(), "/srv").at(Wall::parse(text).unwrap());
-        load(Some(&house.dir.path().join("sweepd.toml")), &environment, &[])
-    };
+    let at = |text| house.load_at(text);
     assert!(at("2026-12-01T00:00:00Z").unwrap().warnings.is_empty());
     let warnings = at("2027-01-10T00:00:00Z").unwrap().warnings;
     assert!(
@@ -88,6 +84,31 @@ fn a_certificate_that_is_over_is_an_error_and_one_that_soon_will_be_a_warning() 
             && problems[0].contains("upload a new one"),
         "{problems:?}"
     );
+}
+
+#[test]
+fn the_end_of_a_secret_is_told_thirty_days_ahead_where_somebody_said_it() {
+    let secret = "client_id = 'app', secret_file = 'secret'";
+    assert_eq!(auth(&signing_in(secret)).0.expires(), None, "Entra tells that to people alone");
+    for (end, expected) in [
+        ("2027-01-31", None),
+        ("2026-12-01", Some("the client secret expires at 2026-12-01T00:00:00.000Z, in 9 days; make a new one")),
+        ("2026-10-31T09:00:00+01:00", Some("the client secret expired at 2026-10-31T08:00:00.000Z; make a new one")),
+    ] {
+        let house = signing_in(&format!("{secret}, secret_expires = '{end}'"));
+        let warnings = house.load_at("2026-11-22T00:00:00Z").unwrap().warnings;
+        assert_eq!(warnings.len(), usize::from(expected.is_some()), "{warnings:?}");
+        for (warning, expected) in warnings.iter().zip(expected) {
+            assert!(warning.starts_with(&format!("tenants.contoso.auth.secret_expires: {expected}")), "{warning}");
+        }
+    }
+    for (auth, expected) in [
+        (&*format!("{secret}, secret_expires = 'in spring'"), "`in spring` is no day; write it as 2027-01-31"),
+        ("method = 'managed_identity', secret_expires = '2027-01-31'", "is of no use to managed_identity"),
+    ] {
+        let problems = signing_in(auth).problems();
+        assert!(problems.len() == 1 && problems[0].contains(expected), "{problems:?}");
+    }
 }
 
 #[test]

@@ -14,6 +14,7 @@ use secrecy::ExposeSecret;
 use tempfile::TempDir;
 
 use super::*;
+use crate::domain::time::Wall;
 
 const GUID: &str = "11111111-2222-3333-4444-555555555555";
 
@@ -54,6 +55,11 @@ impl House {
         load(Some(&self.dir.path().join("sweepd.toml")), &environment, &overrides)
     }
 
+    fn load_at(&self, now: &str) -> Result<Config, ConfigError> {
+        let environment = Environment::new(self.variables.clone(), "/srv").at(Wall::parse(now).unwrap());
+        load(Some(&self.dir.path().join("sweepd.toml")), &environment, &[])
+    }
+
     fn load(&self) -> Result<Config, ConfigError> {
         self.load_with(&[])
     }
@@ -88,7 +94,7 @@ fn a_tenant_is_completed_from_defaults() {
     assert_eq!(tenant.tenant_id.to_string(), GUID);
     assert_eq!(tenant.api_url, "https://api.securitycenter.microsoft.com");
     assert_eq!(tenant.budgets.scan.most.per_hour.get(), 1500);
-    let Auth::ClientSecret { client_id, secret } = &tenant.auth else { panic!("another method") };
+    let Auth::ClientSecret { client_id, secret, .. } = &tenant.auth else { panic!("another method") };
     assert_eq!((client_id.as_str(), secret.expose_secret()), ("app", "s3cret"));
     assert_eq!(config.daemon.state_dir, Path::new("/var/lib/sweepd"));
     assert_eq!(config.daemon.spool_dir, Path::new("/var/lib/sweepd/spool"));

@@ -20,7 +20,7 @@ fn tenants_of_either_place_sign_in_by_a_profile() {
     let config = house.good();
     assert!(config.warnings.is_empty() && config.disabled.is_empty(), "{:?} {:?}", config.warnings, config.disabled);
     for (tenant, client_id) in [("contoso", "another-app"), ("fabrikam", "another-app"), ("adatum", "app")] {
-        let Auth::ClientSecret { client_id: found, secret } = &config.tenants[&name(tenant)].auth else {
+        let Auth::ClientSecret { client_id: found, secret, .. } = &config.tenants[&name(tenant)].auth else {
             panic!("another method")
         };
         assert_eq!((found.as_str(), secret.expose_secret()), (client_id, "s3cret"), "{tenant}");

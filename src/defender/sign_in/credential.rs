@@ -60,7 +60,7 @@ impl Credential {
         let Authority { url, tenant_id, scope } = authority;
         let mut url = format!("{url}/{tenant_id}/oauth2/v2.0/token");
         let proof = match auth.clone() {
-            Auth::ClientSecret { client_id, secret } => Proof::Secret { client_id, secret },
+            Auth::ClientSecret { client_id, secret, .. } => Proof::Secret { client_id, secret },
             Auth::ClientCertificate { client_id, certificate } => Proof::Certificate { client_id, certificate },
             Auth::WorkloadIdentity { client_id, token_file } => Proof::Workload { client_id, token_file },
             Auth::ManagedIdentity { client_id } => {
