@@ -1,5 +1,7 @@
 //! `sweepd job list|show`.
 
+use std::io::{self, Write};
+
 use serde_json::json;
 
 use super::Context;
@@ -9,7 +11,8 @@ use crate::app::{Exit, Failure};
 use crate::domain::id::{MachineId, TenantName};
 use crate::domain::job::State;
 use crate::store::Store;
-use crate::store::lists::{JobLine, Wanted};
+use crate::store::events::Event;
+use crate::store::lists::{AttemptLine, JobLine, Wanted};
 
 #[derive(Debug, clap::Subcommand)]
 pub enum Command {
@@ -88,7 +91,6 @@ async fn list(context: &Context, store: &Store, args: &ListArgs) -> Result<(), F
         .await?;
     quiet(listed)?;
     print(|out| {
-        use std::io::Write;
         writeln!(out, "{table}")
     })
 }
@@ -123,44 +125,45 @@ async fn show(context: &Context, store: &Store, id: &str) -> Result<(), Failure>
             print(|out| json_line(out, &json!({ "job": job, "attempts": attempts, "events": events })))?;
             continue;
         }
-        print(|out| {
-            use std::io::Write;
-            writeln!(out, "job {} · {} · {} · {}", job.id, job.machine_id, job.scan_type, job.tenant)?;
-            let detail = job.detail.as_ref().map(|detail| format!(": {detail}")).unwrap_or_default();
-            let reason = job.reason.as_ref().map(|reason| format!(" ({reason}{detail})")).unwrap_or_default();
-            writeln!(out, "  state     {}{reason}, since {}", job.state, local(&job.updated_at))?;
-            writeln!(out, "  priority  {}", job.priority)?;
-            writeln!(out, "  action    {}", job.action_id.as_deref().unwrap_or("-"))?;
-            if let Some(error) = &job.error {
-                writeln!(out, "  error     {error}")?;
-            }
-            if let Some(blocked) = &job.blocked_by {
-                writeln!(
-                    out,
-                    "  blocked   by action {} ({} {}, asked by {})",
-                    blocked.action_id,
-                    blocked.r#type.as_deref().unwrap_or("?"),
-                    blocked.scope.as_deref().unwrap_or(""),
-                    blocked.requestor.as_deref().unwrap_or("?"),
-                )?;
-            }
-            writeln!(out, "  sweeps    {}", job.sweep_ids.join(", "))?;
-            for attempt in &attempts {
-                writeln!(
-                    out,
-                    "  attempt   {} at {}: {} {}",
-                    attempt.attempt_id,
-                    local(&attempt.at),
-                    attempt.outcome.as_deref().unwrap_or("on the wire"),
-                    attempt.looked_up.as_ref().map(|found| format!("(looked up: {found})")).unwrap_or_default(),
-                )?;
-            }
-            writeln!(out, "  finished  {}", local_or_dash(job.finished_at.as_ref()))?;
-            for event in &events {
-                writeln!(out, "  {:>6}  {}  {}  {}", event.seq, local(&event.at), event.kind, event.body)?;
-            }
-            Ok(())
-        })?;
+        print(|out| told(out, &job, &attempts, &events))?;
+    }
+    Ok(())
+}
+
+fn told(out: &mut impl Write, job: &JobLine, attempts: &[AttemptLine], events: &[Event]) -> io::Result<()> {
+    writeln!(out, "job {} · {} · {} · {}", job.id, job.machine_id, job.scan_type, job.tenant)?;
+    let why: Vec<_> = [&job.reason, &job.detail].into_iter().flatten().map(String::as_str).collect();
+    let reason = if why.is_empty() { String::new() } else { format!(" ({})", why.join(": ")) };
+    writeln!(out, "  state     {}{reason}, since {}", job.state, local(&job.updated_at))?;
+    writeln!(out, "  priority  {}", job.priority)?;
+    writeln!(out, "  action    {}", job.action_id.as_deref().unwrap_or("-"))?;
+    if let Some(error) = &job.error {
+        writeln!(out, "  error     {error}")?;
+    }
+    if let Some(blocked) = &job.blocked_by {
+        writeln!(
+            out,
+            "  blocked   by action {} ({} {}, asked by {})",
+            blocked.action_id,
+            blocked.r#type.as_deref().unwrap_or("?"),
+            blocked.scope.as_deref().unwrap_or(""),
+            blocked.requestor.as_deref().unwrap_or("?"),
+        )?;
+    }
+    writeln!(out, "  sweeps    {}", job.sweep_ids.join(", "))?;
+    for attempt in attempts {
+        writeln!(
+            out,
+            "  attempt   {} at {}: {} {}",
+            attempt.attempt_id,
+            local(&attempt.at),
+            attempt.outcome.as_deref().unwrap_or("on the wire"),
+            attempt.looked_up.as_ref().map(|found| format!("(looked up: {found})")).unwrap_or_default(),
+        )?;
+    }
+    writeln!(out, "  finished  {}", local_or_dash(job.finished_at.as_ref()))?;
+    for event in events {
+        writeln!(out, "  {:>6}  {}  {}  {}", event.seq, local(&event.at), event.kind, event.body)?;
     }
     Ok(())
 }

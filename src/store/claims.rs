@@ -138,13 +138,12 @@ async fn in_the_way(
         && let Some(why) = ineligible::why(connection, ask.tenant, job.machine).await?
         && let Some(done) = ask.rules.of_ineligible(why)
     {
-        return Ok(Some(match done {
-            Inactive::Wait => (Event::Parked, With { parked_until: Some(ask.stamp.at + INACTIVE), ..With::default() }),
-            _ => {
-                let (reason, detail) = (Some(Reason::NotEligible), Some(why.told()));
-                (Event::Skipped, With { reason, detail, ..With::default() })
-            }
-        }));
+        if done == Inactive::Wait {
+            let with = With { parked_until: Some(ask.stamp.at + INACTIVE), ..With::default() };
+            return Ok(Some((Event::Parked, with)));
+        }
+        let with = With { reason: Some(Reason::NotEligible), detail: Some(why.told()), ..With::default() };
+        return Ok(Some((Event::Skipped, with)));
     }
     let mut known = actions::known(connection, ask.tenant, job.machine).await?;
     known.retain(|action| !ask.blind || !action.status.is_open());
