@@ -279,6 +279,7 @@ CREATE TABLE actions (
 ) STRICT;
 CREATE INDEX actions_of_machine ON actions (tenant_id, machine);
 CREATE INDEX actions_of_job ON actions (job_id) WHERE job_id IS NOT NULL;
+CREATE INDEX actions_ours ON actions (tenant_id) WHERE origin = 'ours';
 CREATE INDEX actions_open ON actions (tenant_id) WHERE status IN ('Pending', 'InProgress');
 
 -- Machines that Defender's list shows as not worth asking, as of the last list that was read.

@@ -90,9 +90,7 @@ async fn list(context: &Context, store: &Store, args: &ListArgs) -> Result<(), F
         })
         .await?;
     quiet(listed)?;
-    print(|out| {
-        writeln!(out, "{table}")
-    })
+    print(|out| writeln!(out, "{table}"))
 }
 
 async fn show(context: &Context, store: &Store, id: &str) -> Result<(), Failure> {

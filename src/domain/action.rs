@@ -7,6 +7,9 @@ use super::id::MachineId;
 use super::sweep::ScanType;
 use super::time::Wall;
 
+/// The type of a scan, as machineaction spells it.
+pub const SCAN: &str = "RunAntiVirusScan";
+
 /// `status` of a `MachineAction`. Documented: the six; anything else is kept and shown, and counts
 /// as neither pending nor final.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -103,7 +106,7 @@ pub struct Action {
 impl Action {
     /// Whether this is an antivirus scan.
     pub fn is_scan(&self) -> bool {
-        self.action_type.eq_ignore_ascii_case("RunAntiVirusScan")
+        self.action_type.eq_ignore_ascii_case(SCAN)
     }
 }
 

@@ -129,7 +129,7 @@ async fn send(lane: &Arc<Lane>, probe: Option<Hold>) -> Result<Round, StoreError
         rules: lane.rules(),
         rise_after: lane.tenant.rise_after,
         attempt: lane.shared.ids.attempt(),
-        probe: matches!(probe, Some(Hold::Down | Hold::NotThere)),
+        probe: probe.is_some(),
         blind: lane.feed_is_blind.load(Ordering::SeqCst),
         minds_marks: lane.minds_marks(),
     };

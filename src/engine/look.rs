@@ -1,12 +1,12 @@
 //! The look-up: what became of a call whose answer was lost? Asked before it is made again.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use super::lane::Lane;
 use super::reads::{NotRead, read};
 use crate::defender::{ActionQuery, Read};
-use crate::domain::eligibility::PendingTypes;
 use crate::domain::ledger::CallKind;
 use crate::domain::lookup::{Known, Question};
 use crate::domain::time::Boot;
@@ -15,6 +15,8 @@ use crate::store::settle::{Asked, Look};
 
 /// After a look that could not be made.
 const AGAIN: Duration = Duration::from_secs(30);
+/// So long one question may fail to be answered while others are: then an operator decides.
+const UNREADABLE: Duration = Duration::from_hours(24);
 
 pub async fn run(lane: Arc<Lane>) {
     let beat = beat(&lane);
@@ -52,6 +54,7 @@ async fn look(lane: &Lane, asked: &Asked) -> Result<(), NotRead> {
         Question::Machine => machine(lane, asked).await?,
         Question::Effect | Question::Blocker => actions(lane, asked, began).await?,
     };
+    let look = look.or_else(|| unreadable(lane, asked, began));
     let Some(look) = look else {
         lane.shared.store.postpone_look(asked, lane.now() + AGAIN).await?;
         return Ok(());
@@ -71,12 +74,26 @@ async fn look(lane: &Lane, asked: &Asked) -> Result<(), NotRead> {
     Ok(())
 }
 
+/// What a look comes to that could not be made, for a day, though the tenant's list can be read all the time:
+/// it is about this machine, and will not be made tomorrow either.
+fn unreadable(lane: &Lane, asked: &Asked, began: Boot) -> Option<Look> {
+    let reads = lane.feed_was_read() && !lane.feed_is_blind.load(Ordering::SeqCst);
+    if !reads || began < asked.since + UNREADABLE {
+        return None;
+    }
+    tracing::warn!(tenant = %lane.name, job = %asked.job, machine = %asked.machine, attempt = %asked.attempt, "this machine cannot be looked up, for a day now, though others can; an operator decides");
+    Some(match asked.question {
+        Question::Machine => Look::Machine(Known::NotPermitted),
+        Question::Effect | Question::Blocker => Look::NotPermitted,
+    })
+}
+
 /// The actions of the machine, all of them; nothing when they could not be read now.
 async fn actions(lane: &Lane, asked: &Asked, began: Boot) -> Result<Option<Look>, NotRead> {
     // By machine alone, or machine and type: a filter by time would trust a clock.
-    let wanted = match (asked.question, &lane.tenant.pending_types) {
-        (Question::Blocker, PendingTypes::Any) => ActionQuery::OfMachine(asked.machine),
-        _ => ActionQuery::ScansOf(asked.machine),
+    let wanted = match asked.question {
+        Question::Blocker => ActionQuery::OfMachine(asked.machine),
+        Question::Effect | Question::Machine => ActionQuery::ScansOf(asked.machine),
     };
     let mut seen = Vec::new();
     let mut skip = 0;

@@ -36,14 +36,17 @@ async fn owner(
     tenant: TenantRow,
     action: &Action,
 ) -> Result<Option<Owner>, StoreError> {
-    // Once ours, always ours: a list may leave the comment out, or cut it.
+    // Once ours, always ours: a list may leave the comment out, or cut it. But a playbook may copy a comment
+    // with its mark to an action of another type, or of another machine.
     let row = sqlx::query(
         "SELECT id, job_id FROM attempts WHERE tenant_id = ?1
-             AND id = coalesce((SELECT attempt_id FROM actions WHERE tenant_id = ?1 AND id = ?2), ?3)",
+             AND id = coalesce((SELECT attempt_id FROM actions WHERE tenant_id = ?1 AND id = ?2),
+                               (SELECT id FROM attempts WHERE id = ?3 AND machine = coalesce(?4, machine)))",
     )
     .bind(tenant)
     .bind(&action.id)
-    .bind(mark(action).map(|attempt| attempt.to_string()))
+    .bind(mark(action).filter(|_| action.is_scan()).map(|attempt| attempt.to_string()))
+    .bind(action.machine.map(|machine| machine.bytes().to_vec()))
     .fetch_optional(connection)
     .await
     .doing("find the attempt of a mark")?;

@@ -7,6 +7,7 @@ use super::jobs::{self, Job, With};
 use super::settle::{Asked, Look, Policy, blocked, busy_with, exhausted, resolve, uncounted};
 use super::tenants::TenantRow;
 use super::{Doing, Store, StoreError, actions};
+use crate::domain::action::Seen;
 use crate::domain::id::JobId;
 use crate::domain::job::{Event, Reason, State};
 use crate::domain::lookup::{AfterMissing, Known, Question, after_missing, next_look, proves_absence};
@@ -117,16 +118,17 @@ async fn take_look(connection: &mut SqliteConnection, looked: &Looked, policy: &
     if !open {
         return Ok(job.state);
     }
-    if asked.question == Question::Blocker
-        && let Some(blocker) = seen
-            .iter()
-            .find(|seen| seen.action.status.is_open() && policy.rules.pending_types.holds(&seen.action.action_type))
-    {
+    let is_over = proves_absence(asked.question, asked.since, policy.lookup_horizon, looked.began);
+    let open = || seen.iter().filter(|seen| seen.action.status.is_open());
+    let counts = |seen: &&Seen| policy.rules.pending_types.holds(&seen.action.action_type);
+    // Defender may mean an action of a type that does not count here; the list may lag, though.
+    let blocker = open().find(counts).or_else(|| open().next().filter(|_| is_over));
+    if let Some(blocker) = blocker.filter(|_| asked.question == Question::Blocker) {
         resolve(connection, asked, "found", *tenant, *at).await?;
         if job.state == State::Sending {
             blocked(connection, asked.attempt, policy, &job, blocker, *at).await?;
         }
-    } else if proves_absence(asked.question, asked.since, policy.lookup_horizon, looked.began) {
+    } else if is_over {
         resolve(connection, asked, "absent", *tenant, *at).await?;
         absent(connection, asked, policy, *at).await?;
     } else {

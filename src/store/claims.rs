@@ -100,9 +100,12 @@ async fn claim(connection: &mut SqliteConnection, ask: Ask) -> Result<Claimed, S
     }
     let admission = slots::may_take(connection, ask.budget, CallKind::Scan, ask.limits, ask.stamp.boot).await?;
     for _ in 0..DECIDE_AT_MOST {
-        let Some(job) = jobs::next_ready(connection, ask.tenant, ask.rise_after, ask.stamp.at).await? else {
-            return Ok(Claimed::Nothing);
+        let next = if ask.probe {
+            jobs::next_probe(connection, ask.tenant).await?
+        } else {
+            jobs::next_ready(connection, ask.tenant, ask.rise_after, ask.stamp.at).await?
         };
+        let Some(job) = next else { return Ok(Claimed::Nothing) };
         if let Some((event, with)) = in_the_way(connection, &ask, &job).await? {
             jobs::apply(connection, &job, event, with, ask.stamp.at).await?;
             continue;

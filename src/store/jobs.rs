@@ -131,6 +131,31 @@ pub(crate) async fn next_ready(
     row.map(|(row, _)| job_of(row)).transpose().doing("read a job")
 }
 
+/// The job by which a lane that is held is probed: one that was not asked yet, else the one that came back
+/// first. What a machine of its own answers for ever must not be taken for what every machine gets.
+pub(crate) async fn next_probe(
+    connection: &mut SqliteConnection,
+    tenant: TenantRow,
+) -> Result<Option<Job>, StoreError> {
+    for (which, order) in [
+        ("AND NOT EXISTS (SELECT 1 FROM attempts WHERE job_id = jobs.id)", "priority DESC, id"),
+        ("", "updated_at, id"),
+    ] {
+        let row = sqlx::query(sqlx::AssertSqlSafe(format!(
+            "SELECT {COLUMNS} FROM jobs WHERE tenant_id = ? AND state = 'queued' AND parked_until IS NULL {which}
+             ORDER BY {order} LIMIT 1"
+        )))
+        .bind(tenant)
+        .fetch_optional(&mut *connection)
+        .await
+        .doing("find a job to probe with")?;
+        if let Some(row) = row {
+            return job_of(&row).map(Some).doing("read a job");
+        }
+    }
+    Ok(None)
+}
+
 /// Moves a job, and with it the counts, the sweeps it belongs to, and the record.
 ///
 /// Guarded by the state the job was read in: exactly one row is touched, or nothing is written.

@@ -16,7 +16,7 @@ use super::slots;
 use super::tenants::{self, Held, TenantRow};
 use super::throttles::{self, SilenceNote};
 use super::{Doing, Store, StoreError};
-use crate::domain::action::{Action, Seen};
+use crate::domain::action::{Action, SCAN, Seen};
 use crate::domain::eligibility::Rules;
 use crate::domain::id::{AttemptId, Epoch, JobId, SlotId};
 use crate::domain::job::{Event, Reason, State};
@@ -150,7 +150,9 @@ async fn settle(connection: &mut SqliteConnection, s: &Settlement, policy: &Poli
     events::append(connection, s.at, Kind::AttemptAnswered, subject, &body).await?;
     match &s.outcome {
         Outcome::Created(action) => {
-            let seen = Seen { action: action.clone(), raw: s.raw.clone().unwrap_or_default() };
+            // The answer to our own call is about our scan, whatever else it says.
+            let action = Action { machine: Some(job.machine), action_type: SCAN.to_owned(), ..action.clone() };
+            let seen = Seen { action, raw: s.raw.clone().unwrap_or_default() };
             actions::see(connection, s.tenant, &seen, s.at).await?;
         }
         Outcome::Busy(Some(action)) => busy(connection, s, policy, &job, action.clone()).await?,
@@ -194,14 +196,32 @@ async fn move_job(
     let uncounted = With { attempts: -i64::from(!s.probe), ..With::default() };
     let (event, with) = match outcome {
         Outcome::Refused(reason) => (Event::Refused, With { reason: Some(*reason), ..With::default() }),
-        Outcome::Unauthorized | Outcome::Forbidden | Outcome::Throttled(_) | Outcome::NotSent => {
+        Outcome::Unauthorized | Outcome::Throttled(_) | Outcome::NotSent => (Event::Returned, uncounted),
+        Outcome::Forbidden | Outcome::Malformed if !is_its_own_trouble(connection, s).await? => {
             (Event::Returned, uncounted)
         }
-        Outcome::Malformed if job.attempts >= policy.max_attempts.get() => exhausted(),
-        Outcome::Malformed => (Event::Absent, With::default()),
+        Outcome::Forbidden | Outcome::Malformed if job.attempts >= policy.max_attempts.get() => exhausted(),
+        Outcome::Forbidden | Outcome::Malformed => (Event::Returned, With::default()),
         Outcome::Unknown | Outcome::Missing | Outcome::Busy(_) | Outcome::Created(_) => (Event::Lost, With::default()),
     };
     jobs::apply(connection, job, event, with, s.at).await.map(drop)
+}
+
+/// Whether the machine is refused though others are not: a call that is no probe leaves an open lane. If this
+/// job was refused so before, others have been understood in between.
+async fn is_its_own_trouble(connection: &mut SqliteConnection, s: &Settlement) -> Result<bool, StoreError> {
+    if s.probe {
+        return Ok(false);
+    }
+    sqlx::query_scalar(
+        "SELECT EXISTS (SELECT 1 FROM attempts WHERE job_id = ? AND id <> ? AND probe = 0
+                        AND outcome IN ('forbidden', 'malformed'))",
+    )
+    .bind(s.job.0)
+    .bind(s.attempt.to_string())
+    .fetch_one(connection)
+    .await
+    .doing("read a job's attempts")
 }
 
 pub(crate) fn exhausted() -> (Event, With) {

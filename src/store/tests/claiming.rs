@@ -238,12 +238,28 @@ async fn a_pause_lets_nothing_out_and_loses_nothing() {
 #[tokio::test]
 async fn a_probe_does_not_count_against_its_job() {
     let bench = Bench::with_machines(&[1]).await;
-    let Claimed::Call(probe) = bench.store.claim(Ask { probe: true, ..bench.ask(1) }).await.unwrap() else {
-        panic!("a probe was expected");
-    };
+    let probe = bench.probe(1).await;
     assert_eq!(bench.job_of(machine(1)).await.attempts, 0);
     assert_eq!(bench.settle(&probe, Outcome::Forbidden, 2).await, State::Queued);
     assert_eq!(bench.job_of(machine(1)).await.attempts, 0);
+    bench.assert_whole().await;
+}
+
+#[tokio::test]
+async fn a_lane_is_probed_with_who_was_not_asked_yet_then_with_who_came_back_first() {
+    let bench = Bench::with_machines(&[1, 2, 3, 4]).await;
+    for seconds in [1, 2] {
+        let claim = bench.call(seconds).await;
+        assert_eq!(claim.job.machine, machine(1), "the order of the file");
+        bench.settle(&claim, Outcome::Forbidden, seconds).await;
+    }
+    let mut probed = Vec::new();
+    for seconds in 3..9 {
+        let probe = bench.probe(seconds).await;
+        bench.settle(&probe, Outcome::Forbidden, seconds).await;
+        probed.push(probe.job.machine);
+    }
+    assert_eq!(probed, [2, 3, 4, 1, 2, 3].map(machine));
     bench.assert_whole().await;
 }
 

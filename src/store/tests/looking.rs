@@ -108,6 +108,23 @@ async fn a_blocker_without_a_name_is_looked_for_a_while_and_then_believed() {
 }
 
 #[tokio::test]
+async fn a_blocker_of_a_type_that_is_not_configured_is_named_once_no_other_turns_up() {
+    let bench = Bench::with_machines(&[1]).await;
+    let claim = bench.call(1).await;
+    bench.settle(&claim, Outcome::Busy(None), 2).await;
+    let mut isolated = scan("i1", machine(1), ActionStatus::InProgress, "by hand", 1);
+    isolated.action.action_type = "Isolate".to_owned();
+    let shows = || Look::Read(vec![isolated.clone()]);
+    assert_eq!(look(&bench, shows(), 7).await, State::Sending, "the scan in the way may not be listed yet");
+    assert_eq!(look(&bench, shows(), 47).await, State::Skipped);
+    let job = bench.job_of(machine(1)).await;
+    assert_eq!(job.reason.as_deref(), Some("pending_action"));
+    let blocker = job.blocked_by.unwrap();
+    assert_eq!((blocker.action_id.as_str(), blocker.r#type.as_deref()), ("i1", Some("Isolate")));
+    bench.assert_whole().await;
+}
+
+#[tokio::test]
 async fn a_sweep_that_waits_does_so_for_a_blocker_without_a_name_too() {
     for (answer, seconds) in [(nothing(), 47), (Look::NotPermitted, 3)] {
         let bench = Bench::new().await;

@@ -232,6 +232,14 @@ impl Bench {
         }
     }
 
+    /// Claims as a lane that is held does, to find out whether it may go on.
+    async fn probe(&self, seconds: i64) -> Claim {
+        match self.store.claim(Ask { probe: true, ..self.ask(seconds) }).await.unwrap() {
+            Claimed::Call(claim) => *claim,
+            other => panic!("a probe was expected: {other:?}"),
+        }
+    }
+
     fn settlement(&self, claim: &Claim, outcome: Outcome, seconds: i64) -> Settlement {
         Settlement {
             tenant: self.tenant,
