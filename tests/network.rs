@@ -19,7 +19,7 @@ use std::time::Duration;
 
 use support::{Configured, Site, quick_tenant, simulate};
 use sweepd::defender::{Body, Failure, HttpWire, Reply, Request, Wire, http};
-use sweepd::simulator::fleet;
+use sweepd::simulator::{fleet, gzip_bomb};
 
 use support::tls::{CA, Server, server};
 
@@ -287,27 +287,9 @@ async fn a_call_that_takes_too_long_is_given_up_with_what_it_has() {
     served.join().unwrap();
 }
 
-/// A gzip stream that begins with one blank and says "258 more of the same" for ever: some 160 to 1.
-fn bomb() -> (Vec<u8>, Vec<u8>) {
-    // Deflate with the fixed codes, bits from the lowest: block header 011, literal 0x20 (8 bits), then
-    // length 258 (11000101) at distance 1 (00000), 13 bits a time; eight of them are 13 whole bytes.
-    let mut bits: Vec<u8> = vec![1, 1, 0];
-    bits.extend([0, 1, 0, 1, 0, 0, 0, 0]);
-    let copy = [1, 1, 0, 0, 0, 1, 0, 1, 0, 0, 0, 0, 0];
-    while !bits.len().is_multiple_of(8) {
-        bits.extend(copy);
-    }
-    let bytes = |bits: &[u8]| -> Vec<u8> {
-        bits.chunks(8).map(|eight| eight.iter().rev().fold(0, |byte, bit| byte << 1 | bit)).collect()
-    };
-    let mut start = vec![0x1f, 0x8b, 8, 0, 0, 0, 0, 0, 0, 3];
-    start.extend(bytes(&bits));
-    (start, bytes(&copy.repeat(8)).repeat(100))
-}
-
 #[tokio::test(flavor = "multi_thread")]
 async fn no_answer_is_read_beyond_its_bound_compressed_or_not() {
-    let (start, more) = bomb();
+    let (start, more) = gzip_bomb();
     let plain = b"HTTP/1.1 200 OK\r\nContent-Length: 1000000000000\r\n\r\n".to_vec();
     let endless = b"HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n".to_vec();
     let packed = [b"HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\nConnection: close\r\n\r\n".to_vec(), start].concat();

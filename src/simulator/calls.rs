@@ -64,6 +64,14 @@ impl Call {
         }
     }
 
+    /// The id in its path: a machine's or an action's.
+    pub(super) fn names(&self) -> Option<&str> {
+        match self {
+            Self::SignIn | Self::ListActions | Self::ListMachines => None,
+            Self::Scan(id) | Self::GetAction(id) | Self::CancelAction(id) | Self::GetMachine(id) => Some(id),
+        }
+    }
+
     /// What faults it may be struck by.
     pub(super) fn target(&self) -> Target {
         self.kind().map_or(Target::SignIn, Target::Call)

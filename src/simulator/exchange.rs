@@ -84,6 +84,25 @@ pub enum Delivery {
     Reset,
     /// Not at all: the connection stays open until the client leaves.
     Never,
+    /// As it is, and the connection stays open; but whoever sends on it again is reset.
+    Stale(Response),
+    /// As no proper server would send it.
+    ByHand(Response, Manner),
+}
+
+/// How an answer is sent by hand.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Manner {
+    /// A byte a second, from its status line on.
+    HeadTrickles,
+    /// Its head at once, then its body, a byte a second.
+    BodyTrickles,
+    /// Its head and half of its body at once, then nothing, until the client leaves.
+    BodyHangs,
+    /// Its head, then a body of a gigabyte.
+    Gigabyte,
+    /// Its head, then compressed data that unpack to a hundred times as much, until the client leaves.
+    GzipBomb,
 }
 
 /// Why the API refuses a call.

@@ -11,7 +11,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::chance::Chance;
-use super::exchange::{Delivery, Response};
+use super::exchange::{Delivery, Manner, Response};
 use crate::domain::ledger::CallKind;
 
 /// A rule: which calls go wrong, and how.
@@ -28,6 +28,9 @@ pub struct Fault {
     /// How likely a call is struck that could be, from 0 to 1.
     #[serde(default = "always")]
     pub probability: f64,
+    /// Only calls that name this in their path: the id of a machine, or of an action.
+    #[serde(default)]
+    pub about: Option<String>,
     /// What happens.
     pub kind: FaultKind,
 }
@@ -39,12 +42,12 @@ const fn always() -> f64 {
 impl Fault {
     /// The next such call goes wrong.
     pub const fn once(on: Target, kind: FaultKind) -> Self {
-        Self { on, times: Some(1), skip: 0, probability: 1.0, kind }
+        Self { on, times: Some(1), skip: 0, probability: 1.0, about: None, kind }
     }
 
     /// Every such call goes wrong.
     pub const fn always(on: Target, kind: FaultKind) -> Self {
-        Self { on, times: None, skip: 0, probability: 1.0, kind }
+        Self { on, times: None, skip: 0, probability: 1.0, about: None, kind }
     }
 
     /// As many calls go wrong.
@@ -58,6 +61,13 @@ impl Fault {
     #[must_use]
     pub const fn skipping(mut self, calls: u32) -> Self {
         self.skip = calls;
+        self
+    }
+
+    /// Only those that name this in their path.
+    #[must_use]
+    pub fn about(mut self, id: impl ToString) -> Self {
+        self.about = Some(id.to_string());
         self
     }
 
@@ -132,7 +142,7 @@ pub enum FaultKind {
     Status {
         /// Its status code.
         code: u16,
-        /// Its body.
+        /// Its body; `{bearer}` in it stands for the token of the call, as an error page may repeat it.
         #[serde(default)]
         body: String,
         /// Whether the call has its effect all the same.
@@ -153,8 +163,10 @@ pub enum FaultKind {
     },
     /// The effect is there; half of the answer is sent, then the connection ends.
     Truncated,
-    /// The effect is there; the answer's body is no JSON.
+    /// The effect is there; the answer's body is a page.
     Garbage,
+    /// The effect is there; the answer's body is no text either.
+    Noise,
     /// The effect is there; the answer has no body.
     Empty,
     /// The effect is there at once; the answer takes a while.
@@ -162,6 +174,26 @@ pub enum FaultKind {
         /// How long.
         millis: u64,
     },
+    /// The effect is there; the answer that tells so comes under another status.
+    Restated {
+        /// Its status code.
+        code: u16,
+    },
+    /// The effect is there; the answer comes a byte a second.
+    TrickleHead,
+    /// The effect is there; the answer's head comes at once, its body a byte a second.
+    TrickleBody,
+    /// The effect is there; half of the answer is sent, and nothing more.
+    HangInBody,
+    /// The effect is there; the answer is a gigabyte.
+    Gigabyte,
+    /// The effect is there; the answer is small, and unpacks to more than anybody has room for.
+    GzipBomb,
+    /// The effect is there, and the answer. The connection stays open, and whoever sends on it again is
+    /// reset: a pool would have kept it.
+    Stale,
+    /// As this, but nothing has happened.
+    WithoutEffect(Box<FaultKind>),
 }
 
 impl FaultKind {
@@ -169,32 +201,67 @@ impl FaultKind {
     pub const fn has_effect(&self) -> bool {
         match self {
             Self::Status { effect, .. } | Self::Hang { effect } => *effect,
-            Self::ResetBeforeEffect => false,
-            Self::ResetAfterEffect | Self::Truncated | Self::Garbage | Self::Empty | Self::Delay { .. } => true,
+            Self::ResetBeforeEffect | Self::WithoutEffect(_) => false,
+            Self::ResetAfterEffect
+            | Self::Truncated
+            | Self::Garbage
+            | Self::Noise
+            | Self::Empty
+            | Self::Delay { .. }
+            | Self::Restated { .. }
+            | Self::TrickleHead
+            | Self::TrickleBody
+            | Self::HangInBody
+            | Self::Gigabyte
+            | Self::GzipBomb
+            | Self::Stale => true,
         }
+    }
+
+    /// The same, but nothing has happened.
+    #[must_use]
+    pub fn without_effect(self) -> Self {
+        Self::WithoutEffect(Box::new(self))
     }
 }
 
 impl FaultKind {
     /// What becomes of the answer of a call that was struck; there is none when the call was kept
-    /// from its effect.
-    pub(super) fn deliver(self, answer: Option<Response>) -> Delivery {
+    /// from its effect. `bearer` is its token.
+    pub(super) fn deliver(self, answer: Option<Response>, bearer: &str) -> Delivery {
+        let body = |answer: Response, body: &[u8]| {
+            let headers = vec![("Content-Type".to_owned(), "text/html".to_owned())];
+            Delivery::Answer(Response { headers, body: body.to_vec(), ..answer })
+        };
         match (self, answer) {
             (Self::Status { code, body, headers, .. }, _) => {
-                Delivery::Answer(Response { status: code, headers, body: body.into_bytes() })
+                let body = body.replace("{bearer}", bearer).into_bytes();
+                Delivery::Answer(Response { status: code, headers, body })
             }
             (Self::Hang { .. }, _) => Delivery::Never,
+            (Self::WithoutEffect(kind), _) => kind.deliver(Some(nothing_happened()), bearer),
             (Self::ResetBeforeEffect | Self::ResetAfterEffect, _) | (_, None) => Delivery::Reset,
             (Self::Truncated, Some(answer)) => Delivery::Truncated(answer),
-            (Self::Garbage, Some(answer)) => Delivery::Answer(Response {
-                headers: vec![("Content-Type".to_owned(), "text/html".to_owned())],
-                body: b"<html><body>The service says nothing of use.</body></html>".to_vec(),
-                ..answer
-            }),
+            (Self::Garbage, Some(answer)) => {
+                body(answer, b"<html><body>The service says nothing of use.</body></html>")
+            }
+            (Self::Noise, Some(answer)) => body(answer, b"\0\xff\xfe{\x80\x1b[2J\r\n\xc3("),
             (Self::Empty, Some(answer)) => Delivery::Answer(Response { body: Vec::new(), ..answer }),
             (Self::Delay { millis }, Some(answer)) => Delivery::Late(Duration::from_millis(millis), answer),
+            (Self::Restated { code }, Some(answer)) => Delivery::Answer(Response { status: code, ..answer }),
+            (Self::TrickleHead, Some(answer)) => Delivery::ByHand(answer, Manner::HeadTrickles),
+            (Self::TrickleBody, Some(answer)) => Delivery::ByHand(answer, Manner::BodyTrickles),
+            (Self::HangInBody, Some(answer)) => Delivery::ByHand(answer, Manner::BodyHangs),
+            (Self::Gigabyte, Some(answer)) => Delivery::ByHand(answer, Manner::Gigabyte),
+            (Self::GzipBomb, Some(answer)) => Delivery::ByHand(answer, Manner::GzipBomb),
+            (Self::Stale, Some(answer)) => Delivery::Stale(answer),
         }
     }
+}
+
+/// What stands for the answer of a call that was kept from its effect: JSON, but no action.
+fn nothing_happened() -> Response {
+    Response::json(201, &serde_json::json!({ "@odata.context": "https://gateway.example/$metadata", "title": null }))
 }
 
 /// The rules in force, in the order in which they were given; the first that applies strikes.
@@ -223,11 +290,12 @@ impl Faults {
         self.struck
     }
 
-    /// What strikes this call, if anything. A rule that lets the call pass, by `skip` or by
-    /// chance, leaves it to the next one.
-    pub(super) fn strike(&mut self, call: Target) -> Option<FaultKind> {
+    /// What strikes this call, if anything; `names` is the id in its path. A rule that lets the call pass, by
+    /// `skip` or by chance, leaves it to the next one.
+    pub(super) fn strike(&mut self, call: Target, names: Option<&str>) -> Option<FaultKind> {
         for rule in &mut self.rules {
-            if !rule.on.means(call) || rule.times == Some(0) {
+            let is_about = rule.about.is_none() || rule.about.as_deref() == names;
+            if !rule.on.means(call) || !is_about || rule.times == Some(0) {
                 continue;
             }
             if rule.skip > 0 {
@@ -262,7 +330,7 @@ mod tests {
     #[test]
     fn rules_count_what_they_let_pass_and_what_they_strike() {
         let mut faults = faults([Fault::once(SCAN, FaultKind::Empty).skipping(2).times(2)]);
-        let struck: Vec<bool> = (0..6).map(|_| faults.strike(SCAN).is_some()).collect();
+        let struck: Vec<bool> = (0..6).map(|_| faults.strike(SCAN, None).is_some()).collect();
         assert_eq!(struck, [false, false, true, true, false, false]);
         assert_eq!(faults.struck(), 2);
     }
@@ -270,19 +338,26 @@ mod tests {
     #[test]
     fn any_means_every_call_but_the_sign_in() {
         let mut any = faults([Fault::always(Target::Any, FaultKind::Garbage)]);
-        assert!(any.strike(SCAN).is_some());
-        assert!(any.strike(Target::Call(CallKind::ListActions)).is_some());
-        assert_eq!(any.strike(Target::SignIn), None);
+        assert!(any.strike(SCAN, None).is_some());
+        assert!(any.strike(Target::Call(CallKind::ListActions), None).is_some());
+        assert_eq!(any.strike(Target::SignIn, None), None);
         any.clear();
-        assert_eq!(any.strike(SCAN), None);
+        assert_eq!(any.strike(SCAN, None), None);
         let mut scan = faults([Fault::always(SCAN, FaultKind::Garbage)]);
-        assert_eq!(scan.strike(Target::Call(CallKind::GetAction)), None);
+        assert_eq!(scan.strike(Target::Call(CallKind::GetAction), None), None);
+    }
+
+    #[test]
+    fn a_rule_about_one_id_lets_all_others_pass() {
+        let mut faults = faults([Fault::once(SCAN, FaultKind::Empty).about("b")]);
+        let struck = [None, Some("a"), Some("b"), Some("b")].map(|names| faults.strike(SCAN, names).is_some());
+        assert_eq!(struck, [false, false, true, false]);
     }
 
     #[test]
     fn probability_strikes_about_that_share() {
         let mut faults = faults([Fault::always(SCAN, FaultKind::Empty).with_probability(0.3)]);
-        let struck = (0..10_000).filter(|_| faults.strike(SCAN).is_some()).count();
+        let struck = (0..10_000).filter(|_| faults.strike(SCAN, None).is_some()).count();
         assert!((2_800..3_200).contains(&struck), "{struck}");
     }
 
@@ -295,6 +370,9 @@ mod tests {
         assert_eq!(fault, Fault::once(SCAN, status).times(2));
         let fault: Fault = serde_json::from_str(r#"{"on": "sign_in", "kind": "reset_before_effect"}"#).unwrap();
         assert_eq!(fault, Fault::always(Target::SignIn, FaultKind::ResetBeforeEffect));
+        let fault: Fault =
+            serde_json::from_str(r#"{"on": "scan", "about": "ab", "kind": {"without_effect": "hang_in_body"}}"#).unwrap();
+        assert_eq!(fault, Fault::always(SCAN, FaultKind::HangInBody.without_effect()).about("ab"));
         assert!(serde_json::from_str::<Fault>(r#"{"on": "scans", "kind": "empty"}"#).is_err());
     }
 }

@@ -17,7 +17,7 @@ use secrecy::ExposeSecret;
 
 use super::calls::Call;
 use super::chance::Chance;
-use super::exchange::{Delivery, Request, Response, form_pairs, query_of};
+use super::exchange::{Delivery, Manner, Request, Response, form_pairs, query_of};
 use super::tenant::Tenant;
 use crate::clock::VirtualClock;
 use crate::defender::{self, Body, Failure, IN_MILLISECONDS, Reply, Wire};
@@ -245,11 +245,17 @@ impl Passage {
         let now = clock.world();
         let delivery = self.inner.lock().tenant.exchange(now, &self.request);
         let (sent, result) = match delivery {
-            Delivery::Answer(answer) => (now, Ok(reply(&answer, now))),
+            Delivery::Answer(answer) | Delivery::Stale(answer) => (now, Ok(reply(&answer, now))),
             Delivery::Late(after, answer) => (now + after, Ok(reply(&answer, now + after))),
             Delivery::Truncated(answer) => (now, Ok(half(reply(&answer, now)))),
             Delivery::Reset => (now, Err(Failure::Lost("the connection was reset".to_owned()))),
-            Delivery::Never => return,
+            Delivery::ByHand(answer, Manner::Gigabyte | Manner::GzipBomb) => {
+                let text = " ".repeat(self.at_most + 1);
+                (now, Ok(Reply { text, ..reply(&answer, now) }))
+            }
+            // However little of an answer comes in time, there is none.
+            Delivery::Never
+            | Delivery::ByHand(_, Manner::HeadTrickles | Manner::BodyTrickles | Manner::BodyHangs) => return,
         };
         let result = result.map(|reply| cut(reply, self.at_most));
         let back = self.inner.through(sent + self.back);

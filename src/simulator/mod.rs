@@ -20,6 +20,7 @@
 
 mod action;
 mod assertion;
+mod by_hand;
 mod calls;
 pub(crate) mod chance;
 mod exchange;
@@ -48,8 +49,9 @@ mod sign_in_tests;
 #[cfg(test)]
 mod tenant_tests;
 
+pub use by_hand::gzip_bomb;
 pub use chance::Chance;
-pub use exchange::{Delivery, Request, Response};
+pub use exchange::{Delivery, Manner, Request, Response};
 pub use faults::{Fault, FaultKind, Target};
 pub use fleet::{MachineKind, SimulatedMachine, fleet};
 pub use in_process::{InProcess, Network, Stall, Traffic};

@@ -16,6 +16,8 @@ pub struct Report {
     /// Requests that belong to no tenant: an unknown directory, or a token that nobody issued where
     /// there are several tenants.
     pub stray_requests: u64,
+    /// Requests that came on a connection that had carried another one.
+    pub requests_on_used_connections: u64,
 }
 
 /// What one tenant saw.
@@ -33,6 +35,8 @@ pub struct TenantReport {
     pub scans_created: usize,
     /// The same per machine.
     pub scans_per_machine: BTreeMap<String, u32>,
+    /// Calls for a scan that arrived, per machine that they name, whatever became of them.
+    pub scan_calls_per_machine: BTreeMap<String, u32>,
     /// Scans that somebody else started.
     pub foreign_scans: usize,
     /// Calls on a busy machine that were answered with the action that is pending.
@@ -109,6 +113,7 @@ impl Tenant {
             calls: calls.collect(),
             scans_created: self.actions.iter().filter(|action| action.is_public()).count(),
             scans_per_machine: scanned.map(|machine| (machine.known.id.to_string(), machine.scans)).collect(),
+            scan_calls_per_machine: self.counts.scan_calls.clone(),
             foreign_scans: self.counts.foreign_scans,
             existing_returned: self.counts.existing_returned,
             cancelled_by_call: self.counts.cancelled,

@@ -23,8 +23,9 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::task::{JoinHandle, JoinSet};
 use tokio_util::sync::{CancellationToken, DropGuard};
 
+use super::by_hand;
 use super::chance::Chance;
-use super::exchange::{Delivery, Refusal, Request, Response, form_pairs};
+use super::exchange::{Delivery, Manner, Refusal, Request, Response, form_pairs};
 use super::faults::Fault;
 use super::options::Options;
 use super::report::Report;
@@ -46,10 +47,35 @@ pub struct Simulator {
     ending: DropGuard,
 }
 
+/// One connection, as far as requests on it have to know of each other.
+#[derive(Default)]
+struct Line {
+    /// Whether it has carried a request.
+    is_used: AtomicBool,
+    /// Whether the next request on it is reset.
+    is_stale: AtomicBool,
+    /// What becomes of it when hyper has left it.
+    end: Mutex<Option<End>>,
+}
+
+enum End {
+    Reset,
+    ByHand(Response, Manner),
+}
+
+impl Line {
+    /// Hyper is to leave the connection, without another byte.
+    fn end(&self, end: End) -> Cut {
+        *self.end.lock().unwrap_or_else(PoisonError::into_inner) = Some(end);
+        Cut
+    }
+}
+
 /// What connections share.
 struct Served {
     tenants: Vec<Mutex<Tenant>>,
     stray_requests: AtomicU64,
+    requests_on_used_connections: AtomicU64,
     clock: Arc<dyn Clock>,
     /// The server has a clock of its own, as Defender has: set once, and deaf to later steps of
     /// the wall clock of this machine.
@@ -79,7 +105,13 @@ impl Simulator {
         let url = format!("http://{addr}");
         let tenants = options.tenants.into_iter();
         let tenants = tenants.map(|tenant| Mutex::new(Tenant::new(tenant, options.seed, started.0, &url))).collect();
-        let served = Arc::new(Served { tenants, stray_requests: AtomicU64::new(0), clock, started });
+        let served = Arc::new(Served {
+            tenants,
+            stray_requests: AtomicU64::default(),
+            requests_on_used_connections: AtomicU64::default(),
+            clock,
+            started,
+        });
         let end = CancellationToken::new();
         let accepting = tokio::spawn(accept(listener, Arc::clone(&served), end.clone()));
         Ok(Self { addr, served, accepting, ending: end.drop_guard() })
@@ -152,6 +184,7 @@ impl Served {
         Report {
             tenants: self.tenants.iter().map(|tenant| lock(tenant).report(now)).collect(),
             stray_requests: self.stray_requests.load(Ordering::Relaxed),
+            requests_on_used_connections: self.requests_on_used_connections.load(Ordering::Relaxed),
         }
     }
 
@@ -248,14 +281,19 @@ async fn accept(listener: TcpListener, served: Arc<Served>, end: CancellationTok
 async fn serve(stream: TcpStream, served: Arc<Served>) {
     // Without it small answers merely take longer: no reason to refuse the connection.
     drop(stream.set_nodelay(true));
-    let reset = Arc::new(AtomicBool::new(false));
-    let service = service_fn(|request| answer(request, Arc::clone(&served), Arc::clone(&reset)));
+    let line = Arc::new(Line::default());
+    let service = service_fn(|request| answer(request, Arc::clone(&served), Arc::clone(&line)));
     let mut connection = http1::Builder::new().serve_connection(TokioIo::new(stream), service);
     let ended = poll_fn(|cx| Pin::new(&mut connection).poll(cx)).await;
-    if ended.is_err() && reset.load(Ordering::Relaxed) {
+    let end = line.end.lock().unwrap_or_else(PoisonError::into_inner).take();
+    if let (true, Some(end)) = (ended.is_err(), end) {
         let stream = connection.into_parts().io.into_inner();
-        // What is closed with nothing to linger for is reset; otherwise it merely ends.
-        drop(stream.set_zero_linger());
+        drop(match end {
+            // What is closed with nothing to linger for is reset; otherwise it merely ends.
+            End::Reset => stream.set_zero_linger(),
+            // Until the client leaves, which is an error then.
+            End::ByHand(answer, manner) => by_hand::send(stream, &answer, manner, served.now(), &*served.clock).await,
+        });
     }
 }
 
@@ -267,8 +305,14 @@ struct Cut;
 async fn answer(
     request: hyper::Request<Incoming>,
     served: Arc<Served>,
-    reset: Arc<AtomicBool>,
+    line: Arc<Line>,
 ) -> Result<hyper::Response<Body>, Cut> {
+    if line.is_used.swap(true, Ordering::Relaxed) {
+        served.requests_on_used_connections.fetch_add(1, Ordering::Relaxed);
+    }
+    if line.is_stale.load(Ordering::Relaxed) {
+        return Err(line.end(End::Reset));
+    }
     let (head, body) = request.into_parts();
     let body = axum::body::to_bytes(Body::new(body), BODY_MAX).await.map_err(|_| Cut)?;
     let text = |name| head.headers.get(name).and_then(|value| value.to_str().ok()).map(str::to_owned);
@@ -288,10 +332,12 @@ async fn answer(
             send(response, served.now(), Body::from)
         }
         Delivery::Truncated(response) => send(response, served.now(), |body| half_of(&body)),
-        Delivery::Reset => {
-            reset.store(true, Ordering::Relaxed);
-            Err(Cut)
+        Delivery::Stale(response) => {
+            line.is_stale.store(true, Ordering::Relaxed);
+            send(response, served.now(), Body::from)
         }
+        Delivery::Reset => Err(line.end(End::Reset)),
+        Delivery::ByHand(response, manner) => Err(line.end(End::ByHand(response, manner))),
         Delivery::Never => match std::future::pending::<Infallible>().await {},
     }
 }

@@ -53,6 +53,7 @@ pub(super) struct Counts {
     pub(super) foreign_scans: usize,
     pub(super) existing_returned: u64,
     pub(super) cancelled: u64,
+    pub(super) scan_calls: BTreeMap<String, u32>,
     pub(super) refused: BTreeMap<String, u64>,
 }
 
@@ -106,11 +107,11 @@ impl Tenant {
             Ok(call) => call,
             Err(refusal) => return Delivery::Answer(self.refuse(&refusal)),
         };
-        match self.faults.strike(call.target()) {
+        match self.faults.strike(call.target(), call.names()) {
             None => Delivery::Answer(self.perform(now, &call, request)),
             Some(fault) => {
                 let answer = fault.has_effect().then(|| self.perform(now, &call, request));
-                fault.deliver(answer)
+                fault.deliver(answer, request.bearer().unwrap_or_default())
             }
         }
     }
@@ -175,6 +176,9 @@ impl Tenant {
     fn receive(&mut self, now: Wall, request: &Request) -> Result<Call, Refusal> {
         self.counts.requests += 1;
         let call = Call::of(request)?;
+        if let Call::Scan(machine) = &call {
+            *self.counts.scan_calls.entry(machine.clone()).or_default() += 1;
+        }
         let Some(kind) = call.kind() else {
             return Ok(call);
         };
