@@ -184,8 +184,16 @@ impl Lane {
     }
 
     /// A call has settled with `outcome`. `token_was_current` says whether a 401 was about the token
-    /// that is still in use, or about one already replaced.
-    pub fn settled(&mut self, now: Boot, outcome: OutcomeWord, latency: Duration, token_was_current: bool) -> Change {
+    /// that is still in use, or about one already replaced; `suspect`, whether the machine was refused before
+    /// while others were not: then it is refused once more, and the lane is none the wiser.
+    pub fn settled(
+        &mut self,
+        now: Boot,
+        outcome: OutcomeWord,
+        latency: Duration,
+        token_was_current: bool,
+        suspect: bool,
+    ) -> Change {
         self.in_flight = self.in_flight.saturating_sub(1);
         self.latency = (self.latency * 4 + latency) / 5;
         match outcome {
@@ -199,6 +207,7 @@ impl Lane {
                 self.unknown_in_a_row = 0;
                 Change::None
             }
+            OutcomeWord::Forbidden | OutcomeWord::Malformed if suspect && self.held.is_none() => Change::None,
             OutcomeWord::Forbidden => self.hold(now, Hold::Forbidden),
             OutcomeWord::Malformed => self.hold(now, Hold::Malformed),
             OutcomeWord::Unauthorized if !token_was_current => Change::None,
@@ -256,7 +265,7 @@ mod tests {
 
     fn call(lane: &mut Lane, now: Boot, outcome: OutcomeWord) -> Change {
         lane.sent();
-        lane.settled(now, outcome, SECOND, true)
+        lane.settled(now, outcome, SECOND, true, false)
     }
 
     #[test]
@@ -310,12 +319,12 @@ mod tests {
         let mut lane = lane();
         for _ in 0..40 {
             lane.sent();
-            lane.settled(Boot(0), OutcomeWord::Created, Duration::from_millis(10), true);
+            lane.settled(Boot(0), OutcomeWord::Created, Duration::from_millis(10), true, false);
         }
         assert_eq!(lane.width(), 2);
         for _ in 0..40 {
             lane.sent();
-            lane.settled(Boot(0), OutcomeWord::Created, SECOND * 30, true);
+            lane.settled(Boot(0), OutcomeWord::Created, SECOND * 30, true, false);
         }
         assert_eq!(lane.width(), 128);
         for _ in 0..128 {
@@ -351,6 +360,20 @@ mod tests {
             now = until;
         }
         assert_eq!(pauses, [1, 2, 4, 8, 16, 32, 60, 60]);
+    }
+
+    #[test]
+    fn a_machine_that_is_refused_again_holds_no_other_and_frees_no_lane() {
+        let mut lane = lane();
+        let mut refused = |lane: &mut Lane, now| {
+            lane.sent();
+            lane.settled(now, OutcomeWord::Forbidden, SECOND, true, true)
+        };
+        assert_eq!(refused(&mut lane, Boot(0)), Change::None);
+        assert_eq!(lane.gate(Boot(0)), Gate::Open);
+        call(&mut lane, Boot(0), OutcomeWord::Forbidden);
+        let until = Boot(60_000);
+        assert!(matches!(refused(&mut lane, until), Change::Stopped(Hold::Forbidden, _)), "it was the probe");
     }
 
     #[test]

@@ -43,7 +43,7 @@ pub async fn make(lane: Arc<Lane>, claim: Claim, token: Token) {
     if let Some(date) = scanned.date {
         lane.server_answered(ended, date).await;
     }
-    let change = lane.breakers().settled(ended, scanned.outcome.word(), took, current);
+    let change = lane.breakers().settled(ended, scanned.outcome.word(), took, current, claim.suspect);
     if let (silence::Change::Began(_), Outcome::Throttled(told)) = (silence.change, &scanned.outcome) {
         lane.learn(CallKind::Scan, *told).await;
     }

@@ -93,6 +93,28 @@ impl Store {
     }
 }
 
+/// Attempts after a failed one that are looked at for one that was understood.
+const SINCE: i64 = 100_000;
+
+/// Whether what became of this job's calls is about its machine: one of them was refused, or lost, and
+/// others of the tenant were understood since.
+pub(crate) async fn is_its_own_trouble(connection: &mut SqliteConnection, job: &Job) -> Result<bool, StoreError> {
+    sqlx::query_scalar(
+        "SELECT EXISTS (
+             SELECT 1 FROM (SELECT tenant_id, job_id, outcome FROM attempts
+                            WHERE rowid > (SELECT min(rowid) FROM attempts WHERE job_id = ?2
+                                           AND outcome IN ('forbidden', 'malformed', 'unknown'))
+                            ORDER BY rowid LIMIT ?3)
+             WHERE tenant_id = ?1 AND job_id <> ?2 AND outcome IN ('created', 'busy', 'refused', 'missing'))",
+    )
+    .bind(job.tenant)
+    .bind(job.id.0)
+    .bind(SINCE)
+    .fetch_one(connection)
+    .await
+    .doing("read a job's attempts")
+}
+
 async fn take_look(connection: &mut SqliteConnection, looked: &Looked, policy: &Policy) -> Result<State, StoreError> {
     let Looked { tenant, asked, at, .. } = looked;
     let seen = match &looked.look {

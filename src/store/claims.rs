@@ -8,7 +8,7 @@ use super::events::{self, Kind, Subject};
 use super::jobs::{self, Job, With};
 use super::slots::{self, BudgetRow, Stamp};
 use super::tenants::TenantRow;
-use super::{Doing, Store, StoreError, actions, ineligible, marks};
+use super::{Doing, Store, StoreError, actions, attempts, ineligible, marks};
 use crate::domain::eligibility::{Inactive, Rules, Verdict, judge};
 use crate::domain::id::{AttemptId, SlotId};
 use crate::domain::job::{Event, Reason};
@@ -50,8 +50,10 @@ pub struct Claim {
     pub slot: SlotId,
     /// Its job, already `sending`.
     pub job: Job,
-    /// Whether it is a probe.
+    /// Whether it is a probe, which does not count.
     pub probe: bool,
+    /// Whether an earlier call for this job was refused or lost while others were understood.
+    pub suspect: bool,
 }
 
 /// What came of asking.
@@ -113,7 +115,8 @@ async fn claim(connection: &mut SqliteConnection, ask: Ask) -> Result<Claimed, S
         if admission != Admission::Open {
             return Ok(Claimed::Wait(admission));
         }
-        return write_attempt(connection, &ask, job).await.map(|claim| Claimed::Call(Box::new(claim)));
+        let suspect = attempts::is_its_own_trouble(connection, &job).await?;
+        return write_attempt(connection, &ask, job, suspect).await.map(|claim| Claimed::Call(Box::new(claim)));
     }
     Ok(Claimed::More)
 }
@@ -177,11 +180,18 @@ pub(crate) fn verdict(
     }
 }
 
-async fn write_attempt(connection: &mut SqliteConnection, ask: &Ask, mut job: Job) -> Result<Claim, StoreError> {
+async fn write_attempt(
+    connection: &mut SqliteConnection,
+    ask: &Ask,
+    mut job: Job,
+    suspect: bool,
+) -> Result<Claim, StoreError> {
+    // What only this machine meets is not excused by a lane that it holds up.
+    let probe = ask.probe && !suspect;
     let slot = slots::take(connection, ask.budget, CallKind::Scan, &ask.stamp).await?;
-    let with = With { attempts: i64::from(!ask.probe), ..With::default() };
+    let with = With { attempts: i64::from(!probe), ..With::default() };
     job.state = jobs::apply(connection, &job, Event::AttemptWritten, with, ask.stamp.at).await?;
-    job.attempts += u32::from(!ask.probe);
+    job.attempts += u32::from(!probe);
     sqlx::query(
         "INSERT INTO attempts (id, job_id, tenant_id, machine, slot_id, epoch, probe, taken_at)
          VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
@@ -192,15 +202,15 @@ async fn write_attempt(connection: &mut SqliteConnection, ask: &Ask, mut job: Jo
     .bind(job.machine.bytes().to_vec())
     .bind(slot.0)
     .bind(ask.stamp.epoch.0)
-    .bind(ask.probe)
+    .bind(probe)
     .bind(ask.stamp.at.0)
     .execute(&mut *connection)
     .await
     .doing("write an attempt down")?;
     let body = serde_json::json!({
-        "attempt": ask.attempt.to_string(), "slot": slot.0, "scan_type": job.scan.as_str(), "probe": ask.probe,
+        "attempt": ask.attempt.to_string(), "slot": slot.0, "scan_type": job.scan.as_str(), "probe": probe,
     });
     let subject = Subject { tenant: Some(ask.tenant), job: Some(job.id), machine: Some(job.machine) };
     events::append(connection, ask.stamp.at, Kind::AttemptWritten, subject, &body).await?;
-    Ok(Claim { attempt: ask.attempt, slot, job, probe: ask.probe })
+    Ok(Claim { attempt: ask.attempt, slot, job, probe, suspect })
 }

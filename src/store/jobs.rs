@@ -131,14 +131,15 @@ pub(crate) async fn next_ready(
     row.map(|(row, _)| job_of(row)).transpose().doing("read a job")
 }
 
-/// The job by which a lane that is held is probed: one that was not asked yet, else the one that came back
-/// first. What a machine of its own answers for ever must not be taken for what every machine gets.
+/// The job by which a lane that is held is probed: one that was not asked yet, from the far end of the queue,
+/// else the one that came back first. What one machine meets for ever must not be taken for what all meet, and
+/// machines that stand together in a list are often alike.
 pub(crate) async fn next_probe(
     connection: &mut SqliteConnection,
     tenant: TenantRow,
 ) -> Result<Option<Job>, StoreError> {
     for (which, order) in [
-        ("AND NOT EXISTS (SELECT 1 FROM attempts WHERE job_id = jobs.id)", "priority DESC, id"),
+        ("AND NOT EXISTS (SELECT 1 FROM attempts WHERE job_id = jobs.id)", "priority, id DESC"),
         ("", "updated_at, id"),
     ] {
         let row = sqlx::query(sqlx::AssertSqlSafe(format!(

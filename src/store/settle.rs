@@ -15,7 +15,7 @@ use super::jobs::{self, Job, With};
 use super::slots;
 use super::tenants::{self, Held, TenantRow};
 use super::throttles::{self, SilenceNote};
-use super::{Doing, Store, StoreError};
+use super::{Doing, Store, StoreError, attempts};
 use crate::domain::action::{Action, SCAN, Seen};
 use crate::domain::eligibility::Rules;
 use crate::domain::id::{AttemptId, Epoch, JobId, SlotId};
@@ -197,7 +197,9 @@ async fn move_job(
     let (event, with) = match outcome {
         Outcome::Refused(reason) => (Event::Refused, With { reason: Some(*reason), ..With::default() }),
         Outcome::Unauthorized | Outcome::Throttled(_) | Outcome::NotSent => (Event::Returned, uncounted),
-        Outcome::Forbidden | Outcome::Malformed if !is_its_own_trouble(connection, s).await? => {
+        Outcome::Forbidden | Outcome::Malformed
+            if s.probe || !attempts::is_its_own_trouble(connection, job).await? =>
+        {
             (Event::Returned, uncounted)
         }
         Outcome::Forbidden | Outcome::Malformed if job.attempts >= policy.max_attempts.get() => exhausted(),
@@ -205,23 +207,6 @@ async fn move_job(
         Outcome::Unknown | Outcome::Missing | Outcome::Busy(_) | Outcome::Created(_) => (Event::Lost, With::default()),
     };
     jobs::apply(connection, job, event, with, s.at).await.map(drop)
-}
-
-/// Whether the machine is refused though others are not: a call that is no probe leaves an open lane. If this
-/// job was refused so before, others have been understood in between.
-async fn is_its_own_trouble(connection: &mut SqliteConnection, s: &Settlement) -> Result<bool, StoreError> {
-    if s.probe {
-        return Ok(false);
-    }
-    sqlx::query_scalar(
-        "SELECT EXISTS (SELECT 1 FROM attempts WHERE job_id = ? AND id <> ? AND probe = 0
-                        AND outcome IN ('forbidden', 'malformed'))",
-    )
-    .bind(s.job.0)
-    .bind(s.attempt.to_string())
-    .fetch_one(connection)
-    .await
-    .doing("read a job's attempts")
 }
 
 pub(crate) fn exhausted() -> (Event, With) {

@@ -286,7 +286,7 @@ impl Core {
             Happens::Answer { epoch, throttled, latency } if epoch == self.epoch => self.answer(throttled, latency),
             Happens::Silence { epoch } if epoch == self.epoch => {
                 self.slots.settle(now + GRACE);
-                self.lane.settled(now, OutcomeWord::Unknown, CALL_TIMEOUT, true);
+                self.lane.settled(now, OutcomeWord::Unknown, CALL_TIMEOUT, true, false);
             }
             Happens::Answer { .. } | Happens::Silence { .. } => {}
             Happens::Foreign => self.foreign(),
@@ -320,7 +320,7 @@ impl Core {
         let now = self.now();
         self.slots.settle(now);
         let Some((wait, hour)) = throttled else {
-            self.lane.settled(now, OutcomeWord::Created, latency, true);
+            self.lane.settled(now, OutcomeWord::Created, latency, true, false);
             self.budget.answered(now - latency);
             return;
         };
@@ -332,7 +332,7 @@ impl Core {
             Says::Nothing => Told::default(),
         };
         self.silent = self.silent.max(now + told.wait.unwrap_or_default());
-        self.lane.settled(now, OutcomeWord::Throttled, latency, true);
+        self.lane.settled(now, OutcomeWord::Throttled, latency, true, false);
         if matches!(self.budget.throttled(told), Change::Began(_)) {
             let within =
                 |window: Duration| u32::try_from(self.slots.settled_between(now - window - MARGIN, now)).unwrap();

@@ -4,6 +4,8 @@ use super::*;
 use crate::domain::job::Reason;
 use crate::domain::lookup::Question;
 use crate::store::StoreError;
+use crate::store::attempts::Looked;
+use crate::store::settle::Look;
 
 /// The state, the reason and the attempts that count of machine 1's job.
 async fn told(bench: &Bench) -> (String, Option<String>, i64) {
@@ -141,23 +143,23 @@ async fn a_busy_answer_without_a_name_asks_which_action_it_is() {
 #[tokio::test]
 async fn a_machine_that_is_refused_while_others_are_not_is_its_own_trouble() {
     for outcome in [Outcome::Malformed, Outcome::Forbidden] {
-        let bench = Bench::with_machines(&[1]).await;
+        let bench = Bench::with_machines(&[1, 2]).await;
         let refused = async |claim: &Claim, seconds| {
             bench.settle(claim, outcome.clone(), seconds).await;
             told(&bench).await
         };
-        // What the first one means is not known: the lane is held, and probed, with this job among others.
+        // What the first one means is not known: the lane is held, and probed.
         assert_eq!(refused(&bench.call(10).await, 11).await, expected("queued", None, 0));
-        for seconds in [20, 30, 40, 50] {
-            assert_eq!(refused(&bench.probe(seconds).await, seconds + 1).await, expected("queued", None, 0));
-        }
-        // The lane is open again, so others have been understood.
-        for attempt in 1..=2 {
-            let claim = bench.call(100 * attempt).await;
-            assert_eq!(refused(&claim, 100 * attempt + 1).await, expected("queued", None, attempt));
-        }
-        let end = expected("failed", Some("attempts_exhausted"), 3);
-        assert_eq!(refused(&bench.call(300).await, 301).await, end);
+        let other = bench.probe(20).await;
+        assert_eq!(other.job.machine, machine(2));
+        bench.settle(&other, outcome.clone(), 21).await;
+        assert_eq!(refused(&bench.probe(30).await, 31).await, expected("queued", None, 0), "all are refused");
+        let other = bench.probe(40).await;
+        let busy = scan("b", machine(2), ActionStatus::Pending, "by hand", 39).action;
+        bench.settle(&other, Outcome::Busy(Some(busy)), 41).await;
+        assert_eq!(refused(&bench.call(50).await, 51).await, expected("queued", None, 1), "others are not");
+        assert_eq!(refused(&bench.probe(60).await, 61).await, expected("queued", None, 2), "it alone is left");
+        assert_eq!(refused(&bench.probe(70).await, 71).await, expected("failed", Some("attempts_exhausted"), 3));
         bench.assert_whole().await;
     }
 }
@@ -166,13 +168,17 @@ async fn a_machine_that_is_refused_while_others_are_not_is_its_own_trouble() {
 async fn a_probe_that_finds_the_machine_busy_takes_no_attempt_back() {
     let bench = Bench::new().await;
     bench.sweep(vec![NewJob { on_pending: OnPending::Wait, ..job(1, machine(1)) }]).await;
-    for seconds in [1, 3] {
-        let claim = bench.call(seconds).await;
-        bench.settle(&claim, Outcome::Malformed, seconds + 1).await;
-    }
-    let probe = bench.probe(5).await;
+    let claim = bench.call(1).await;
+    bench.settle(&claim, Outcome::Unknown, 2).await;
+    let (asked, _) = bench.store.next_question(bench.tenant).await.unwrap().unwrap();
+    let (tenant, seconds) = (bench.tenant, 900);
+    let look = Look::Read(Vec::new());
+    let looked = Looked { tenant, asked, began: boot(seconds), at: at(seconds), boot: boot(seconds), look };
+    bench.store.take_look(looked, policy()).await.unwrap();
+    assert_eq!(told(&bench).await, expected("queued", None, 1));
+    let probe = bench.probe(901).await;
     let theirs = scan("theirs", machine(1), ActionStatus::Pending, "by hand", 3).action;
-    bench.settle(&probe, Outcome::Busy(Some(theirs)), 6).await;
+    bench.settle(&probe, Outcome::Busy(Some(theirs)), 902).await;
     assert_eq!(told(&bench).await, expected("queued", None, 1));
 }
 
