@@ -365,7 +365,7 @@ mod tests {
     #[test]
     fn a_machine_that_is_refused_again_holds_no_other_and_frees_no_lane() {
         let mut lane = lane();
-        let mut refused = |lane: &mut Lane, now| {
+        let refused = |lane: &mut Lane, now| {
             lane.sent();
             lane.settled(now, OutcomeWord::Forbidden, SECOND, true, true)
         };
