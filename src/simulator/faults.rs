@@ -371,7 +371,8 @@ mod tests {
         let fault: Fault = serde_json::from_str(r#"{"on": "sign_in", "kind": "reset_before_effect"}"#).unwrap();
         assert_eq!(fault, Fault::always(Target::SignIn, FaultKind::ResetBeforeEffect));
         let fault: Fault =
-            serde_json::from_str(r#"{"on": "scan", "about": "ab", "kind": {"without_effect": "hang_in_body"}}"#).unwrap();
+            serde_json::from_str(r#"{"on": "scan", "about": "ab", "kind": {"without_effect": "hang_in_body"}}"#)
+                .unwrap();
         assert_eq!(fault, Fault::always(SCAN, FaultKind::HangInBody.without_effect()).about("ab"));
         assert!(serde_json::from_str::<Fault>(r#"{"on": "scans", "kind": "empty"}"#).is_err());
     }

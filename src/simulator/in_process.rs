@@ -254,8 +254,9 @@ impl Passage {
                 (now, Ok(Reply { text, ..reply(&answer, now) }))
             }
             // However little of an answer comes in time, there is none.
-            Delivery::Never
-            | Delivery::ByHand(_, Manner::HeadTrickles | Manner::BodyTrickles | Manner::BodyHangs) => return,
+            Delivery::Never | Delivery::ByHand(_, Manner::HeadTrickles | Manner::BodyTrickles | Manner::BodyHangs) => {
+                return;
+            }
         };
         let result = result.map(|reply| cut(reply, self.at_most));
         let back = self.inner.through(sent + self.back);
