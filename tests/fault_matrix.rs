@@ -450,13 +450,13 @@ async fn whatever_becomes_of_a_scan_call_it_is_on_record_and_no_machine_is_scann
     let held: Vec<_> =
         rows.iter().zip(&tenants).filter_map(|(row, (of, _))| Some((of.name.clone(), row.held?))).collect();
     let is_held = |name: &str| held.iter().any(|(held, _)| held == name);
-    final_where(&daemon, 2 * (count - held.len()), |name| !is_held(name)).await;
     // What is forbidden stops the lane: the queue is not burnt on it.
     waits(&daemon, &held).await;
     for n in (0..count).filter(|n| rows[*n].held.is_some()) {
         let calls = &simulator.report().tenants[n].scan_calls_per_machine;
         assert!(calls.values().all(|calls| *calls == 1), "{}: {calls:?}", rows[n].name);
     }
+    final_where(&daemon, 2 * (count - held.len()), |name| !is_held(name)).await;
     // The permission is there now.
     daemon.hang_up();
     final_where(&daemon, 2 * count, |_| true).await;
