@@ -32,7 +32,7 @@ fn world(fault: &FaultKind) -> World {
     let world = World::new(setup);
     world.wire.with_tenant(|tenant| {
         for machine in bad {
-            tenant.add_fault(Fault::always(SCAN, fault.clone()).about(machine));
+            tenant.add_fault(Fault::always(SCAN, fault.clone()).about(&machine));
         }
     });
     world

@@ -98,6 +98,8 @@ impl HttpWire {
         };
         let mut body = Vec::new();
         loop {
+            // What unpacks to much is at hand without waiting: others have their turn all the same.
+            tokio::task::coop::consume_budget().await;
             match response.chunk().await {
                 Ok(None) => break,
                 Ok(Some(chunk)) if body.len() + chunk.len() > request.at_most => {

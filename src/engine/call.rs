@@ -36,8 +36,11 @@ pub async fn make(lane: Arc<Lane>, claim: Claim, token: Token) {
         Outcome::Unauthorized => lane.client.refused(&token).await,
         _ => true,
     };
-    if matches!(scanned.outcome, Outcome::Created(_)) {
-        lane.sent.store(true, Ordering::SeqCst);
+    match scanned.outcome {
+        Outcome::Created(_) => lane.sent.store(true, Ordering::SeqCst),
+        // Nobody promises that a no had no effect.
+        Outcome::Unauthorized | Outcome::Forbidden | Outcome::Throttled(_) | Outcome::Malformed => lane.was_refused(),
+        _ => {}
     }
     let silence = lane.heard(CallKind::Scan, heard(&scanned.outcome, began));
     if let Some(date) = scanned.date {

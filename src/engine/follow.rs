@@ -96,7 +96,7 @@ fn beat(lane: &Lane) -> String {
 impl Follow {
     /// One round; returns how long to rest.
     async fn round(&mut self, lane: &Lane) -> Rest {
-        let interval = lane.follow_up.interval;
+        let (interval, began) = (lane.follow_up.interval, lane.now());
         let mut look = Look { lane, cost: cadence::Looked::default() };
         look.cost.moved = lane.sent.swap(false, Ordering::SeqCst);
         match self.look(&mut look).await {
@@ -112,7 +112,7 @@ impl Follow {
             }
             Ok(Looked::Read) => {
                 self.failures = 0;
-                lane.feed_read();
+                lane.feed_read(began);
                 lane.wake.notify_one();
                 lane.shared.signals.finished.notify_one();
                 look.cost.sending = lane.shared.store.has_ready(lane.row).await.unwrap_or(true);
@@ -122,10 +122,10 @@ impl Follow {
                 self.failures += 1;
                 if self.failures >= FIRST_LOOKS {
                     lane.feed_unreadable();
+                    lane.wake.notify_one();
                 }
                 if self.failures == FIRST_LOOKS {
                     tracing::warn!(tenant = %lane.name, "pending actions cannot be read; sending begins without, and a busy machine costs a call");
-                    lane.wake.notify_one();
                 }
                 Rest::of(interval.min(Duration::from_secs(5) * 2_u32.saturating_pow(self.failures.min(8))))
             }

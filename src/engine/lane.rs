@@ -63,6 +63,13 @@ impl SignedOut {
     }
 }
 
+/// When the list of pending actions was looked at.
+#[derive(Clone, Copy)]
+struct FeedAt {
+    began: Boot,
+    ended: Boot,
+}
+
 pub struct Lane {
     pub shared: Shared,
     pub name: TenantName,
@@ -89,7 +96,9 @@ pub struct Lane {
     /// Whether the tenant refuses to list by last update.
     pub feed_refused: AtomicBool,
     /// When the tenant's pending actions were last read, or were found not to be readable.
-    feed_at: Mutex<Option<Boot>>,
+    feed_at: Mutex<Option<FeedAt>>,
+    /// When a call was last answered with a no that is not the machine's. Shared, like the breakers.
+    refused_at: Arc<Mutex<Option<Boot>>>,
     breakers: Arc<Mutex<Breakers>>,
     spending: Arc<Spending>,
     /// Whether the list of machines is at hand.
@@ -163,6 +172,7 @@ impl Lane {
             cancel_soon: Notify::new(),
             look_soon: before.map_or_else(Arc::default, |before| Arc::clone(&before.look_soon)),
             feed_at: Mutex::default(),
+            refused_at: before.map_or_else(Arc::default, |before| Arc::clone(&before.refused_at)),
             feed_refused: AtomicBool::new(false),
             feed_is_blind: AtomicBool::new(false),
             breakers,
@@ -186,11 +196,20 @@ impl Lane {
         self.shared.clock.boot()
     }
 
-    /// Whether what is known to be pending is recent enough to send by.
+    /// Whether what is known to be pending is recent enough to send by: a call that was refused goes back to the
+    /// queue without a look-up, and one look shows whether it had its effect all the same.
     pub fn feed_is_fresh(&self) -> bool {
         let now = self.now();
         let old = (self.follow_up.interval * 3).max(Duration::from_mins(2));
-        lock(&self.feed_at).is_some_and(|at| now.since(at) < old)
+        let refused = *lock(&self.refused_at);
+        lock(&self.feed_at)
+            .is_some_and(|at| now.since(at.ended) < old && refused.is_none_or(|refused| at.began >= refused))
+    }
+
+    /// A call was refused, and its job goes back to the queue: the list is read before the next one is made.
+    pub fn was_refused(&self) {
+        *lock(&self.refused_at) = Some(self.now());
+        self.follow_soon.notify_one();
     }
 
     /// Whether the feed was ever read by this lane.
@@ -198,20 +217,22 @@ impl Lane {
         lock(&self.feed_at).is_some()
     }
 
-    pub fn feed_read(&self) {
-        *lock(&self.feed_at) = Some(self.now());
+    /// The list was read, in a look that began then.
+    pub fn feed_read(&self, began: Boot) {
+        *lock(&self.feed_at) = Some(FeedAt { began, ended: self.now() });
         self.feed_is_blind.store(false, Ordering::SeqCst);
     }
 
     /// Nobody reads the list while there is nothing to send and nothing to follow: whoever comes next
     /// has it read first.
     pub fn feed_idle(&self) {
-        *lock(&self.feed_at) = Some(Boot(i64::MIN));
+        *lock(&self.feed_at) = Some(FeedAt { began: Boot(i64::MIN), ended: Boot(i64::MIN) });
     }
 
     /// The list cannot be read: what was known to be pending is not trusted any more.
     pub fn feed_unreadable(&self) {
-        *lock(&self.feed_at) = Some(self.now());
+        let now = self.now();
+        *lock(&self.feed_at) = Some(FeedAt { began: now, ended: now });
         self.feed_is_blind.store(true, Ordering::SeqCst);
     }
 

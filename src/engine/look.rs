@@ -7,6 +7,7 @@ use std::time::Duration;
 use super::lane::Lane;
 use super::reads::{NotRead, read};
 use crate::defender::{ActionQuery, Read};
+use crate::domain::job::State;
 use crate::domain::ledger::CallKind;
 use crate::domain::lookup::{Known, Question};
 use crate::domain::time::Boot;
@@ -68,6 +69,9 @@ async fn look(lane: &Lane, asked: &Asked) -> Result<(), NotRead> {
             return Err(error.into());
         }
     };
+    if asked.question == Question::Machine && state == State::Queued {
+        lane.was_refused();
+    }
     tracing::debug!(tenant = %lane.name, job = %asked.job, machine = %asked.machine, attempt = %asked.attempt, %state, "looked up a lost call");
     lane.wake.notify_one();
     lane.shared.signals.finished.notify_one();

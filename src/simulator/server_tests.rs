@@ -161,6 +161,50 @@ async fn connections_break_as_ordered() {
 }
 
 #[tokio::test]
+async fn what_no_proper_server_sends_is_sent_by_hand() {
+    const MOMENT: Duration = Duration::from_millis(200);
+    let world = World::new(vec![tenant("contoso")]).await;
+    let token = world.sign_in(0).await;
+    let struck = async |machine: usize, kind: FaultKind| {
+        world.simulator.add_fault(0, Fault::once(SCAN, kind).about(&world.tenants[0].machines[machine].id));
+        world.scan(&token, machine).await
+    };
+    let mut half = struck(0, FaultKind::HangInBody).await.unwrap();
+    assert_eq!((half.status().as_u16(), half.chunk().await.unwrap().unwrap()[0]), (201, b'{'));
+    assert!(tokio::time::timeout(MOMENT, half.chunk()).await.is_err());
+
+    assert!(tokio::time::timeout(MOMENT, struck(1, FaultKind::TrickleHead)).await.is_err());
+    let mut slow = struck(2, FaultKind::TrickleBody).await.unwrap();
+    assert_eq!(slow.chunk().await.unwrap().unwrap(), "{");
+    assert!(tokio::time::timeout(MOMENT, slow.chunk()).await.is_err());
+    world.clock.boot.store(1_000, Ordering::SeqCst);
+    assert_eq!(slow.chunk().await.unwrap().unwrap(), "\"", "a byte a second");
+
+    assert_eq!(struck(3, FaultKind::Gigabyte).await.unwrap().content_length(), Some(1 << 30));
+    let (mut bomb, mut unpacked) = (struck(4, FaultKind::GzipBomb).await.unwrap(), 0);
+    while unpacked < 1 << 20 {
+        unpacked += bomb.chunk().await.unwrap().unwrap().len();
+    }
+    let noise = struck(5, FaultKind::Noise).await.unwrap().bytes().await.unwrap();
+    assert!(std::str::from_utf8(&noise).is_err());
+    let restated = struck(6, FaultKind::Restated { code: 500 }).await.unwrap();
+    assert_eq!(restated.status(), 500);
+    assert!(json_of(restated).await["id"].is_string());
+    let fruitless = struck(7, FaultKind::Restated { code: 200 }.without_effect()).await.unwrap();
+    assert_eq!(fruitless.status(), 200);
+    assert!(json_of(fruitless).await["id"].is_null());
+
+    let before = world.simulator.report().requests_on_used_connections;
+    assert!(json_of(struck(8, FaultKind::Stale).await.unwrap()).await["id"].is_string());
+    assert!(world.scan(&token, 9).await.is_err(), "the pool has kept that connection");
+    let report = world.simulator.report();
+    assert!(report.requests_on_used_connections > before);
+    assert_eq!((report.tenants[0].scans_created, report.tenants[0].faults_struck), (8, 9));
+    assert_eq!(report.tenants[0].scan_calls_per_machine.values().sum::<u32>(), 9);
+    world.simulator.stop().await;
+}
+
+#[tokio::test]
 async fn faults_are_ordered_from_outside() {
     let world = World::new(vec![tenant("contoso")]).await;
     let token = world.sign_in(0).await;

@@ -15,6 +15,7 @@
 
 pub mod credentials;
 mod daemon;
+pub mod gate;
 mod site;
 pub mod tls;
 

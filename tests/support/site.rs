@@ -13,7 +13,7 @@ use tempfile::TempDir;
 #[derive(Clone, Debug)]
 pub struct Configured {
     /// Its name.
-    pub name: &'static str,
+    pub name: String,
     /// Its directory's id.
     pub tenant_id: String,
     /// The application's id.
@@ -26,19 +26,25 @@ pub struct Configured {
     pub limits: Limits,
     /// Further keys of the tenant's section.
     pub keys: String,
+    /// Where the API is, unless at the simulator.
+    pub api_url: Option<String>,
+    /// Where the sign-in is, unless at the simulator.
+    pub authority_url: Option<String>,
 }
 
 impl Configured {
     /// A simulated tenant, configured as it is.
-    pub fn of(name: &'static str, tenant: &TenantOptions) -> Self {
+    pub fn of(name: &str, tenant: &TenantOptions) -> Self {
         Self {
-            name,
+            name: name.to_owned(),
             tenant_id: tenant.tenant_id.to_string(),
             client_id: tenant.client_id.clone(),
             secret: tenant.client_secret.clone(),
             auth: None,
             limits: tenant.limits,
             keys: String::new(),
+            api_url: None,
+            authority_url: None,
         }
     }
 }
@@ -67,16 +73,17 @@ impl Site {
             site.state().display()
         );
         for tenant in tenants {
-            site.write_secret(tenant.name, &tenant.secret);
+            site.write_secret(&tenant.name, &tenant.secret);
             let secret = || format!("client_id = \"{}\"\nsecret_file = \"{}-secret\"", tenant.client_id, tenant.name);
             write!(
                 text,
-                "[tenants.{name}]\ntenant_id = \"{id}\"\napi_url = \"{url}\"\nauthority_url = \"{url}\"\n{keys}\n\
+                "[tenants.{name}]\ntenant_id = \"{id}\"\napi_url = \"{api}\"\nauthority_url = \"{authority}\"\n{keys}\n\
                  [tenants.{name}.auth]\n{auth}\n\
                  [tenants.{name}.limits]\nper_minute = {minute}\nper_hour = {hour}\n",
                 name = tenant.name,
                 id = tenant.tenant_id,
-                url = simulator.url(),
+                api = tenant.api_url.clone().unwrap_or_else(|| simulator.url()),
+                authority = tenant.authority_url.clone().unwrap_or_else(|| simulator.url()),
                 keys = tenant.keys,
                 auth = tenant.auth.clone().unwrap_or_else(secret),
                 minute = tenant.limits.per_minute,

@@ -51,6 +51,11 @@ impl Server {
         String::from_utf8(head).ok()
     }
 
+    /// What it carries.
+    pub const fn inside(&mut self) -> &mut StreamOwned<ServerConnection, TcpStream> {
+        &mut self.0
+    }
+
     /// What was agreed on to be spoken.
     pub fn protocol(&self) -> Option<Vec<u8>> {
         self.0.conn.alpn_protocol().map(<[u8]>::to_vec)
