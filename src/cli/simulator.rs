@@ -44,7 +44,9 @@ pub async fn run(context: &Context, args: &Args) -> Result<(), Failure> {
     let (tenant_id, client_id, secret) = (tenant.tenant_id, tenant.client_id.clone(), tenant.client_secret.clone());
     let options = Options { listen: args.listen, tenants: vec![tenant], seed: 1 };
     let simulator = Simulator::start(options, Arc::clone(&context.clock)).await?;
-    faults.into_iter().for_each(|fault| simulator.add_fault(0, fault));
+    for fault in faults {
+        simulator.add_fault(0, fault);
+    }
     let url = simulator.url();
     super::output::print(|out| {
         use std::io::Write;

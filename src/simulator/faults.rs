@@ -66,7 +66,7 @@ impl Fault {
 
     /// Only those that name this in their path.
     #[must_use]
-    pub fn about(mut self, id: impl ToString) -> Self {
+    pub fn about(mut self, id: &impl fmt::Display) -> Self {
         self.about = Some(id.to_string());
         self
     }
@@ -349,7 +349,7 @@ mod tests {
 
     #[test]
     fn a_rule_about_one_id_lets_all_others_pass() {
-        let mut faults = faults([Fault::once(SCAN, FaultKind::Empty).about("b")]);
+        let mut faults = faults([Fault::once(SCAN, FaultKind::Empty).about(&"b")]);
         let struck = [None, Some("a"), Some("b"), Some("b")].map(|names| faults.strike(SCAN, names).is_some());
         assert_eq!(struck, [false, false, true, false]);
     }
@@ -373,7 +373,7 @@ mod tests {
         let fault: Fault =
             serde_json::from_str(r#"{"on": "scan", "about": "ab", "kind": {"without_effect": "hang_in_body"}}"#)
                 .unwrap();
-        assert_eq!(fault, Fault::always(SCAN, FaultKind::HangInBody.without_effect()).about("ab"));
+        assert_eq!(fault, Fault::always(SCAN, FaultKind::HangInBody.without_effect()).about(&"ab"));
         assert!(serde_json::from_str::<Fault>(r#"{"on": "scans", "kind": "empty"}"#).is_err());
     }
 }

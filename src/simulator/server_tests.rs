@@ -166,7 +166,7 @@ async fn what_no_proper_server_sends_is_sent_by_hand() {
     let world = World::new(vec![tenant("contoso")]).await;
     let token = world.sign_in(0).await;
     let struck = async |machine: usize, kind: FaultKind| {
-        world.simulator.add_fault(0, Fault::once(SCAN, kind).about(world.tenants[0].machines[machine].id));
+        world.simulator.add_fault(0, Fault::once(SCAN, kind).about(&world.tenants[0].machines[machine].id));
         world.scan(&token, machine).await
     };
     let mut half = struck(0, FaultKind::HangInBody).await.unwrap();
