@@ -6,6 +6,7 @@
 
 #![allow(
     clippy::unwrap_used,
+    clippy::expect_used,
     clippy::indexing_slicing,
     clippy::panic,
     reason = "a scenario fails loudly, in its helpers too"
@@ -299,7 +300,7 @@ fn judge(name: &str, tenant: &TenantOptions, report: &TenantReport, recorded: &R
         if scanned > 1 {
             wrong.push(format!("{name}: {id} was scanned {scanned} times"));
         }
-        if !recorded.jobs.get(&id).is_some_and(|(job, _)| !["queued", "sending", "accepted"].contains(&&*job.state)) {
+        if recorded.jobs.get(&id).is_none_or(|(job, _)| ["queued", "sending", "accepted"].contains(&&*job.state)) {
             wrong.push(format!("{name}: the job of {id} is not final"));
         }
     }
@@ -428,8 +429,8 @@ async fn whatever_becomes_of_a_scan_call_it_is_on_record_and_no_machine_is_scann
     let count = wire("").len() + answers().len() + more().len();
     let tenants: Vec<_> = (0..count).map(|n| tenant_of(&format!("row-{n}"))).collect();
     let mut rows = Vec::new();
-    for n in 0..wire("").len() {
-        rows.push(wire(&tenants[n].machines[0].id.to_string()).swap_remove(n));
+    for (n, tenant) in tenants.iter().enumerate().take(wire("").len()) {
+        rows.push(wire(&tenant.machines[0].id.to_string()).swap_remove(n));
     }
     rows.extend(answers());
     rows.extend(more());
@@ -644,23 +645,25 @@ async fn a_connection_that_never_stands_costs_no_attempt_and_the_lane_goes_on_wh
         .map(|(n, (name, tenant))| {
             let mut configured = Configured::of(name, &tenant);
             let url = Some(urls[n / 2][n % 2].clone());
-            if n % 2 == 0 {
-                configured.api_url = url
+            if usize::is_multiple_of(n, 2) {
+                configured.api_url = url;
             } else {
-                configured.authority_url = url
+                configured.authority_url = url;
             }
             (configured, tenant)
         })
         .collect();
     let ca = format!("connect_timeout = \"2s\"\nca_file = \"{}/{}\"", env!("CARGO_MANIFEST_DIR"), tls::CA);
     let daemon = daemon_of(&simulator, &tenants, &ca).await;
-    let says = |n: usize| if n % 2 == 0 { "which does not answer" } else { "sign-in fails" };
+    let says = |n: usize| if n.is_multiple_of(2) { "which does not answer" } else { "sign-in fails" };
     let waiting: Vec<_> = names.iter().enumerate().map(|(n, name)| ((*name).to_owned(), says(n))).collect();
     waits(&daemon, &waiting).await;
     assert!(daemon.jobs().iter().all(|job| job["state"] == "queued" && job["attempts"] == 0), "{:?}", daemon.jobs());
     assert!(no_tls.iter().all(|gate| gate.spoiled() > 0));
     // The way is free again, and nobody tells the daemon.
-    refusing.iter().for_each(|gate| gate.open(simulator.addr()));
+    for gate in &refusing {
+        gate.open(simulator.addr());
+    }
     no_tls.iter().for_each(NoTls::open);
     final_where(&daemon, 8, |name| !name.starts_with("dns")).await;
     // A name that is known to nobody is somebody's to correct.
@@ -685,7 +688,7 @@ async fn a_connection_that_never_stands_costs_no_attempt_and_the_lane_goes_on_wh
         // The lane stopped while this one was written down.
         unsent.retain(|attempt| !attempt.answer.as_deref().unwrap().contains("came before"));
         let (_, why) = CONNECTIONS[n / 2];
-        assert_eq!(unsent.len() >= 10, n % 2 == 0, "{}: {unsent:?}", of.name);
+        assert_eq!(unsent.len() >= 10, n.is_multiple_of(2), "{}: {unsent:?}", of.name);
         assert!(unsent.iter().all(|attempt| attempt.answer.as_deref().unwrap().contains(why)), "{unsent:?}");
         assert_within_limits(report);
     }

@@ -66,7 +66,7 @@ impl Fault {
 
     /// Only those that name this in their path.
     #[must_use]
-    pub fn about(mut self, id: &impl ToString) -> Self {
+    pub fn about(mut self, id: &impl fmt::Display) -> Self {
         self.about = Some(id.to_string());
         self
     }
