@@ -255,6 +255,13 @@ CREATE TABLE attempts (
     CHECK (question IS NULL OR (asked_boot IS NOT NULL AND next_look_boot IS NOT NULL)),
     CHECK ((resolved IS NULL) = (resolved_at IS NULL))
 ) STRICT;
+-- Jobs that an operator withdrew while their call was on the wire, or being looked up: they end when it turns out
+-- that it had no effect. With a wish, what it did is to be cancelled.
+CREATE TABLE withdrawn (
+    job_id INTEGER PRIMARY KEY REFERENCES jobs (id),
+    wish   TEXT
+) STRICT;
+
 CREATE INDEX attempts_of_job ON attempts (job_id);
 CREATE INDEX attempts_on_the_wire ON attempts (tenant_id, epoch) WHERE settled_at IS NULL;
 CREATE INDEX attempts_asked ON attempts (tenant_id, next_look_boot) WHERE question IS NOT NULL AND resolved IS NULL;

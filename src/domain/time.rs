@@ -9,7 +9,8 @@ use std::ops::{Add, Sub};
 use std::time::Duration;
 
 /// Milliseconds since the Unix epoch, as the wall clock had it.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize, serde::Deserialize)]
+#[serde(transparent)]
 pub struct Wall(pub i64);
 
 /// Milliseconds since this machine booted, time in suspend included.

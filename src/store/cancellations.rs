@@ -3,6 +3,7 @@
 //! The call names the action, so making it twice cancels once: a lost answer does no harm. It is looked up all
 //! the same before the call is made again, since the action itself tells what became of it.
 
+use serde::{Deserialize, Serialize};
 use serde_json::json;
 use sqlx::{Row, SqliteConnection};
 
@@ -41,7 +42,7 @@ crate::domain::sweep::words!(CancelOutcome {
 });
 
 /// Who wants something cancelled, and with which words.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Wish {
     /// What Defender shows as the reason.
     pub comment: String,
@@ -106,7 +107,7 @@ fn cancellation_of(tenant: TenantRow, row: &sqlx::sqlite::SqliteRow) -> Result<C
 
 /// Writes a wish down, unless there is an open one for the same action, or the action has ended. Returns
 /// whether it is new.
-async fn wish(
+pub(crate) async fn wish(
     connection: &mut SqliteConnection,
     tenant: TenantRow,
     action: &str,

@@ -6,7 +6,7 @@ use sqlx::{Row, SqliteConnection};
 
 use super::events::{self, Kind, Subject};
 use super::tenants::TenantRow;
-use super::{Doing, Store, StoreError, unsent};
+use super::{Doing, Store, StoreError, unsent, withdrawals};
 use crate::domain::id::{JobId, MachineId};
 use crate::domain::job::{self, Event, Reason, State};
 use crate::domain::order::{self, Candidate};
@@ -211,6 +211,10 @@ pub(crate) async fn apply(
     }
     if state.is_final() {
         close(connection, job, at).await?;
+    }
+    if job.state == State::Sending {
+        let moved = Job { state, action: with.action.or_else(|| job.action.clone()), ..job.clone() };
+        return Box::pin(withdrawals::come_home(connection, &moved, at)).await;
     }
     Ok(state)
 }

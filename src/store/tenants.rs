@@ -36,7 +36,7 @@ pub enum Sending {
 }
 
 /// Who gave a command: what the record keeps of an operator.
-#[derive(Clone, Debug, serde::Serialize)]
+#[derive(Clone, Debug, serde::Serialize, serde::Deserialize)]
 pub struct Operator {
     /// The user the command ran as.
     pub uid: u32,

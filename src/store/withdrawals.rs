@@ -5,13 +5,14 @@
 
 use sqlx::{Row, SqliteConnection};
 
+use super::cancellations::{self, Wish};
 use super::events::{self, Kind, Subject};
-use super::jobs::{self, With};
+use super::jobs::{self, Job, With};
 use super::sweeps::SweepRow;
-use super::tenants::{Operator, TenantRow};
+use super::tenants::TenantRow;
 use super::{Doing, Store, StoreError, unsent};
 use crate::domain::id::JobId;
-use crate::domain::job::{Event, Reason};
+use crate::domain::job::{Event, Reason, State};
 use crate::domain::time::Wall;
 
 /// What an operator's cancelling of a sweep comes to.
@@ -21,7 +22,7 @@ pub struct Extent {
     pub queued: u64,
     /// Jobs that are queued, and go on since another sweep wants them.
     pub shared: u64,
-    /// Calls on the wire, or being looked up: they go on.
+    /// Calls on the wire, or being looked up: what had no effect ends.
     pub sending: u64,
     /// Scans that Defender has accepted: they go on, unless it is asked to cancel them.
     pub accepted: u64,
@@ -60,17 +61,22 @@ impl Store {
         read().doing("count what cancelling comes to")
     }
 
-    /// An operator cancels a sweep: what is queued of it is withdrawn. The command is on record before the
-    /// first job moves; should it be interrupted, giving it again does the rest. Returns how many jobs.
+    /// An operator cancels a sweep: what is queued of it is withdrawn, and so will be whose call is on the wire,
+    /// if that has no effect; `actions` says whether what it did is to be cancelled. The command is on record
+    /// before the first job moves; should it be interrupted, giving it again does the rest. Returns how many
+    /// jobs were withdrawn at once.
     pub async fn cancel_sweep(
         &self,
         sweep: SweepRow,
         tenant: TenantRow,
-        operator: Operator,
-        at: Wall,
+        wish: Wish,
+        actions: bool,
     ) -> Result<u64, StoreError> {
-        let body = serde_json::json!({ "sweep": sweep, "by": operator });
+        let body = serde_json::json!({ "sweep": sweep, "by": wish.operator });
+        let at = wish.at;
         self.record(at, Kind::SweepCancelled, Subject::tenant(tenant), body).await?;
+        let wish = actions.then(|| serde_json::json!(wish).to_string());
+        self.write(move |connection| Box::pin(async move { await_calls(connection, sweep, wish).await })).await?;
         self.withdraw(sweep, at).await
     }
 
@@ -124,6 +130,51 @@ impl Store {
         })
         .await?;
         Ok(withdrawn)
+    }
+}
+
+/// Notes the calls on the wire that only this sweep wants.
+async fn await_calls(
+    connection: &mut SqliteConnection,
+    sweep: SweepRow,
+    wish: Option<String>,
+) -> Result<(), StoreError> {
+    sqlx::query(
+        "INSERT INTO withdrawn (job_id, wish) SELECT id, ?2 FROM jobs WHERE sweep_n = ?1 AND state = 'sending'
+         ON CONFLICT DO UPDATE SET wish = coalesce(excluded.wish, wish)",
+    )
+    .bind(sweep)
+    .bind(wish)
+    .execute(connection)
+    .await
+    .doing("withdraw calls on the wire")
+    .map(drop)
+}
+
+/// What becomes of a job whose call is not on the wire any more, if an operator withdrew it meanwhile and nobody
+/// else wants it. Returns its state.
+pub(crate) async fn come_home(connection: &mut SqliteConnection, job: &Job, at: Wall) -> Result<State, StoreError> {
+    let withdrawn: Option<(Option<String>, bool)> = sqlx::query_as(
+        "DELETE FROM withdrawn WHERE job_id = ?1 RETURNING wish, EXISTS (
+             SELECT 1 FROM joins JOIN jobs ON jobs.id = joins.job_id
+             WHERE joins.job_id = ?1 AND joins.sweep_n <> jobs.sweep_n AND joins.priority >= 0)",
+    )
+    .bind(job.id.0)
+    .fetch_optional(&mut *connection)
+    .await
+    .doing("look whether a job was withdrawn")?;
+    let Some((wish, false)) = withdrawn else { return Ok(job.state) };
+    match (job.state, &job.action, wish) {
+        (State::Queued, ..) => {
+            let with = With { reason: Some(Reason::Withdrawn), ..With::default() };
+            jobs::apply(connection, job, Event::Withdrawn, with, at).await
+        }
+        (State::Accepted, Some(action), Some(wish)) => {
+            let wish: Wish = serde_json::from_str(&wish).map_err(|error| StoreError::Guard(error.to_string()))?;
+            cancellations::wish(connection, job.tenant, action, &Wish { at, ..wish }).await?;
+            Ok(job.state)
+        }
+        _ => Ok(job.state),
     }
 }
 

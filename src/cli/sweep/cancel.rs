@@ -42,7 +42,14 @@ pub async fn run(context: &Context, store: &Store, args: &Args) -> Result<(), Fa
     let asked = if args.actions { extent.accepted_alone } else { 0 };
     for (n, why) in [
         (extent.shared, "queued ones go on, since another sweep wants them"),
-        (extent.sending, "calls on the wire go on"),
+        (
+            extent.sending,
+            if args.actions {
+                "calls on the wire are withdrawn, or cancelled, once it is known what became of them"
+            } else {
+                "calls on the wire are withdrawn if they had no effect"
+            },
+        ),
         (asked, "scans that Defender has accepted are to be cancelled"),
         (extent.accepted - asked, "scans that Defender has accepted go on"),
     ] {
@@ -52,8 +59,8 @@ pub async fn run(context: &Context, store: &Store, args: &Args) -> Result<(), Fa
     }
     ask::before(&what, args.yes)?;
     let tenant = store.tenant(&sweep.tenant).await?;
-    let withdrawn = store.cancel_sweep(sweep.n, tenant, operator(), context.clock.wall()).await?;
     let wish = Wish { comment: args.comment.clone(), operator: operator(), at: context.clock.wall() };
+    let withdrawn = store.cancel_sweep(sweep.n, tenant, wish.clone(), args.actions).await?;
     let asked = if args.actions { store.ask_to_cancel_scans(tenant, sweep.n, wish).await? } else { 0 };
     let left = row_of(store, &sweep.id.to_string()).await?;
     print(|out| {

@@ -43,6 +43,7 @@ mod silences;
 mod starting;
 mod sweeping;
 mod unasked;
+mod withdrawing;
 mod writing;
 
 const GRACE: Duration = Duration::from_mins(1);
