@@ -195,7 +195,10 @@ impl Lane {
         suspect: bool,
     ) -> Change {
         self.in_flight = self.in_flight.saturating_sub(1);
-        self.latency = (self.latency * 4 + latency) / 5;
+        // How long it took to give up says nothing of how many calls are worth having on the wire.
+        if !matches!(outcome, OutcomeWord::Unknown | OutcomeWord::NotSent) {
+            self.latency = (self.latency * 4 + latency) / 5;
+        }
         match outcome {
             OutcomeWord::Missing if !self.is_there => self.hold(now, Hold::NotThere),
             OutcomeWord::Created | OutcomeWord::Busy | OutcomeWord::Refused | OutcomeWord::Missing => {
@@ -331,6 +334,17 @@ mod tests {
             lane.sent();
         }
         assert_eq!(lane.gate(Boot(0)), Gate::Full);
+    }
+
+    #[test]
+    fn a_defender_that_hangs_does_not_get_more_calls_for_it() {
+        let mut lane = lane();
+        let width = lane.width();
+        for _ in 0..UNKNOWN_IN_A_ROW - 1 {
+            lane.sent();
+            lane.settled(Boot(0), OutcomeWord::Unknown, SECOND * 60, true, false);
+        }
+        assert_eq!(lane.width(), width);
     }
 
     #[test]

@@ -178,7 +178,7 @@ fn tell(lane: &Lane, change: Change, scanned: &Scanned, ended: Boot) {
                     tenant,
                     seconds,
                     answer,
-                    "ten calls in a row without a readable answer: Defender or the way to it is down; one call probes it in {seconds} s"
+                    "no answer that can be read, again and again: Defender or the way to it is down; one call probes it in {seconds} s"
                 ),
             }
         }

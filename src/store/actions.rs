@@ -101,6 +101,13 @@ fn same(a: &str, b: &str) -> bool {
     a == b || matches!((plain(a), plain(b)), (Some(a), Some(b)) if a == b)
 }
 
+/// Whether what is known of an action was said later than this: a list that lags behind must not take it back.
+/// But no clock makes an action go on that has ended.
+fn is_older(action: &Action, updated_at: Wall, status: &str) -> bool {
+    let ends = End::of(&action.status).is_some() && End::of(&ActionStatus::parse(status)).is_none();
+    action.updated_at < updated_at && !ends
+}
+
 /// Takes in an action as it was received, whether in an answer or in a list: keeps it, and moves
 /// the jobs that it concerns. Returns the action with its origin.
 pub(crate) async fn see(
@@ -147,16 +154,15 @@ async fn keep(
     owner: Option<&Owner>,
     at: Wall,
 ) -> Result<bool, StoreError> {
-    let known: Option<(i64, String)> =
-        sqlx::query_as("SELECT updated_at, raw FROM actions WHERE tenant_id = ? AND id = ?")
+    let known: Option<(i64, String, String)> =
+        sqlx::query_as("SELECT updated_at, status, raw FROM actions WHERE tenant_id = ? AND id = ?")
             .bind(tenant)
             .bind(&action.id)
             .fetch_optional(&mut *connection)
             .await
             .doing("find an action")?;
-    if let Some((updated_at, known)) = &known
-        // A list that lags behind must not take back what is known already.
-        && (action.updated_at.0 < *updated_at || same(known, raw))
+    if let Some((updated_at, status, known)) = &known
+        && (is_older(action, Wall(*updated_at), status) || same(known, raw))
     {
         return Ok(false);
     }
@@ -301,8 +307,8 @@ impl Store {
     /// What of a page says something that is not known.
     async fn news(&self, tenant: TenantRow, mut seen: Vec<Seen>) -> Result<Vec<Seen>, StoreError> {
         let ids: Vec<&str> = seen.iter().map(|seen| seen.action.id.as_str()).collect();
-        let rows: Vec<(String, i64, String, String)> = sqlx::query_as(
-            "SELECT id, updated_at, origin, raw FROM actions
+        let rows: Vec<(String, i64, String, String, String)> = sqlx::query_as(
+            "SELECT id, updated_at, status, origin, raw FROM actions
              WHERE tenant_id = ? AND id IN (SELECT value FROM json_each(?))",
         )
         .bind(tenant)
@@ -310,12 +316,13 @@ impl Store {
         .fetch_all(&mut *self.reader().await?)
         .await
         .doing("compare a page of actions")?;
-        let known: HashMap<_, _> = rows.into_iter().map(|(id, at, origin, raw)| (id, (at, origin, raw))).collect();
+        let known: HashMap<_, _> =
+            rows.into_iter().map(|(id, at, status, origin, raw)| (id, (Wall(at), status, origin, raw))).collect();
         seen.retain(|seen| {
-            known.get(&seen.action.id).is_none_or(|(at, origin, raw)| {
+            known.get(&seen.action.id).is_none_or(|(at, status, origin, raw)| {
                 // A lagging list may still be the first to show whose an action is.
-                let is_old =
-                    seen.action.updated_at.0 < *at && (origin == Origin::Ours.as_str() || mark(&seen.action).is_none());
+                let is_old = is_older(&seen.action, *at, status)
+                    && (origin == Origin::Ours.as_str() || mark(&seen.action).is_none());
                 !is_old && !same(raw, &seen.raw)
             })
         });

@@ -3,6 +3,7 @@
 use sqlx::{Row, SqliteConnection};
 use std::time::Duration;
 
+use super::claims::BLOCKED;
 use super::jobs::{self, Job, With};
 use super::settle::{Asked, Look, Policy, blocked, busy_with, exhausted, resolve, uncounted};
 use super::tenants::TenantRow;
@@ -214,7 +215,18 @@ async fn nameless(
     job: &Job,
     at: Wall,
 ) -> Result<(Event, With), StoreError> {
-    let (event, with) = busy_with(job, None, at);
+    let (event, mut with) = busy_with(job, None, at);
+    if with.parked_until.is_some() {
+        // Nothing will show its end: it is asked for at growing intervals.
+        let before: u32 =
+            sqlx::query_scalar("SELECT count(*) FROM attempts WHERE job_id = ? AND outcome = 'busy' AND id <> ?")
+                .bind(job.id.0)
+                .bind(asked.attempt.to_string())
+                .fetch_one(&mut *connection)
+                .await
+                .doing("read a job's attempts")?;
+        with.parked_until = Some(at + BLOCKED * (1 << before.min(4)));
+    }
     Ok((event, With { attempts: uncounted(connection, asked.attempt).await?, ..with }))
 }
 

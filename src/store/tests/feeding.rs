@@ -261,3 +261,14 @@ async fn an_answer_that_comes_after_the_list_has_told_the_end_ends_the_job() {
     assert_eq!(bench.settle(&claim, Outcome::Created(answer.action), 11).await, State::Succeeded);
     bench.assert_whole().await;
 }
+
+#[tokio::test]
+async fn an_end_that_is_dated_before_the_beginning_is_an_end() {
+    let bench = Bench::with_machines(&[1]).await;
+    let mark = bench.accepted("a1", 100).await.attempt.mark("weekly");
+    bench.feed(&[scan("a1", machine(1), ActionStatus::Succeeded, &mark, 20)], 30).await;
+    assert_eq!(bench.job_of(machine(1)).await.state, "succeeded");
+    bench.feed(&[scan("a1", machine(1), ActionStatus::Pending, &mark, 19)], 40).await;
+    assert_eq!(bench.text("SELECT status FROM actions").await, "Succeeded");
+    bench.assert_whole().await;
+}

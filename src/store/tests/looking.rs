@@ -136,7 +136,11 @@ async fn a_sweep_that_waits_does_so_for_a_blocker_without_a_name_too() {
         let again = bench.store.next_parked(bench.tenant).await.unwrap().unwrap();
         assert_eq!(again, at(seconds) + Duration::from_mins(15));
         bench.store.unpark_due(bench.tenant, again).await.unwrap();
-        bench.call(1000).await;
+        let claim = bench.call(1000).await;
+        bench.settle(&claim, Outcome::Busy(None), 1001).await;
+        look(&bench, Look::NotPermitted, 1002).await;
+        let again = bench.store.next_parked(bench.tenant).await.unwrap().unwrap();
+        assert_eq!(again, at(1002) + Duration::from_mins(30), "nothing will show its end");
         bench.assert_whole().await;
     }
 }
