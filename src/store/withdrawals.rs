@@ -166,8 +166,8 @@ pub(crate) async fn come_home(connection: &mut SqliteConnection, job: &Job, at: 
     let Some((wish, false)) = withdrawn else { return Ok(job.state) };
     match (job.state, &job.action, wish) {
         (State::Queued, ..) => {
-            let with = With { reason: Some(Reason::Withdrawn), ..With::default() };
-            jobs::apply(connection, job, Event::Withdrawn, with, at).await
+            let why = With { reason: Some(Reason::Withdrawn), ..With::default() };
+            jobs::apply(connection, job, Event::Withdrawn, why, at).await
         }
         (State::Accepted, Some(action), Some(wish)) => {
             let wish: Wish = serde_json::from_str(&wish).map_err(|error| StoreError::Guard(error.to_string()))?;
