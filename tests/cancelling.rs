@@ -1,0 +1,60 @@
+//! What operators want cancelled is asked of Defender once, by the budget of its own, and keeps nothing else
+//! back. The real engine, in virtual time.
+
+#![allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::panic, reason = "a scenario fails loudly")]
+
+#[path = "support/world.rs"]
+mod world;
+
+use std::time::Duration;
+
+use sweepd::domain::ledger::CallKind;
+use sweepd::store::cancellations::Wish;
+use sweepd::store::tenants::Operator;
+use world::{BEGIN, Death, Setup, World};
+
+const MACHINES: usize = 5;
+
+/// Scans that are pending for as long as a test may last, five minutes after they were asked for.
+fn world(limit_keys: &str) -> World {
+    let mut setup = Setup::backlog(MACHINES, Duration::from_millis(300));
+    setup.tenant.action_duration = (Duration::from_hours(48), Duration::from_hours(1));
+    limit_keys.clone_into(&mut setup.limit_keys);
+    let mut world = World::new(setup);
+    live(&mut world, 5);
+    world
+}
+
+/// Lives on until so many minutes after the beginning.
+fn live(world: &mut World, minutes: u64) {
+    assert!(!world.live(BEGIN + Duration::from_mins(minutes), Death::Killed), "{}", world.status());
+}
+
+/// Somebody wants every scan cancelled.
+fn cancel_all(world: &World) {
+    let actions: Vec<_> = world.ledger().jobs.into_iter().filter_map(|job| job.action_id).collect();
+    assert_eq!(actions.len(), MACHINES);
+    let operator = Operator { uid: 0, login_uid: None, host: "here".to_owned() };
+    let wish = Wish { comment: "enough".to_owned(), operator, at: BEGIN };
+    world.ask(async |store| {
+        let tenant = store.tenants_status().await.unwrap()[0].row;
+        for action in actions {
+            assert!(store.ask_to_cancel(tenant, action, wish.clone()).await.unwrap());
+        }
+    });
+}
+
+fn arrivals(world: &World, kind: CallKind) -> usize {
+    world.wire.with_tenant(|tenant| tenant.arrivals(kind).len())
+}
+
+#[test]
+fn who_waits_for_this_budget_does_not_make_the_list_of_actions_unreadable() {
+    let mut world = world("[tenants.contoso.limits.cancel_action]\nper_minute = 1\nper_hour = 1\n");
+    cancel_all(&world);
+    for minutes in [30, 33, 37] {
+        live(&mut world, minutes);
+        assert!(!world.status().contains("cannot be read"), "{}", world.status());
+    }
+    assert_eq!(arrivals(&world, CallKind::CancelAction), 1, "the others wait for their hour");
+}
