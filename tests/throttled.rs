@@ -160,7 +160,7 @@ fn a_429_on_single_reads_keeps_no_look_at_the_list_back() {
     setup.tenant.action_duration = (Duration::from_hours(4), Duration::from_hours(1));
     let mut world = World::new(setup);
     throttle(&world, CallKind::GetAction, 0, 3500);
-    assert!(!world.live(BEGIN + Duration::from_hours(2), Death::Killed), "{}", world.status());
+    assert!(!world.live(BEGIN + Duration::from_hours(3), Death::Killed), "{}", world.status());
     let singles = world.wire.with_tenant(|tenant| tenant.arrivals(CallKind::GetAction).len());
     assert!(singles > 0, "no single read was made");
     let silence = longest_silence(&world, CallKind::ListActions);
