@@ -19,6 +19,7 @@ pub mod lookup;
 pub mod order;
 pub mod outcome;
 pub mod permission;
+pub mod refusals;
 pub mod queue;
 pub mod share;
 pub mod silence;

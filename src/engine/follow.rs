@@ -130,7 +130,13 @@ impl Follow {
                 Rest::of(interval.min(Duration::from_secs(5) * 2_u32.saturating_pow(self.failures.min(8))))
             }
             Err(NotRead::Stopping) => Rest::of(Duration::ZERO),
-            Err(NotRead::SignedOut(until)) => Rest::of(until.since(lane.now()).max(Duration::from_secs(1))),
+            Err(NotRead::SignedOut(until)) => {
+                // Where Defender refuses the list's tokens alone, scans still go on without it.
+                if self.failures >= FIRST_LOOKS {
+                    lane.feed_unreadable();
+                }
+                Rest::of(until.since(lane.now()).clamp(Duration::from_secs(1), interval.max(Duration::from_secs(1))))
+            }
             Err(NotRead::Store(error)) => {
                 tracing::error!(tenant = %lane.name, %error, "what Defender's list shows cannot be written; trying again");
                 Rest::of(interval)

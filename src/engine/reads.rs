@@ -6,6 +6,7 @@ use super::lane::{Heard, Lane};
 use crate::defender::{Read, Token};
 use crate::domain::id::SlotId;
 use crate::domain::ledger::{Admission, CallKind};
+use crate::domain::refusals::Refusal;
 use crate::domain::silence::Change;
 use crate::domain::time::{Boot, seconds_left};
 use crate::store::StoreError;
@@ -18,7 +19,7 @@ const PATIENCE: Duration = Duration::from_mins(1);
 pub enum NotRead {
     /// The lane stops.
     Stopping,
-    /// There is no token; tried again then.
+    /// There is no token, or none that Defender accepts; tried again then.
     SignedOut(Boot),
     /// The database failed.
     Store(StoreError),
@@ -66,6 +67,7 @@ where
     let Ok(admitted) = admission(lane, kind).await? else { return Ok(None) };
     let answer = once(lane, kind, admitted, &call).await;
     if matches!(answer, Read::Unauthorized)
+        && lane.refusals().until(lane.now()).is_none()
         && let Ok(admitted) = admission(lane, kind).await?
     {
         return Ok(Some(once(lane, kind, admitted, &call).await));
@@ -86,7 +88,7 @@ where
 {
     let admitted = admitted(lane, beat, kind, &long).await?;
     let answer = once(lane, kind, admitted, &call).await;
-    if !matches!(answer, Read::Unauthorized) {
+    if !matches!(answer, Read::Unauthorized) || lane.refusals().until(lane.now()).is_some() {
         return Ok(answer);
     }
     let admitted = self::admitted(lane, beat, kind, &long).await?;
@@ -120,17 +122,30 @@ where
     let settle = || lane.shared.store.settle_read(lane.row, slot, settles, at, body.clone(), silence.clone());
     lane.shared.until_it_holds("a reading call", settle).await;
     match &answer {
-        Read::Unauthorized => {
-            lane.client.refused(&token).await;
-        }
+        Read::Unauthorized => refused(lane, kind, &token).await,
         Read::Throttled(told) if matches!(silence.change, Change::Began(_)) => {
             lane.learn(kind, *told).await;
             let seconds = seconds_left(lane.silent_until(kind).unwrap_or(ended).since(ended));
             tracing::warn!(tenant = %lane.name, call = kind.as_str(), seconds, "Defender throttles a reading call (429); scans go on, and a busy machine costs a call meanwhile");
         }
-        _ => {}
+        Read::Got(_) | Read::Absent | Read::Forbidden(_) | Read::Refused(_) => lane.refusals().accepted(kind),
+        Read::Throttled(_) | Read::Failed(_) | Read::NotSent(_) => {}
     }
     answer
+}
+
+/// Defender does not accept the token: another one is signed in for, unless it refuses fresh ones too.
+async fn refused(lane: &Lane, kind: CallKind, token: &Token) {
+    if !lane.client.refused(token).await {
+        // Another loop has met the same.
+        return;
+    }
+    let now = lane.now();
+    let refusal = lane.refusals().refused(now, kind);
+    if let Refusal::Wait { until, first: true } = refusal {
+        let seconds = seconds_left(until.since(now));
+        tracing::error!(tenant = %lane.name, call = kind.as_str(), seconds, "Defender refuses fresh tokens (401) to a reading call: check cloud, tenant_id and the app registration; next try in {seconds} s, then at growing intervals");
+    }
 }
 
 fn heard<T>(answer: &Read<T>, began: Boot) -> Heard {
@@ -181,6 +196,9 @@ async fn admission(lane: &Lane, kind: CallKind) -> Result<Result<(Token, SlotId)
     }
     if let Some(until) = lane.silent_until(kind) {
         return Ok(Err(until));
+    }
+    if let Some(until) = lane.refusals().until(lane.now()) {
+        return Err(NotRead::SignedOut(until));
     }
     let token = lane.token().await.map_err(|error| NotRead::SignedOut(error.until))?;
     Ok(take(lane, kind).await?.map(|slot| (token, slot)))
