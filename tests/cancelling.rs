@@ -9,6 +9,7 @@ mod world;
 use std::time::Duration;
 
 use sweepd::domain::ledger::CallKind;
+use sweepd::simulator::{Fault, FaultKind, Target};
 use sweepd::store::cancellations::Wish;
 use sweepd::store::tenants::Operator;
 use world::{BEGIN, Death, Setup, World};
@@ -57,4 +58,22 @@ fn who_waits_for_this_budget_does_not_make_the_list_of_actions_unreadable() {
         assert!(!world.status().contains("cannot be read"), "{}", world.status());
     }
     assert_eq!(arrivals(&world, CallKind::CancelAction), 1, "the others wait for their hour");
+}
+
+/// Strikes so many calls of this kind with a status.
+fn strike(world: &World, kind: CallKind, code: u16, body: &str, times: u32) {
+    let answer = FaultKind::Status { code, body: body.to_owned(), effect: false, headers: Vec::new() };
+    let fault = Fault::always(Target::Call(kind), answer).times(times);
+    world.wire.with_tenant(|tenant| tenant.add_fault(fault));
+}
+
+#[test]
+fn a_page_404_is_not_believed_of_an_action() {
+    let mut world = world("");
+    cancel_all(&world);
+    let page = "<html><body><h1>404 Not Found</h1></body></html>";
+    strike(&world, CallKind::CancelAction, 404, page, 2);
+    strike(&world, CallKind::GetAction, 404, page, 2);
+    assert!(world.live(BEGIN + Duration::from_mins(30), Death::Killed), "{}", world.status());
+    assert!(world.ledger().jobs.iter().all(|job| job.state == "cancelled"), "{}", world.status());
 }

@@ -139,6 +139,19 @@ async fn how_it_ends_tells_scripts_what_is_wrong() {
         let (tenant, output) = checked(&scene.daemon);
         assert_eq!(output.code, exit, "{code}: {output:?} {tenant}");
     }
+    // A 404 that Defender did not write, and one for a list that is always there: another host answers.
+    let page = "<html><h1>404 Not Found</h1></html>";
+    let coded = r#"{"error":{"code":"NotFound","message":"Resource not found"}}"#;
+    for (kind, place, body) in
+        [(CallKind::ListMachines, 3, page), (CallKind::ListActions, 1, page), (CallKind::ListActions, 1, coded)]
+    {
+        let scene = scene(|_, _| {}).await;
+        refuse(&scene.simulator, kind, 404, body);
+        let (tenant, output) = checked(&scene.daemon);
+        let found = &tenant["features"][place];
+        assert_eq!((text(found, "verdict"), output.code), ("unreachable", 69), "{found}");
+        assert!(text(found, "because").contains("is api_url right?"), "{found}");
+    }
     let gone = scene(|_, _| {}).await;
     gone.simulator.stop().await;
     let (tenant, output) = checked(&gone.daemon);

@@ -7,7 +7,7 @@ use super::{Body, Failure, Reply, Request, SignIn, SignInError, SignedIn, Token,
 use crate::domain::action::Seen;
 use crate::domain::eligibility::Ineligible;
 use crate::domain::id::{AttemptId, MachineId};
-use crate::domain::outcome::{Answer, Outcome, is_throttled, judge, told};
+use crate::domain::outcome::{Answer, Outcome, is_missing, is_throttled, judge, told};
 use crate::domain::sweep::ScanType;
 use crate::domain::throttle::Told;
 use crate::domain::time::Wall;
@@ -82,7 +82,7 @@ pub struct Machines {
 pub enum Read<T> {
     /// Here it is.
     Got(T),
-    /// There is no such thing.
+    /// There is no such thing, in Defender's words.
     Absent,
     /// The token is not accepted.
     Unauthorized,
@@ -375,7 +375,11 @@ impl Client {
         Err(match reply.status {
             401 => Read::Unauthorized,
             403 => Read::Forbidden(said(&reply, &answer, token)),
-            404 => Read::Absent,
+            404 if is_missing(&answer) => Read::Absent,
+            404 => Read::Failed(format!(
+                "404, not in Defender's words (is api_url right?): {}",
+                said(&reply, &answer, token)
+            )),
             400 => Read::Refused(said(&reply, &answer, token)),
             status => Read::Failed(format!("{status} {}", said(&reply, &answer, token))),
         })

@@ -125,7 +125,7 @@ pub fn judge(need: Need, roles: Option<&[String]>, asked: &Asked) -> Finding {
         Asked::Unreachable(why) => (
             Verdict::Unreachable,
             format!("Defender cannot be reached: {why}"),
-            Some("check network, proxy and firewall".to_owned()),
+            Some("check api_url, network, proxy and firewall".to_owned()),
         ),
         Asked::Not(why) => match (has, roles) {
             (Some(role), _) => (Verdict::Granted, format!("the token has {role}; {why}"), None),

@@ -230,7 +230,8 @@ async fn page(look: &mut Look<'_>, wanted: &ActionQuery, skip: usize) -> Result<
     let lane = look.lane;
     look.cost.calls = look.cost.calls.saturating_add(1);
     let answer =
-        read_feed(lane, &beat(lane), |token| async move { lane.client.list_actions(&token, wanted, skip).await }).await?;
+        read_feed(lane, &beat(lane), |token| async move { lane.client.list_actions(&token, wanted, skip).await })
+            .await?;
     if matches!(answer, Read::Got(_) | Read::Forbidden(_)) {
         let now = lane.now();
         lane.breakers().shown(now);
@@ -299,10 +300,13 @@ async fn everything_pending(look: &mut Look<'_>, rotation: usize) -> Result<Page
     let hidden: Vec<_> = believed.iter().filter(|id| !open.contains(*id)).collect();
     let from = rotation.wrapping_mul(SINGLES).checked_rem(hidden.len()).unwrap_or(0);
     for id in hidden.iter().cycle().skip(from).take(SINGLES.min(hidden.len())).copied() {
-        let asked = read_if_admitted(lane, CallKind::GetAction, |token| async move {
-            lane.client.get_action(&token, id).await
-        })
-        .await?;
+        let asked =
+            read_if_admitted(
+                lane,
+                CallKind::GetAction,
+                |token| async move { lane.client.get_action(&token, id).await },
+            )
+            .await?;
         // Without a budget of their own they wait for the next look, and the list does not wait for them.
         let Some(answer) = asked else { break };
         match answer {

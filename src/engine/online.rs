@@ -147,6 +147,11 @@ impl Look<'_> {
         let client = self.client.clone();
         let (listed, action) = match self.read(CallKind::ListActions, client.any_action(token)).await {
             Ok(Read::Got(id)) => (Asked::Allowed, id),
+            // Everything has an address; even in Defender's words this is not the one of its API.
+            Ok(Read::Absent) => (
+                Asked::Unreachable("404 for the list of actions, which is always there (is api_url right?)".to_owned()),
+                None,
+            ),
             Ok(other) => (asked(other), None),
             Err(why) => (Asked::Not(why), None),
         };
@@ -283,7 +288,8 @@ impl Look<'_> {
 /// What the end of a read says about the permission.
 fn asked<T>(answer: Read<T>) -> Asked {
     match answer {
-        // 404: of machines, when none was seen lately; of an action, when lists and reads disagree.
+        // 404 in Defender's words: of machines, when none was seen lately; of a single one, when lists and reads
+        // disagree.
         Read::Got(_) | Read::Absent => Asked::Allowed,
         Read::Forbidden(said) => Asked::Forbidden(one_line(&said)),
         Read::Unauthorized => Asked::Unauthorized,

@@ -96,12 +96,7 @@ where
 }
 
 /// Makes a call that has its token and its slot, and writes down what came of it.
-async fn once<T, F>(
-    lane: &Lane,
-    kind: CallKind,
-    (token, slot): (Token, SlotId),
-    call: &impl Fn(Token) -> F,
-) -> Read<T>
+async fn once<T, F>(lane: &Lane, kind: CallKind, (token, slot): (Token, SlotId), call: &impl Fn(Token) -> F) -> Read<T>
 where
     F: Future<Output = Read<T>>,
 {
