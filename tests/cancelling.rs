@@ -9,19 +9,24 @@ mod world;
 use std::time::Duration;
 
 use sweepd::domain::ledger::CallKind;
-use sweepd::simulator::{Fault, FaultKind, Target};
-use sweepd::store::cancellations::Wish;
+use sweepd::simulator::{Fault, FaultKind, MachineKind, Target};
+use sweepd::store::cancellations::{CancelOutcome, Wish};
 use sweepd::store::tenants::Operator;
 use world::{BEGIN, Death, Setup, World};
 
 const MACHINES: usize = 5;
 
-/// Scans that are pending for as long as a test may last, five minutes after they were asked for.
-fn world(limit_keys: &str) -> World {
+/// Scans that are pending for as long as a test may last.
+fn setup(limit_keys: &str) -> Setup {
     let mut setup = Setup::backlog(MACHINES, Duration::from_millis(300));
     setup.tenant.action_duration = (Duration::from_hours(48), Duration::from_hours(1));
     limit_keys.clone_into(&mut setup.limit_keys);
-    let mut world = World::new(setup);
+    setup
+}
+
+/// Five minutes after they were asked for.
+fn world(limit_keys: &str) -> World {
+    let mut world = World::new(setup(limit_keys));
     live(&mut world, 5);
     world
 }
@@ -76,4 +81,42 @@ fn a_page_404_is_not_believed_of_an_action() {
     strike(&world, CallKind::GetAction, 404, page, 2);
     assert!(world.live(BEGIN + Duration::from_mins(30), Death::Killed), "{}", world.status());
     assert!(world.ledger().jobs.iter().all(|job| job.state == "cancelled"), "{}", world.status());
+}
+
+/// What became of the wishes, each with the machine's job.
+fn outcomes(world: &World) -> Vec<Option<CancelOutcome>> {
+    let actions: Vec<_> = world.ledger().jobs.into_iter().filter_map(|job| job.action_id).collect();
+    world.ask(async |store| {
+        let tenant = store.tenants_status().await.unwrap()[0].row;
+        let mut outcomes = Vec::new();
+        for action in actions {
+            outcomes.push(store.cancel_outcome(tenant, &action).await.unwrap().map(|(outcome, _)| outcome));
+        }
+        outcomes
+    })
+}
+
+#[test]
+fn what_the_app_may_not_cancel_costs_one_call_however_much_it_is() {
+    let mut world = world("");
+    cancel_all(&world);
+    strike(&world, CallKind::CancelAction, 403, "", 1);
+    live(&mut world, 30);
+    assert_eq!(arrivals(&world, CallKind::CancelAction), 1);
+    assert_eq!(outcomes(&world), [Some(CancelOutcome::Forbidden); MACHINES]);
+}
+
+#[test]
+fn actions_that_end_while_their_turn_is_waited_for_cost_no_call() {
+    let mut setup = setup("[tenants.contoso.limits.cancel_action]\nper_minute = 1\nper_hour = 1\n");
+    // All of them end within the hour, but the last.
+    setup.tenant.action_duration = (Duration::from_mins(20), Duration::from_mins(10));
+    setup.tenant.machines[MACHINES - 1].kind = MachineKind::Inactive;
+    let mut world = World::new(setup);
+    live(&mut world, 5);
+    cancel_all(&world);
+    assert!(world.live(BEGIN + Duration::from_hours(6), Death::Killed), "{}", world.status());
+    let (ended, cancelled) = (Some(CancelOutcome::Ended), Some(CancelOutcome::Cancelled));
+    assert_eq!(outcomes(&world), [cancelled, ended, ended, ended, cancelled]);
+    assert_eq!(arrivals(&world, CallKind::CancelAction), 2);
 }
