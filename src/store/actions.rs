@@ -156,7 +156,7 @@ async fn keep(
             .doing("find an action")?;
     if let Some((updated_at, known)) = &known
         // A list that lags behind must not take back what is known already.
-        && (action.updated_at.0 < *updated_at || same(known, raw))
+        && (action.updated_at.0 < *updated_at || action.updated_at.0 == *updated_at && same(known, raw))
     {
         return Ok(false);
     }
