@@ -77,9 +77,14 @@ async fn before_the_first_run_everything_is_told_and_nothing_is_made() {
         assert!(output.stdout.contains(&words), "{words}: {}", output.stdout);
     }
     let (tenant, _) = checked(&scene.daemon);
-    let granted = ["scan", "list_actions", "get_action", "list_machines", "get_machine"].map(|kind| (kind, "granted"));
+    let granted = ["scan", "list_actions", "get_action", "list_machines", "get_machine", "cancel_action"];
+    let granted = granted.map(|kind| (kind, "granted"));
     assert_eq!(verdicts(&tenant), granted, "{tenant}");
     assert_eq!((&tenant["ok"], &tenant["roles"]), (&json!(true), &json!(["Machine.Scan", "Machine.Read.All"])));
+    let because = |place: usize| text(&tenant["features"][place], "because");
+    assert_eq!(because(4), "a read was answered", "of a machine, not of their list alone");
+    assert!(because(5).contains("no action is cancelled to find out"), "{tenant}");
+    assert_eq!(seen(&scene.simulator).calls["get_machine"].arrivals, 2);
     // There is no action whose single read could be asked for.
     assert_eq!(arrivals(&scene.simulator), [0, 2, 0, 2], "and no scan");
     assert!(!scene.daemon.site.state().exists(), "it makes no state folder");
@@ -88,13 +93,17 @@ async fn before_the_first_run_everything_is_told_and_nothing_is_made() {
 #[tokio::test(flavor = "multi_thread")]
 async fn each_permission_that_is_missing_is_told_with_what_is_lost() {
     for (held, missing, remedy) in [
-        (roles(&["Machine.Read.All"]), vec!["scan"], "grant Machine.Scan (WindowsDefenderATP"),
+        (roles(&["Machine.Read.All"]), vec!["scan", "cancel_action"], "grant Machine.Scan (WindowsDefenderATP"),
         (
             roles(&["Machine.Scan"]),
             vec!["list_actions", "get_action", "list_machines", "get_machine"],
             "grant Machine.Read.All (WindowsDefenderATP",
         ),
-        (roles(&[]), vec!["scan", "list_actions", "get_action", "list_machines", "get_machine"], "with admin consent"),
+        (
+            roles(&[]),
+            vec!["scan", "list_actions", "get_action", "list_machines", "get_machine", "cancel_action"],
+            "with admin consent",
+        ),
     ] {
         let scene = scene(|tenant, _| tenant.roles.clone_from(&held)).await;
         let (tenant, output) = checked(&scene.daemon);
@@ -121,6 +130,18 @@ async fn defenders_answer_beats_the_token() {
     assert!(text(found, "because").contains("roles: Machine.ReadWrite.All"), "{found}");
     assert!(text(found, "remedy").contains("is not enough here: grant Machine.ReadWrite.All"), "{found}");
     assert_eq!(verdicts(&tenant)[3], ("list_machines", "granted"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn of_a_read_that_was_not_made_nothing_is_said() {
+    for (machines, because) in [(Vec::new(), "there is no machine that it could read"), (fleet(11, 1, "one"), "(403)")]
+    {
+        let scene = scene(|tenant, _| tenant.machines.clone_from(&machines)).await;
+        refuse(&scene.simulator, CallKind::GetMachine, 403, "");
+        let (tenant, _) = checked(&scene.daemon);
+        let found = &tenant["features"][4];
+        assert!(text(found, "because").contains(because), "{found}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

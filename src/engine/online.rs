@@ -159,15 +159,24 @@ impl Look<'_> {
             Some(id) => self.ask(CallKind::GetAction, client.get_action(token, &id)).await,
             None => Asked::Not("there is no action that it could read".to_owned()),
         };
-        let machines = self.ask(CallKind::ListMachines, client.any_machine(token)).await;
+        let (machines, machine) = match self.read(CallKind::ListMachines, client.any_machine(token)).await {
+            Ok(Read::Got(id)) => (Asked::Allowed, id),
+            Ok(other) => (asked(other), None),
+            Err(why) => (Asked::Not(why), None),
+        };
+        let known = match machine {
+            Some(id) => self.ask(CallKind::GetMachine, client.get_machine(token, id)).await,
+            None => Asked::Not("there is no machine that it could read".to_owned()),
+        };
         let roles = claims.map(|claims| claims.roles.as_slice());
         let finding = |need: crate::domain::permission::Need| {
             let asked = match need.call {
                 CallKind::ListActions => &listed,
                 CallKind::GetAction => &single,
-                // The same permissions, says the documentation of both.
-                CallKind::ListMachines | CallKind::GetMachine => &machines,
-                CallKind::Scan | CallKind::CancelAction => &Asked::Not("no scan is started to find out".to_owned()),
+                CallKind::ListMachines => &machines,
+                CallKind::GetMachine => &known,
+                CallKind::Scan => &Asked::Not("no scan is started to find out".to_owned()),
+                CallKind::CancelAction => &Asked::Not("no action is cancelled to find out".to_owned()),
             };
             judge(need, roles, asked)
         };
