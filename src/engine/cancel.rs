@@ -116,7 +116,11 @@ async fn step(lane: &Lane, beat: &str, wish: &Cancellation, written: &AtomicU32)
         // What has ended is refused, too.
         Read::Refused(said) => CancelCall::Doubt(Some(said)),
         Read::Failed(_) => CancelCall::Doubt(None),
-        Read::Unauthorized | Read::Throttled(_) | Read::NotSent(_) => CancelCall::Returned,
+        Read::Unauthorized | Read::Throttled(_) | Read::NotSent(_) => {
+            let now = store.next_cancellation(lane.row, wish.id - 1).await?.filter(|now| now.id == wish.id);
+            // It may have ended while its turn was waited for.
+            now.and_then(|now| end(&now.status)).unwrap_or(CancelCall::Returned)
+        }
     })
 }
 
