@@ -308,7 +308,7 @@ impl Client {
 
     /// `GET /api/machines` with one row, whichever: may the list be read? Returns its id.
     pub async fn any_machine(&self, token: &Token) -> Read<Option<MachineId>> {
-        self.first(token, "machines", wire::first_machine).await
+        self.first(token, "machines", wire::machine_ids).await.with(|ids| ids.first().copied())
     }
 
     async fn first<T>(&self, token: &Token, list: &str, page: impl FnOnce(&Reply) -> Option<T>) -> Read<T> {

@@ -154,14 +154,14 @@ pub fn machine(reply: &Reply) -> Option<MachineId> {
     wire.id.parse().ok()
 }
 
-/// The first machine of a page that has an id; `None` when it is no page, or not whole.
-pub fn first_machine(reply: &Reply) -> Option<Option<MachineId>> {
+/// The ids of a page of machines; `None` when it is no page, or not whole.
+pub fn machine_ids(reply: &Reply) -> Option<Vec<MachineId>> {
     if reply.cut.is_some() {
         return None;
     }
     let wire: WirePage<'_> = serde_json::from_str(&reply.text).ok()?;
     let id = |raw: &&RawValue| serde_json::from_str::<WireListed>(raw.get()).ok()?.id?.parse().ok();
-    Some(wire.value.iter().find_map(id))
+    Some(wire.value.iter().filter_map(id).collect())
 }
 
 /// Reads a page; `None` when it is none, or not whole.
