@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use sweepd::domain::ledger::CallKind;
 use sweepd::domain::time::Wall;
+use sweepd::simulator::{Fault, FaultKind, Target};
 use world::{BEGIN, Death, Setup, World, good_network};
 
 const MINUTE: Duration = Duration::from_mins(1);
@@ -53,4 +54,35 @@ fn looks_are_quick_after_sending_and_slow_while_nothing_moves() {
     assert!(first >= 3 + 2, "{first} looks in the first minute: {looks:?}");
     assert!((5..=7).contains(&quiet), "{quiet} looks in half an hour in which nothing moves: {looks:?}");
     assert_eq!(arrivals(&world, CallKind::GetAction).len(), 0);
+}
+
+#[test]
+fn tokens_that_reading_calls_refuse_are_replaced_once_and_then_at_growing_intervals() {
+    for times in [2, 10_000] {
+        let mut world = world(20, (60 * MINUTE, 10 * MINUTE), "15s");
+        let refused = FaultKind::Status { code: 401, body: String::new(), effect: false, headers: Vec::new() };
+        let fault = |kind| Fault::always(Target::Call(kind), refused.clone()).times(times).skipping(4);
+        world.wire.with_tenant(|tenant| tenant.add_fault(fault(CallKind::ListActions)));
+        let finished = world.live(BEGIN + Duration::from_hours(3), Death::Killed);
+        let sign_ins = world.wire.with_tenant(|tenant| tenant.report(world.clock.world()).sign_ins);
+        // One an hour, two that were refused, and one every five minutes.
+        let (least, most) = if times == 2 { (2, 8) } else { (3, 50) };
+        assert_eq!(finished, times == 2, "{}", world.status());
+        assert!((least..=most).contains(&sign_ins), "{sign_ins} sign-ins in three hours of 401");
+    }
+}
+
+#[test]
+fn a_list_whose_tokens_alone_are_refused_keeps_no_scan_back() {
+    let mut setup = Setup::backlog(200, Duration::from_millis(200));
+    setup.limits = sweepd::domain::ledger::Limits::new(10.try_into().unwrap(), 600.try_into().unwrap()).unwrap();
+    setup.sections = "[follow_up]\ninterval = \"15s\"\n".to_owned();
+    let mut world = World::new(setup);
+    let refused = FaultKind::Status { code: 401, body: String::new(), effect: false, headers: Vec::new() };
+    let fault = Fault::always(Target::Call(CallKind::ListActions), refused);
+    world.wire.with_tenant(|tenant| tenant.add_fault(fault));
+    assert!(!world.live(BEGIN + 40 * MINUTE, Death::Killed), "nothing is followed");
+    let scans = arrivals(&world, CallKind::Scan);
+    let took = scans.last().unwrap().since(scans[0]);
+    assert!(scans.len() == 200 && took <= 22 * MINUTE, "{} scans in {took:?} instead of 20 min", scans.len());
 }

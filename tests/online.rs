@@ -77,9 +77,14 @@ async fn before_the_first_run_everything_is_told_and_nothing_is_made() {
         assert!(output.stdout.contains(&words), "{words}: {}", output.stdout);
     }
     let (tenant, _) = checked(&scene.daemon);
-    let granted = ["scan", "list_actions", "get_action", "list_machines", "get_machine"].map(|kind| (kind, "granted"));
+    let granted = ["scan", "list_actions", "get_action", "list_machines", "get_machine", "cancel_action"];
+    let granted = granted.map(|kind| (kind, "granted"));
     assert_eq!(verdicts(&tenant), granted, "{tenant}");
     assert_eq!((&tenant["ok"], &tenant["roles"]), (&json!(true), &json!(["Machine.Scan", "Machine.Read.All"])));
+    let because = |place: usize| text(&tenant["features"][place], "because");
+    assert_eq!(because(4), "a read was answered", "of a machine, not of their list alone");
+    assert!(because(5).contains("no action is cancelled to find out"), "{tenant}");
+    assert_eq!(seen(&scene.simulator).calls["get_machine"].arrivals, 2);
     // There is no action whose single read could be asked for.
     assert_eq!(arrivals(&scene.simulator), [0, 2, 0, 2], "and no scan");
     assert!(!scene.daemon.site.state().exists(), "it makes no state folder");
@@ -88,13 +93,17 @@ async fn before_the_first_run_everything_is_told_and_nothing_is_made() {
 #[tokio::test(flavor = "multi_thread")]
 async fn each_permission_that_is_missing_is_told_with_what_is_lost() {
     for (held, missing, remedy) in [
-        (roles(&["Machine.Read.All"]), vec!["scan"], "grant Machine.Scan (WindowsDefenderATP"),
+        (roles(&["Machine.Read.All"]), vec!["scan", "cancel_action"], "grant Machine.Scan (WindowsDefenderATP"),
         (
             roles(&["Machine.Scan"]),
             vec!["list_actions", "get_action", "list_machines", "get_machine"],
             "grant Machine.Read.All (WindowsDefenderATP",
         ),
-        (roles(&[]), vec!["scan", "list_actions", "get_action", "list_machines", "get_machine"], "with admin consent"),
+        (
+            roles(&[]),
+            vec!["scan", "list_actions", "get_action", "list_machines", "get_machine", "cancel_action"],
+            "with admin consent",
+        ),
     ] {
         let scene = scene(|tenant, _| tenant.roles.clone_from(&held)).await;
         let (tenant, output) = checked(&scene.daemon);
@@ -124,6 +133,18 @@ async fn defenders_answer_beats_the_token() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn of_a_read_that_was_not_made_nothing_is_said() {
+    for (machines, because) in [(Vec::new(), "there is no machine that it could read"), (fleet(11, 1, "one"), "(403)")]
+    {
+        let scene = scene(|tenant, _| tenant.machines.clone_from(&machines)).await;
+        refuse(&scene.simulator, CallKind::GetMachine, 403, "");
+        let (tenant, _) = checked(&scene.daemon);
+        let found = &tenant["features"][4];
+        assert!(text(found, "because").contains(because), "{found}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn how_it_ends_tells_scripts_what_is_wrong() {
     let with_secret = |secret: &'static str| scene(move |_, configured| secret.clone_into(&mut configured.secret));
     let wrong = with_secret("not-the-secret").await;
@@ -138,6 +159,19 @@ async fn how_it_ends_tells_scripts_what_is_wrong() {
         refuse(&scene.simulator, CallKind::ListMachines, code, body);
         let (tenant, output) = checked(&scene.daemon);
         assert_eq!(output.code, exit, "{code}: {output:?} {tenant}");
+    }
+    // A 404 that Defender did not write, and one for a list that is always there: another host answers.
+    let page = "<html><h1>404 Not Found</h1></html>";
+    let coded = r#"{"error":{"code":"NotFound","message":"Resource not found"}}"#;
+    for (kind, place, body) in
+        [(CallKind::ListMachines, 3, page), (CallKind::ListActions, 1, page), (CallKind::ListActions, 1, coded)]
+    {
+        let scene = scene(|_, _| {}).await;
+        refuse(&scene.simulator, kind, 404, body);
+        let (tenant, output) = checked(&scene.daemon);
+        let found = &tenant["features"][place];
+        assert_eq!((text(found, "verdict"), output.code), ("unreachable", 69), "{found}");
+        assert!(text(found, "because").contains("is api_url right?"), "{found}");
     }
     let gone = scene(|_, _| {}).await;
     gone.simulator.stop().await;

@@ -102,5 +102,9 @@ async fn a_new_database_does_not_go_on_where_another_one_was() {
     held(&daemon, &simulator).await;
     daemon.told(&["reconcile"]);
     // Asked for within the five minutes that the clocks may be apart: the scans that were made are theirs.
-    daemon.all_final(MACHINES).await;
+    for job in daemon.all_final(MACHINES).await {
+        assert_eq!(job["state"], "succeeded", "{job}");
+    }
+    assert_eq!(scan_arrivals(&simulator, 0), MACHINES, "and nothing was sent for them");
+    assert_scanned_once(&seen(&simulator), &machines);
 }

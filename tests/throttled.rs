@@ -151,6 +151,22 @@ fn a_kill_ends_no_silence_of_any_kind_of_call() {
     }
 }
 
+#[test]
+fn a_429_on_single_reads_keeps_no_look_at_the_list_back() {
+    let mut setup = Setup::backlog(5, LATENCY);
+    setup.sections = "[follow_up]\ninterval = \"1m\"\n".to_owned();
+    // An hour after it began everything pending is read anew: five are believed to be, and not in the list.
+    setup.tenant.list_lag = Duration::from_mins(100);
+    setup.tenant.action_duration = (Duration::from_hours(4), Duration::from_hours(1));
+    let mut world = World::new(setup);
+    throttle(&world, CallKind::GetAction, 0, 3500);
+    assert!(!world.live(BEGIN + Duration::from_hours(3), Death::Killed), "{}", world.status());
+    let singles = world.wire.with_tenant(|tenant| tenant.arrivals(CallKind::GetAction).len());
+    assert!(singles > 0, "no single read was made");
+    let silence = longest_silence(&world, CallKind::ListActions);
+    assert!(silence <= Duration::from_mins(7), "the list was not read for {silence:?}");
+}
+
 /// Two sections with one app registration, half of the machines each.
 fn two_sections(machines: usize) -> World {
     let mut setup = Setup::backlog(machines, LATENCY);

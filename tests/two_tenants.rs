@@ -15,7 +15,7 @@ use support::{
     Configured, Daemon, Site, assert_scanned_once, assert_within_limits, eventually, is_final, list, number,
     quick_tenant, scan_arrivals, simulate, text,
 };
-use sweepd::simulator::{SimulatedMachine, Simulator, fleet};
+use sweepd::simulator::{Fault, FaultKind, SimulatedMachine, Simulator, Target, fleet};
 
 const MACHINES: usize = 6;
 
@@ -124,4 +124,35 @@ async fn a_file_goes_to_its_folders_tenant_or_to_the_one_it_names() {
     assert_scanned_once(&report.tenants[0], &scene.contoso[..4]);
     assert_scanned_once(&report.tenants[1], &scene.fabrikam[..3]);
     assert_eq!(report.stray_requests, 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_tenant_that_is_throttled_or_hangs_slows_nobody_else() {
+    let throttled = FaultKind::Status {
+        code: 429,
+        body: String::new(),
+        effect: false,
+        headers: vec![("Retry-After".to_owned(), "3000".to_owned())],
+    };
+    // Its scans, its lists, or the sign-in before all of them.
+    for (target, kind) in [
+        (Target::Any, throttled),
+        (Target::Any, FaultKind::Hang { effect: false }),
+        (Target::SignIn, FaultKind::Hang { effect: false }),
+    ] {
+        let scene = scene(false).await;
+        scene.simulator.add_fault(1, Fault::always(target, kind.clone()));
+        // Its machines first, and its calls on the wire before anybody else has asked.
+        scene.daemon.site.put("fabrikam/devices.txt", list(&scene.fabrikam));
+        scene.daemon.receipt("processed/fabrikam/devices.txt").await;
+        scene.daemon.site.put("contoso/devices.txt", list(&scene.contoso));
+        let receipt = scene.daemon.receipt("processed/contoso/devices.txt").await;
+        let results = scene.daemon.results("contoso", text(&receipt, "sweep_id")).await;
+        assert_eq!(number(&results["states"], "succeeded"), MACHINES as u64, "{kind:?}: {results}");
+        let jobs = scene.daemon.jobs();
+        assert!(of(&jobs, "fabrikam").iter().all(|job| !is_final(job)), "{kind:?} is over already: {jobs:?}");
+        let report = scene.simulator.report();
+        assert_scanned_once(&report.tenants[0], &scene.contoso);
+        assert_within_limits(&report.tenants[0]);
+    }
 }

@@ -131,6 +131,11 @@ impl Hosts {
         let region = section.key("region", "", values::optional(values::word::<Region>));
         let api = section.key("api_url", "", values::optional(values::service_url));
         let authority = section.key("authority_url", "", values::optional(values::service_url));
+        for (name, given) in [("api_url", &api), ("authority_url", &authority)] {
+            if given.iter().flatten().any(|url| values::has_path(url)) {
+                section.warn(name, "has a path, and sweepd appends its own to it (/api/… or the directory's id); leave it out unless a gateway wants it");
+            }
+        }
         let (cloud, region) = (cloud?, region?);
         if region.is_some() && cloud != Cloud::Commercial {
             section.complain(

@@ -236,6 +236,11 @@ pub(super) fn service_url(text: &str) -> Result<String, Wrong> {
     Ok(url.as_str().trim_end_matches('/').to_owned())
 }
 
+/// Whether a URL that [`service_url`] has read goes on behind its host.
+pub(super) fn has_path(url: &str) -> bool {
+    url.split_once("://").is_some_and(|(_, rest)| rest.contains('/'))
+}
+
 /// A proxy, with user and password if it wants them.
 pub(super) fn proxy_url(text: &str) -> Result<String, Wrong> {
     const EXAMPLE: &str = "http://proxy.example.com:3128";

@@ -2,12 +2,13 @@
 
 use std::sync::Arc;
 
+use super::apart::apart;
 use super::kept::kept;
 use super::{Body, Failure, Reply, Request, SignIn, SignInError, SignedIn, Token, Wire, http_date, wire};
 use crate::domain::action::Seen;
 use crate::domain::eligibility::Ineligible;
 use crate::domain::id::{AttemptId, MachineId};
-use crate::domain::outcome::{Answer, Outcome, is_throttled, judge, told};
+use crate::domain::outcome::{Answer, Outcome, is_missing, is_throttled, judge, told};
 use crate::domain::sweep::ScanType;
 use crate::domain::throttle::Told;
 use crate::domain::time::Wall;
@@ -82,7 +83,7 @@ pub struct Machines {
 pub enum Read<T> {
     /// Here it is.
     Got(T),
-    /// There is no such thing.
+    /// There is no such thing, in Defender's words.
     Absent,
     /// The token is not accepted.
     Unauthorized,
@@ -256,7 +257,7 @@ impl Client {
         }
         let url = format!("{}/api/machineactions{}", self.base, query(&pairs));
         match self.read(token, url).await {
-            Ok(reply) => match wire::page(&reply) {
+            Ok(reply) => match apart(&reply, wire::page) {
                 // A next link may point to another host (observed): it only says that there is more.
                 Some(page) => Read::Got(Listed {
                     more: page.entries > 0 && (page.entries >= PAGE || page.next_link.is_some()),
@@ -301,18 +302,18 @@ impl Client {
 
     /// `GET /api/machineactions` with one row, whichever: may the list be read? Returns its id.
     pub async fn any_action(&self, token: &Token) -> Read<Option<String>> {
-        let page = self.first(token, "machineactions").await;
+        let page = self.first(token, "machineactions", wire::page).await;
         page.with(|page| page.seen.into_iter().next().map(|seen| seen.action.id))
     }
 
-    /// `GET /api/machines` with one row, whichever: may the list be read?
-    pub async fn any_machine(&self, token: &Token) -> Read<()> {
-        self.first(token, "machines").await.with(|_| ())
+    /// `GET /api/machines` with one row, whichever: may the list be read? Returns its id.
+    pub async fn any_machine(&self, token: &Token) -> Read<Option<MachineId>> {
+        self.first(token, "machines", wire::machine_ids).await.with(|ids| ids.first().copied())
     }
 
-    async fn first(&self, token: &Token, list: &str) -> Read<wire::Page> {
+    async fn first<T>(&self, token: &Token, list: &str, page: impl FnOnce(&Reply) -> Option<T>) -> Read<T> {
         match self.read(token, format!("{}/api/{list}{}", self.base, query(&[("$top", "1")]))).await {
-            Ok(reply) => match wire::page(&reply) {
+            Ok(reply) => match page(&reply) {
                 Some(page) => Read::Got(page),
                 None => Read::Failed(format!("the list is not readable: {}", start(&reply, token))),
             },
@@ -326,7 +327,7 @@ impl Client {
         let pairs = [("$top", top.as_str()), ("$skip", skipped.as_str())];
         let pairs = if skip > 0 { &pairs[..] } else { &pairs[..1] };
         match self.read(token, format!("{}/api/machines{}", self.base, query(pairs))).await {
-            Ok(reply) => wire::machines(&reply).map_or_else(
+            Ok(reply) => apart(&reply, wire::machines).map_or_else(
                 || Read::Failed(format!("the list of machines is not readable: {}", start(&reply, token))),
                 Read::Got,
             ),
@@ -375,7 +376,11 @@ impl Client {
         Err(match reply.status {
             401 => Read::Unauthorized,
             403 => Read::Forbidden(said(&reply, &answer, token)),
-            404 => Read::Absent,
+            404 if is_missing(&answer) => Read::Absent,
+            404 => Read::Failed(format!(
+                "404, not in Defender's words (is api_url right?): {}",
+                said(&reply, &answer, token)
+            )),
             400 => Read::Refused(said(&reply, &answer, token)),
             status => Read::Failed(format!("{status} {}", said(&reply, &answer, token))),
         })

@@ -5,6 +5,7 @@
 //! costs nothing; see `docs/adr/0004-one-connection-a-call.md`.
 
 use std::error::Error;
+use std::fmt;
 use std::net::IpAddr;
 use std::path::Path;
 use std::time::Duration;
@@ -16,7 +17,7 @@ use secrecy::ExposeSecret;
 use super::{Body, Failure, IN_MILLISECONDS, Reply, Request, Wire};
 
 /// How the wire is set up.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Options<'a> {
     /// A proxy, else what the environment says.
     pub proxy: Option<&'a str>,
@@ -28,6 +29,19 @@ pub struct Options<'a> {
     pub call_timeout: Duration,
     /// After this the kernel gives up on what it could not deliver.
     pub unknown_grace: Duration,
+}
+
+/// Without the proxy, whose URL may hold a password.
+impl fmt::Debug for Options<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Options")
+            .field("proxy", &self.proxy.map(|_| "[REDACTED]"))
+            .field("ca_file", &self.ca_file)
+            .field("connect_timeout", &self.connect_timeout)
+            .field("call_timeout", &self.call_timeout)
+            .field("unknown_grace", &self.unknown_grace)
+            .finish()
+    }
 }
 
 /// HTTP as the operating system has it.
@@ -115,7 +129,9 @@ impl HttpWire {
                 }
             }
         }
-        reply.text = String::from_utf8_lossy(&body).into_owned();
+        // Not copied, unless something has to be replaced: a page may have 64 MiB.
+        reply.text =
+            String::from_utf8(body).unwrap_or_else(|error| String::from_utf8_lossy(error.as_bytes()).into_owned());
         Ok(reply)
     }
 }
@@ -210,5 +226,19 @@ mod tests {
         );
         let broken = read(&COMPRESSED[..20]).await;
         assert!(broken.cut.is_some(), "{broken:?}");
+    }
+
+    #[test]
+    fn neither_a_proxys_password_nor_a_token_is_in_what_debugging_shows() {
+        let options = Options {
+            proxy: Some("http://ann:s3cret@proxy"),
+            ca_file: None,
+            connect_timeout: Duration::ZERO,
+            call_timeout: Duration::ZERO,
+            unknown_grace: Duration::ZERO,
+        };
+        let reply = Reply { status: 200, text: "{\"access_token\":\"s3cret\"}".to_owned(), ..Reply::default() };
+        let shown = format!("{options:?} {reply:?}");
+        assert!(!shown.contains("s3cret") && shown.contains("status: 200"), "{shown}");
     }
 }

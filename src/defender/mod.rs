@@ -3,7 +3,10 @@
 //! One request on the wire for each call here: no retries, no redirects, no connection that is
 //! used twice. Whoever calls has taken a slot before.
 
+mod apart;
 mod client;
+#[cfg(test)]
+mod fixtures;
 pub mod http;
 mod kept;
 mod sign_in;
@@ -15,6 +18,7 @@ pub use client::{ActionQuery, Client, Listed, Machines, PAGE, Read, Scanned};
 pub use http::HttpWire;
 pub use sign_in::{Authority, Claims, Credential, Guids, SignIn, SignInError, SignedIn, Token};
 
+use std::fmt;
 use std::time::{Duration, UNIX_EPOCH};
 
 use futures_util::future::BoxFuture;
@@ -56,7 +60,7 @@ pub struct Request {
 pub const IN_MILLISECONDS: [&str; 2] = ["x-ms-retry-after-ms", "retry-after-ms"];
 
 /// One answer.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Default)]
 pub struct Reply {
     /// The HTTP status.
     pub status: u16,
@@ -70,6 +74,20 @@ pub struct Reply {
     pub text: String,
     /// Why the body is not whole, if it is not.
     pub cut: Option<String>,
+}
+
+/// Without the text, which may hold a token.
+impl fmt::Debug for Reply {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Reply")
+            .field("status", &self.status)
+            .field("retry_after", &self.retry_after)
+            .field("retry_after_ms", &self.retry_after_ms)
+            .field("date", &self.date)
+            .field("bytes", &self.text.len())
+            .field("cut", &self.cut)
+            .finish()
+    }
 }
 
 /// Why there is no answer.

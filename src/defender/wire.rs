@@ -1,7 +1,10 @@
 //! The JSON of the wire, read leniently: fields come and go, and only what sweepd decides by is
 //! read. Everything is kept verbatim beside it.
 
+use std::collections::BTreeMap;
+
 use serde::Deserialize;
+use serde_json::Value;
 use serde_json::value::RawValue;
 
 use super::{Machines, PAGE, Reply, retry_after};
@@ -10,6 +13,9 @@ use crate::domain::eligibility::Ineligible;
 use crate::domain::id::MachineId;
 use crate::domain::outcome::Answer;
 use crate::domain::time::Wall;
+
+/// An action of a scan has less than 1 KiB; one of a live response has its commands with it.
+const RAW_AT_MOST: usize = 16 * 1024;
 
 /// A `MachineAction` (machineaction.md; the live field is `lastUpdateDateTimeUtc`, samples in the
 /// documentation say `lastUpdateTimeUtc`).
@@ -80,8 +86,32 @@ pub fn action(raw: &str) -> Option<Seen> {
             created_at,
             updated_at,
         },
-        raw: raw.to_owned(),
+        raw: capped(raw),
     })
+}
+
+/// An action as it is kept: verbatim, unless it is larger than actions are. Then without its largest parts,
+/// which are the commands of a live response.
+fn capped(raw: &str) -> String {
+    if raw.len() <= RAW_AT_MOST {
+        return raw.to_owned();
+    }
+    let Ok(mut fields) = serde_json::from_str::<BTreeMap<String, &RawValue>>(raw) else { return "{}".to_owned() };
+    let size = |fields: &BTreeMap<String, &RawValue>| -> usize {
+        fields.iter().map(|(name, value)| name.len() + value.get().len() + 4).sum()
+    };
+    let mut left_out = Vec::new();
+    while size(&fields) > RAW_AT_MOST {
+        let Some(largest) = fields.iter().max_by_key(|(name, value)| name.len() + value.get().len()) else { break };
+        let (name, bytes) = (largest.0.clone(), largest.1.get().len());
+        fields.remove(&name);
+        left_out.push(format!("{} ({bytes} bytes)", name.chars().take(100).collect::<String>()));
+    }
+    let mut kept: serde_json::Map<String, Value> =
+        fields.into_iter().filter_map(|(name, value)| Some((name, serde_json::from_str(value.get()).ok()?))).collect();
+    left_out.truncate(20);
+    kept.insert("sweepd left out".to_owned(), left_out.join(", ").into());
+    Value::Object(kept).to_string()
 }
 
 /// A row of the list of machines; what is not documented may be missing.
@@ -122,6 +152,16 @@ pub fn machine(reply: &Reply) -> Option<MachineId> {
     }
     let wire: WireMachine = serde_json::from_str(&reply.text).ok()?;
     wire.id.parse().ok()
+}
+
+/// The ids of a page of machines; `None` when it is no page, or not whole.
+pub fn machine_ids(reply: &Reply) -> Option<Vec<MachineId>> {
+    if reply.cut.is_some() {
+        return None;
+    }
+    let wire: WirePage<'_> = serde_json::from_str(&reply.text).ok()?;
+    let id = |raw: &&RawValue| serde_json::from_str::<WireListed>(raw.get()).ok()?.id?.parse().ok();
+    Some(wire.value.iter().filter_map(id).collect())
 }
 
 /// Reads a page; `None` when it is none, or not whole.
@@ -184,6 +224,19 @@ mod tests {
         let seen = action(&raw).unwrap();
         assert_eq!(seen.action.status.as_str(), "Paused");
         assert!(seen.raw.contains("\"new\""));
+    }
+
+    #[test]
+    fn an_action_that_is_larger_than_actions_are_is_kept_without_its_largest_parts() {
+        let commands = format!("\"commands\":[{{\"type\":\"RunScript\",\"value\":\"{}\"}}]", "x".repeat(50_000));
+        let large = CREATED.replacen("\"commands\":[]", &commands, 1);
+        assert!(large.len() > 50_000, "the fixture has commands");
+        let seen = action(&large).unwrap();
+        assert!(seen.raw.len() <= RAW_AT_MOST + 200, "{} bytes", seen.raw.len());
+        let kept: Value = serde_json::from_str(&seen.raw).unwrap();
+        assert_eq!((&kept["status"], &kept["commands"]), (&Value::from("Pending"), &Value::Null));
+        assert!(kept["sweepd left out"].as_str().unwrap().starts_with("commands (50"), "{kept}");
+        assert_eq!(action(&seen.raw).unwrap().action, seen.action, "it is read again as it was");
     }
 
     #[test]

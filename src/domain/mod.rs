@@ -20,6 +20,7 @@ pub mod order;
 pub mod outcome;
 pub mod permission;
 pub mod queue;
+pub mod refusals;
 pub mod share;
 pub mod silence;
 pub mod sweep;

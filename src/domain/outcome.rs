@@ -148,7 +148,7 @@ pub fn judge(attempt: AttemptId, answer: &Answer) -> Outcome {
         400 if is("InvalidRequestBody") || is("MissingRequiredParameter") => Outcome::Malformed,
         401 => Outcome::Unauthorized,
         403 => Outcome::Forbidden,
-        404 if is("ResourceNotFound") || is("NotFound") => Outcome::Missing,
+        404 if is_missing(answer) => Outcome::Missing,
         _ => Outcome::Unknown,
     }
 }
@@ -156,6 +156,13 @@ pub fn judge(attempt: AttemptId, answer: &Answer) -> Outcome {
 /// The attempt whose mark an action carries.
 pub fn mark(action: &Action) -> Option<AttemptId> {
     action.comment.as_deref().and_then(AttemptId::marked_in)
+}
+
+/// Whether an answer is Defender's word that what was named is not there. A 404 without that word is
+/// anybody's: a proxy's, a gateway's, or that of a host which is not the API.
+pub fn is_missing(answer: &Answer) -> bool {
+    let code = answer.code.as_deref().unwrap_or_default();
+    answer.status == 404 && ["ResourceNotFound", "NotFound"].iter().any(|word| code.eq_ignore_ascii_case(word))
 }
 
 /// Whether an answer says that the budget is spent.

@@ -8,6 +8,16 @@ use super::ledger::CallKind;
 const SCAN: &str = "Machine.Scan";
 const READ: &str = "Machine.Read.All";
 const READ_WRITE: &str = "Machine.ReadWrite.All";
+/// Whoever may ask for any action may cancel one (cancel-machine-action); the first is what sweepd has.
+const CANCEL: [&str; 7] = [
+    SCAN,
+    "Machine.CollectForensics",
+    "Machine.Isolate",
+    "Machine.RestrictExecution",
+    "Machine.Offboard",
+    "Machine.StopAndQuarantine",
+    "Machine.LiveResponse",
+];
 
 /// What one kind of call needs, and what it is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -16,15 +26,15 @@ pub struct Need {
     pub call: CallKind,
     /// What sweepd does with it, for people.
     pub feature: &'static str,
-    /// Any of these roles will do (run-av-scan, get-machineaction-object, get-machines); the first is
-    /// the least.
+    /// Any of these roles will do (run-av-scan, get-machineaction-object, get-machines,
+    /// cancel-machine-action); the first is the least.
     pub any_of: &'static [&'static str],
     /// What becomes of it without.
     pub without: &'static str,
 }
 
 /// Every feature that needs a permission.
-pub const NEEDS: [Need; 5] = [
+pub const NEEDS: [Need; 6] = [
     Need {
         call: CallKind::Scan,
         feature: "asking for scans",
@@ -54,6 +64,12 @@ pub const NEEDS: [Need; 5] = [
         feature: "telling a machine that is missing in passing (404) from an unknown one",
         any_of: &[READ, READ_WRITE],
         without: "the second 404 after a wait rejects the job",
+    },
+    Need {
+        call: CallKind::CancelAction,
+        feature: "cancelling scans that Defender has accepted",
+        any_of: &CANCEL,
+        without: "`sweep cancel --actions` and `action cancel` end as forbidden",
     },
 ];
 
@@ -125,7 +141,7 @@ pub fn judge(need: Need, roles: Option<&[String]>, asked: &Asked) -> Finding {
         Asked::Unreachable(why) => (
             Verdict::Unreachable,
             format!("Defender cannot be reached: {why}"),
-            Some("check network, proxy and firewall".to_owned()),
+            Some("check api_url, network, proxy and firewall".to_owned()),
         ),
         Asked::Not(why) => match (has, roles) {
             (Some(role), _) => (Verdict::Granted, format!("the token has {role}; {why}"), None),

@@ -2,8 +2,10 @@
 //!
 //! It goes by the record: an action that has ended by now costs no call. Each call takes a slot of its own
 //! budget and is written down before it leaves; one without an answer has its action read before anything else.
+//! What the app may not do (403) it may do with no action: nothing else that is wanted by then is asked for.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use super::lane::Lane;
@@ -36,12 +38,27 @@ pub async fn run(lane: Arc<Lane>) {
     lane.shared.health.ended(&beat);
 }
 
-/// Goes through what is to be cancelled once. Returns how much of it stays open.
+/// Goes through what is to be cancelled once, reading each wish when its turn has come: one before it may have
+/// waited for an hour. Returns how much of it stays open.
 async fn round(lane: &Lane, beat: &str) -> Result<usize, NotRead> {
-    let mut open = 0;
-    for wish in lane.shared.store.open_cancellations(lane.row).await? {
-        let call = step(lane, beat, &wish).await?;
-        let at = lane.wall();
+    let store = &lane.shared.store;
+    let (mut open, mut after) = (0, 0);
+    // Once Defender has forbidden a call: in which words.
+    let mut forbidden: Option<CancelCall> = None;
+    while let Some(wish) = store.next_cancellation(lane.row, after).await? {
+        after = wish.id;
+        let written = AtomicU32::new(0);
+        let call = match (&forbidden, end(&wish.status)) {
+            (_, Some(end)) => end,
+            (Some(forbidden), None) => forbidden.clone(),
+            (None, None) => step(lane, beat, &wish, &written).await?,
+        };
+        let (at, written) = (lane.wall(), written.into_inner());
+        let without_effect = match &call {
+            // The last of them may have had one.
+            CancelCall::Doubt(_) => written.saturating_sub(1),
+            CancelCall::Returned | CancelCall::Over(..) => written,
+        };
         if let CancelCall::Over(outcome, answer) = &call {
             let answer = answer.as_deref().unwrap_or_default();
             tracing::info!(tenant = %lane.name, action = wish.action, outcome = outcome.as_str(), answer, "cancelling an action has ended");
@@ -50,7 +67,14 @@ async fn round(lane: &Lane, beat: &str) -> Result<usize, NotRead> {
         } else {
             open += 1;
         }
-        let settle = || lane.shared.store.cancel_settled(wish.clone(), call.clone(), at);
+        if let CancelCall::Over(CancelOutcome::Forbidden, answer) = &call
+            && forbidden.is_none()
+        {
+            let answer = answer.as_deref().unwrap_or_default();
+            tracing::error!(tenant = %lane.name, answer, "Defender forbids the app to cancel actions (403): grant Machine.Scan, with admin consent; everything that is to be cancelled now ends as forbidden, without a call");
+            forbidden = Some(call.clone());
+        }
+        let settle = || store.cancel_settled(wish.clone(), call.clone(), without_effect, at);
         lane.shared.until_it_holds("what came of a cancelling call", settle).await;
     }
     Ok(open)
@@ -62,10 +86,8 @@ fn end(status: &ActionStatus) -> Option<CancelCall> {
     (!status.is_open()).then_some(CancelCall::Over(outcome, None))
 }
 
-async fn step(lane: &Lane, beat: &str, wish: &Cancellation) -> Result<CancelCall, NotRead> {
-    if let Some(end) = end(&wish.status) {
-        return Ok(end);
-    }
+/// Asks for one action to be cancelled; `written` counts the calls that are on record.
+async fn step(lane: &Lane, beat: &str, wish: &Cancellation, written: &AtomicU32) -> Result<CancelCall, NotRead> {
     if wish.in_doubt
         && let Some(known) = look(lane, beat, wish).await?
     {
@@ -74,7 +96,11 @@ async fn step(lane: &Lane, beat: &str, wish: &Cancellation) -> Result<CancelCall
     let store = &lane.shared.store;
     let answer = read(lane, beat, CallKind::CancelAction, |token| async move {
         match store.cancel_written(wish.clone(), lane.wall()).await {
-            Ok(()) => lane.client.cancel_action(&token, &wish.action, &wish.comment).await,
+            Ok(true) => {
+                written.fetch_add(1, Ordering::SeqCst);
+                lane.client.cancel_action(&token, &wish.action, &wish.comment).await
+            }
+            Ok(false) => Read::NotSent("not sent: the action has ended, or the wish".to_owned()),
             Err(error) => Read::NotSent(format!("not sent, since it could not be written down: {error}")),
         }
     })
@@ -90,7 +116,11 @@ async fn step(lane: &Lane, beat: &str, wish: &Cancellation) -> Result<CancelCall
         // What has ended is refused, too.
         Read::Refused(said) => CancelCall::Doubt(Some(said)),
         Read::Failed(_) => CancelCall::Doubt(None),
-        Read::Unauthorized | Read::Throttled(_) | Read::NotSent(_) => CancelCall::Returned,
+        Read::Unauthorized | Read::Throttled(_) | Read::NotSent(_) => {
+            let now = store.next_cancellation(lane.row, wish.id - 1).await?.filter(|now| now.id == wish.id);
+            // It may have ended while its turn was waited for.
+            now.and_then(|now| end(&now.status)).unwrap_or(CancelCall::Returned)
+        }
     })
 }
 

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use super::lane::Lane;
 use super::machines::Machines;
-use super::reads::{NotRead, read};
+use super::reads::{NotRead, read_feed, read_if_admitted};
 use crate::defender::{ActionQuery, Listed, PAGE, Read};
 use crate::domain::action::Seen;
 use crate::domain::cadence::{self, Cadence, Rest};
@@ -130,7 +130,13 @@ impl Follow {
                 Rest::of(interval.min(Duration::from_secs(5) * 2_u32.saturating_pow(self.failures.min(8))))
             }
             Err(NotRead::Stopping) => Rest::of(Duration::ZERO),
-            Err(NotRead::SignedOut(until)) => Rest::of(until.since(lane.now()).max(Duration::from_secs(1))),
+            Err(NotRead::SignedOut(until)) => {
+                // Where Defender refuses the list's tokens alone, scans still go on without it.
+                if self.failures >= FIRST_LOOKS {
+                    lane.feed_unreadable();
+                }
+                Rest::of(until.since(lane.now()).clamp(Duration::from_secs(1), interval.max(Duration::from_secs(1))))
+            }
             Err(NotRead::Store(error)) => {
                 tracing::error!(tenant = %lane.name, %error, "what Defender's list shows cannot be written; trying again");
                 Rest::of(interval)
@@ -223,10 +229,9 @@ async fn mind_marks(lane: &Lane, told: &mut u64) -> Result<(), NotRead> {
 async fn page(look: &mut Look<'_>, wanted: &ActionQuery, skip: usize) -> Result<Result<Listed, Pages>, NotRead> {
     let lane = look.lane;
     look.cost.calls = look.cost.calls.saturating_add(1);
-    let answer = read(lane, &beat(lane), CallKind::ListActions, |token| async move {
-        lane.client.list_actions(&token, wanted, skip).await
-    })
-    .await?;
+    let answer =
+        read_feed(lane, &beat(lane), |token| async move { lane.client.list_actions(&token, wanted, skip).await })
+            .await?;
     if matches!(answer, Read::Got(_) | Read::Forbidden(_)) {
         let now = lane.now();
         lane.breakers().shown(now);
@@ -295,14 +300,15 @@ async fn everything_pending(look: &mut Look<'_>, rotation: usize) -> Result<Page
     let hidden: Vec<_> = believed.iter().filter(|id| !open.contains(*id)).collect();
     let from = rotation.wrapping_mul(SINGLES).checked_rem(hidden.len()).unwrap_or(0);
     for id in hidden.iter().cycle().skip(from).take(SINGLES.min(hidden.len())).copied() {
-        let answer =
-            read(
+        let asked =
+            read_if_admitted(
                 lane,
-                &beat(lane),
                 CallKind::GetAction,
                 |token| async move { lane.client.get_action(&token, id).await },
             )
             .await?;
+        // Without a budget of their own they wait for the next look, and the list does not wait for them.
+        let Some(answer) = asked else { break };
         match answer {
             Read::Got(seen) => look.keep(vec![seen], None).await?,
             Read::Forbidden(_) => break,

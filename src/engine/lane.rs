@@ -20,6 +20,7 @@ use crate::domain::eligibility::{Inactive, Rules};
 use crate::domain::id::TenantName;
 use crate::domain::lane::Lane as Breakers;
 use crate::domain::ledger::{Admission, CallKind, Limits};
+use crate::domain::refusals::Refusals;
 use crate::domain::silence::Change;
 use crate::domain::throttle::Told;
 use crate::domain::time::{Boot, ServerPace, ServerTime, Wall};
@@ -101,6 +102,8 @@ pub struct Lane {
     refused_at: Arc<Mutex<Option<Boot>>>,
     breakers: Arc<Mutex<Breakers>>,
     spending: Arc<Spending>,
+    /// What reading calls have met of 401.
+    refusals: Mutex<Refusals>,
     /// Whether the list of machines is at hand.
     pub machines_known: AtomicBool,
     /// Whether a scan was asked for since the list was looked at.
@@ -177,6 +180,7 @@ impl Lane {
             feed_is_blind: AtomicBool::new(false),
             breakers,
             spending,
+            refusals: Mutex::default(),
             machines_known: AtomicBool::new(false),
             sent: AtomicBool::new(false),
             told: Mutex::default(),
@@ -274,6 +278,10 @@ impl Lane {
 
     pub fn breakers(&self) -> MutexGuard<'_, Breakers> {
         lock(&self.breakers)
+    }
+
+    pub fn refusals(&self) -> MutexGuard<'_, Refusals> {
+        lock(&self.refusals)
     }
 
     pub fn budget(&self, kind: CallKind) -> Option<MutexGuard<'_, Budget>> {

@@ -147,6 +147,11 @@ impl Look<'_> {
         let client = self.client.clone();
         let (listed, action) = match self.read(CallKind::ListActions, client.any_action(token)).await {
             Ok(Read::Got(id)) => (Asked::Allowed, id),
+            // Everything has an address; even in Defender's words this is not the one of its API.
+            Ok(Read::Absent) => (
+                Asked::Unreachable("404 for the list of actions, which is always there (is api_url right?)".to_owned()),
+                None,
+            ),
             Ok(other) => (asked(other), None),
             Err(why) => (Asked::Not(why), None),
         };
@@ -154,15 +159,24 @@ impl Look<'_> {
             Some(id) => self.ask(CallKind::GetAction, client.get_action(token, &id)).await,
             None => Asked::Not("there is no action that it could read".to_owned()),
         };
-        let machines = self.ask(CallKind::ListMachines, client.any_machine(token)).await;
+        let (machines, machine) = match self.read(CallKind::ListMachines, client.any_machine(token)).await {
+            Ok(Read::Got(id)) => (Asked::Allowed, id),
+            Ok(other) => (asked(other), None),
+            Err(why) => (Asked::Not(why), None),
+        };
+        let known = match machine {
+            Some(id) => self.ask(CallKind::GetMachine, client.get_machine(token, id)).await,
+            None => Asked::Not("there is no machine that it could read".to_owned()),
+        };
         let roles = claims.map(|claims| claims.roles.as_slice());
         let finding = |need: crate::domain::permission::Need| {
             let asked = match need.call {
                 CallKind::ListActions => &listed,
                 CallKind::GetAction => &single,
-                // The same permissions, says the documentation of both.
-                CallKind::ListMachines | CallKind::GetMachine => &machines,
-                CallKind::Scan | CallKind::CancelAction => &Asked::Not("no scan is started to find out".to_owned()),
+                CallKind::ListMachines => &machines,
+                CallKind::GetMachine => &known,
+                CallKind::Scan => &Asked::Not("no scan is started to find out".to_owned()),
+                CallKind::CancelAction => &Asked::Not("no action is cancelled to find out".to_owned()),
             };
             judge(need, roles, asked)
         };
@@ -283,7 +297,8 @@ impl Look<'_> {
 /// What the end of a read says about the permission.
 fn asked<T>(answer: Read<T>) -> Asked {
     match answer {
-        // 404: of machines, when none was seen lately; of an action, when lists and reads disagree.
+        // 404 in Defender's words: of machines, when none was seen lately; of a single one, when lists and reads
+        // disagree.
         Read::Got(_) | Read::Absent => Asked::Allowed,
         Read::Forbidden(said) => Asked::Forbidden(one_line(&said)),
         Read::Unauthorized => Asked::Unauthorized,

@@ -6,11 +6,12 @@ use super::lane::{Heard, Lane};
 use crate::defender::{Read, Token};
 use crate::domain::id::SlotId;
 use crate::domain::ledger::{Admission, CallKind};
+use crate::domain::refusals::Refusal;
 use crate::domain::silence::Change;
 use crate::domain::time::{Boot, seconds_left};
 use crate::store::StoreError;
 
-/// A read that has to wait longer for its budget keeps no scan back.
+/// A look at the feed that has to wait longer for its budget keeps no scan back.
 const PATIENCE: Duration = Duration::from_mins(1);
 
 /// Why a read was not made.
@@ -18,7 +19,7 @@ const PATIENCE: Duration = Duration::from_mins(1);
 pub enum NotRead {
     /// The lane stops.
     Stopping,
-    /// There is no token; tried again then.
+    /// There is no token, or none that Defender accepts; tried again then.
     SignedOut(Boot),
     /// The database failed.
     Store(StoreError),
@@ -38,44 +39,107 @@ pub async fn read<T, F>(lane: &Lane, beat: &str, kind: CallKind, call: impl Fn(T
 where
     F: Future<Output = Read<T>>,
 {
-    let mut again = true;
-    loop {
-        let (token, slot) = admitted(lane, beat, kind).await?;
-        let began = lane.now();
-        let answer = match lane.silent_until(kind) {
-            // Another loop met a 429 while the slot was taken.
-            Some(_) => Read::NotSent("not sent: Defender asked for silence before".to_owned()),
-            None => call(token.clone()).await,
-        };
-        let ended = lane.now();
-        let took = ended.since(began);
-        let silence = lane.heard(kind, heard(&answer, began));
-        lane.shared.metrics.call(lane.name.as_str(), kind.as_str(), answer.word(), took);
-        // A read that failed on the way may still arrive.
-        let settles = if matches!(answer, Read::Failed(_)) { ended + lane.unknown_grace } else { ended };
-        let body = body(kind, &answer, took);
-        let at = lane.wall();
-        lane.shared
-            .until_it_holds("a reading call", || {
-                lane.shared.store.settle_read(lane.row, slot, settles, at, body.clone(), silence.clone())
-            })
-            .await;
-        match &answer {
-            Read::Unauthorized => {
-                lane.client.refused(&token).await;
-                if again {
-                    again = false;
-                    continue;
-                }
-            }
-            Read::Throttled(told) if matches!(silence.change, Change::Began(_)) => {
-                lane.learn(kind, *told).await;
-                let seconds = seconds_left(lane.silent_until(kind).unwrap_or(ended).since(ended));
-                tracing::warn!(tenant = %lane.name, call = kind.as_str(), seconds, "Defender throttles a reading call (429); scans go on, and a busy machine costs a call meanwhile");
-            }
-            _ => {}
-        }
+    waited(lane, beat, kind, || {}, call).await
+}
+
+/// The same for the list that the feed is made of. While it waits long, scans go on without knowing what is
+/// pending: they have a budget of their own, which must not stand unused.
+pub async fn read_feed<T, F>(lane: &Lane, beat: &str, call: impl Fn(Token) -> F) -> Result<Read<T>, NotRead>
+where
+    F: Future<Output = Read<T>>,
+{
+    let blind = || {
+        lane.feed_unreadable();
+        lane.wake.notify_one();
+    };
+    waited(lane, beat, CallKind::ListActions, blind, call).await
+}
+
+/// The same for what can be left to another time: none when the budget does not admit it now.
+pub async fn read_if_admitted<T, F>(
+    lane: &Lane,
+    kind: CallKind,
+    call: impl Fn(Token) -> F,
+) -> Result<Option<Read<T>>, NotRead>
+where
+    F: Future<Output = Read<T>>,
+{
+    let Ok(admitted) = admission(lane, kind).await? else { return Ok(None) };
+    let answer = once(lane, kind, admitted, &call).await;
+    if matches!(answer, Read::Unauthorized)
+        && lane.refusals().until(lane.now()).is_none()
+        && let Ok(admitted) = admission(lane, kind).await?
+    {
+        return Ok(Some(once(lane, kind, admitted, &call).await));
+    }
+    Ok(Some(answer))
+}
+
+/// Waits for the budget; `long` is what to do while that takes long.
+async fn waited<T, F>(
+    lane: &Lane,
+    beat: &str,
+    kind: CallKind,
+    long: impl Fn(),
+    call: impl Fn(Token) -> F,
+) -> Result<Read<T>, NotRead>
+where
+    F: Future<Output = Read<T>>,
+{
+    let admitted = admitted(lane, beat, kind, &long).await?;
+    let answer = once(lane, kind, admitted, &call).await;
+    if !matches!(answer, Read::Unauthorized) || lane.refusals().until(lane.now()).is_some() {
         return Ok(answer);
+    }
+    let admitted = self::admitted(lane, beat, kind, &long).await?;
+    Ok(once(lane, kind, admitted, &call).await)
+}
+
+/// Makes a call that has its token and its slot, and writes down what came of it.
+async fn once<T, F>(lane: &Lane, kind: CallKind, (token, slot): (Token, SlotId), call: &impl Fn(Token) -> F) -> Read<T>
+where
+    F: Future<Output = Read<T>>,
+{
+    let began = lane.now();
+    let answer = match lane.silent_until(kind) {
+        // Another loop met a 429 while the slot was taken.
+        Some(_) => Read::NotSent("not sent: Defender asked for silence before".to_owned()),
+        None => call(token.clone()).await,
+    };
+    let ended = lane.now();
+    let took = ended.since(began);
+    let silence = lane.heard(kind, heard(&answer, began));
+    lane.shared.metrics.call(lane.name.as_str(), kind.as_str(), answer.word(), took);
+    // A read that failed on the way may still arrive.
+    let settles = if matches!(answer, Read::Failed(_)) { ended + lane.unknown_grace } else { ended };
+    let body = body(kind, &answer, took);
+    let at = lane.wall();
+    let settle = || lane.shared.store.settle_read(lane.row, slot, settles, at, body.clone(), silence.clone());
+    lane.shared.until_it_holds("a reading call", settle).await;
+    match &answer {
+        Read::Unauthorized => refused(lane, kind, &token).await,
+        Read::Throttled(told) if matches!(silence.change, Change::Began(_)) => {
+            lane.learn(kind, *told).await;
+            let seconds = seconds_left(lane.silent_until(kind).unwrap_or(ended).since(ended));
+            tracing::warn!(tenant = %lane.name, call = kind.as_str(), seconds, "Defender throttles a reading call (429); scans go on, and a busy machine costs a call meanwhile");
+        }
+        Read::Got(_) | Read::Absent | Read::Forbidden(_) | Read::Refused(_) => lane.refusals().accepted(kind),
+        Read::Throttled(_) | Read::Failed(_) | Read::NotSent(_) => {}
+    }
+    answer
+}
+
+/// Defender does not accept the token: another one is signed in for, unless it refuses fresh ones too.
+async fn refused(lane: &Lane, kind: CallKind, token: &Token) {
+    if !lane.client.refused(token).await {
+        // Another loop has met the same.
+        return;
+    }
+    let now = lane.now();
+    let refusal = lane.refusals().refused(now, kind);
+    if let Refusal::Wait { until, first: true } = refusal {
+        let seconds = seconds_left(until.since(now));
+        tracing::error!(tenant = %lane.name, call = kind.as_str(), seconds, "Defender refuses fresh tokens (401) to a reading call: check cloud, tenant_id and the app registration; next try in {seconds} s, then at growing intervals");
     }
 }
 
@@ -101,35 +165,38 @@ pub fn body<T>(kind: CallKind, answer: &Read<T>, took: Duration) -> serde_json::
     })
 }
 
-/// A token and a slot. The token first: a failing sign-in costs no budget; and anew after each wait, which
-/// may have been a long one.
-async fn admitted(lane: &Lane, beat: &str, kind: CallKind) -> Result<(Token, SlotId), NotRead> {
+/// A token and a slot, anew after each wait, which may have been a long one.
+async fn admitted(lane: &Lane, beat: &str, kind: CallKind, long: &impl Fn()) -> Result<(Token, SlotId), NotRead> {
     let began = lane.now();
     loop {
-        if lane.stop.is_cancelled() {
-            return Err(NotRead::Stopping);
-        }
         lane.shared.health.beat(beat);
-        let silence = lane.silent_until(kind);
-        if lane.now().since(began) >= PATIENCE || silence.is_some_and(|until| until.since(began) >= PATIENCE) {
-            // The scan has a budget of its own, which must not stand unused.
-            lane.feed_unreadable();
-            lane.wake.notify_one();
-        }
-        let until = if let Some(until) = silence {
-            until
-        } else {
-            let token = lane.token().await.map_err(|error| NotRead::SignedOut(error.until))?;
-            match take(lane, kind).await? {
-                Ok(slot) => return Ok((token, slot)),
-                Err(until) => until,
-            }
+        let until = match admission(lane, kind).await? {
+            Ok(admitted) => return Ok(admitted),
+            Err(until) => until,
         };
+        if lane.now().since(began) >= PATIENCE || until.since(began) >= PATIENCE {
+            long();
+        }
         tokio::select! {
             () = lane.stop.cancelled() => {}
             () = lane.shared.clock.sleep_until(until.min(lane.now() + Duration::from_secs(30))) => {}
         }
     }
+}
+
+/// A token and a slot, or when to ask again. The token first: a failing sign-in costs no budget.
+async fn admission(lane: &Lane, kind: CallKind) -> Result<Result<(Token, SlotId), Boot>, NotRead> {
+    if lane.stop.is_cancelled() {
+        return Err(NotRead::Stopping);
+    }
+    if let Some(until) = lane.silent_until(kind) {
+        return Ok(Err(until));
+    }
+    if let Some(until) = lane.refusals().until(lane.now()) {
+        return Err(NotRead::SignedOut(until));
+    }
+    let token = lane.token().await.map_err(|error| NotRead::SignedOut(error.until))?;
+    Ok(take(lane, kind).await?.map(|slot| (token, slot)))
 }
 
 /// Takes a slot now, or says when to ask again. The ledger is asked before the pace: what it refuses

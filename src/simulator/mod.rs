@@ -16,7 +16,7 @@
 //! A call is checked in this order: token, role, windows, faults, body, effect. Everything random
 //! follows from a seed; a machine's fate does not depend on the order in which others are asked.
 //!
-//! Not simulated: single machines (`GET /api/machines/{id}`), `GET /api/deviceavinfo`.
+//! Not simulated: `GET /api/deviceavinfo`.
 
 mod action;
 mod assertion;

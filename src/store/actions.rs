@@ -162,7 +162,7 @@ async fn keep(
             .await
             .doing("find an action")?;
     if let Some((updated_at, status, known)) = &known
-        && (is_older(action, Wall(*updated_at), status) || same(known, raw))
+        && (is_older(action, Wall(*updated_at), status) || action.updated_at.0 == *updated_at && same(known, raw))
     {
         return Ok(false);
     }

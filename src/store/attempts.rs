@@ -194,16 +194,16 @@ async fn missing(
     jobs::apply(connection, &job, event, with, *at).await
 }
 
+/// Actions may not be listed. (A question about a machine lists none, and has an answer of its own.)
 async fn undecidable(connection: &mut SqliteConnection, asked: &Asked, at: Wall) -> Result<(), StoreError> {
     let job = jobs::find(connection, asked.job).await?;
     if job.state != State::Sending {
         return Ok(());
     }
-    let (event, with) = match asked.question {
-        Question::Effect | Question::Machine => {
-            (Event::Undecidable, With { reason: Some(Reason::CannotListActions), ..With::default() })
-        }
-        Question::Blocker => nameless(connection, asked, &job, at).await?,
+    let (event, with) = if asked.question == Question::Blocker {
+        nameless(connection, asked, &job, at).await?
+    } else {
+        (Event::Undecidable, With { reason: Some(Reason::CannotListActions), ..With::default() })
     };
     jobs::apply(connection, &job, event, with, at).await.map(drop)
 }

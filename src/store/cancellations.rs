@@ -73,15 +73,13 @@ pub struct Cancellation {
     subject: Subject,
 }
 
-/// What a call came to.
+/// What a step came to.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum CancelCall {
-    /// It had no effect, for sure, and does not count.
+    /// No call that had an effect: what was known before is what is known.
     Returned,
     /// Nobody knows yet; what Defender said against it, if it said something.
     Doubt(Option<String>),
-    /// The doubt is over, and the action still open: it may be asked again.
-    Again,
     /// That was the end of it.
     Over(CancelOutcome, Option<String>),
 }
@@ -185,55 +183,68 @@ impl Store {
         Ok(new)
     }
 
-    /// Wishes of a tenant that are not fulfilled, oldest first.
-    pub async fn open_cancellations(&self, tenant: TenantRow) -> Result<Vec<Cancellation>, StoreError> {
-        let rows = sqlx::query(
+    /// The first wish of a tenant behind this one that is not fulfilled, as it stands now.
+    pub async fn next_cancellation(&self, tenant: TenantRow, after: i64) -> Result<Option<Cancellation>, StoreError> {
+        let row = sqlx::query(
             "SELECT cancellations.id, action_id, comment, calls, in_doubt, answer, status, machine, job_id
              FROM cancellations JOIN actions ON actions.tenant_id = cancellations.tenant_id AND actions.id = action_id
-             WHERE cancellations.tenant_id = ? AND ended_at IS NULL ORDER BY cancellations.id LIMIT 1000",
+             WHERE cancellations.tenant_id = ? AND cancellations.id > ? AND ended_at IS NULL
+             ORDER BY cancellations.id LIMIT 1",
         )
         .bind(tenant)
-        .fetch_all(&mut *self.reader().await?)
+        .bind(after)
+        .fetch_optional(&mut *self.reader().await?)
         .await
         .doing("read what is to be cancelled")?;
-        let read = |row| cancellation_of(tenant, row);
-        rows.iter().map(read).collect::<Result<_, _>>().doing("read what is to be cancelled")
+        row.map(|row| cancellation_of(tenant, &row)).transpose().doing("read what is to be cancelled")
     }
 
-    /// A call is about to be made: on record before a byte of it leaves.
-    pub async fn cancel_written(&self, wish: Cancellation, at: Wall) -> Result<(), StoreError> {
+    /// A call is about to be made: on record before a byte of it leaves. Returns whether it still may be: not
+    /// when the action has ended since, or the wish.
+    pub async fn cancel_written(&self, wish: Cancellation, at: Wall) -> Result<bool, StoreError> {
         self.write(move |connection| {
             Box::pin(async move {
-                sqlx::query(
-                    "UPDATE cancellations SET calls = calls + 1, in_doubt = 1 WHERE id = ? AND ended_at IS NULL",
+                let touched = sqlx::query(
+                    "UPDATE cancellations SET calls = calls + 1, in_doubt = 1 WHERE id = ? AND ended_at IS NULL
+                         AND EXISTS (SELECT 1 FROM actions WHERE tenant_id = cancellations.tenant_id AND id = action_id
+                                     AND status IN ('Pending', 'InProgress'))",
                 )
                 .bind(wish.id)
                 .execute(&mut *connection)
                 .await
-                .doing("write a cancelling call down")?;
-                let body = json!({ "action": wish.action });
-                events::append(connection, at, Kind::CancelWritten, wish.subject, &body).await
+                .doing("write a cancelling call down")?
+                .rows_affected();
+                if touched == 1 {
+                    let body = json!({ "action": wish.action });
+                    events::append(connection, at, Kind::CancelWritten, wish.subject, &body).await?;
+                }
+                Ok(touched == 1)
             })
         })
         .await
     }
 
-    /// What came of it.
-    pub async fn cancel_settled(&self, wish: Cancellation, call: CancelCall, at: Wall) -> Result<(), StoreError> {
+    /// What came of it. So many calls that were written down, `without_effect`, do not count.
+    pub async fn cancel_settled(
+        &self,
+        wish: Cancellation,
+        call: CancelCall,
+        without_effect: u32,
+        at: Wall,
+    ) -> Result<(), StoreError> {
         self.write(move |connection| {
             Box::pin(async move {
-                let (fewer, doubt, answer, outcome) = match call {
-                    CancelCall::Returned => (1, false, None, None),
-                    CancelCall::Doubt(answer) => (0, true, answer, None),
-                    CancelCall::Again => (0, false, None, None),
-                    CancelCall::Over(outcome, answer) => (0, false, answer, Some(outcome)),
+                let (doubt, answer, outcome) = match call {
+                    CancelCall::Returned => (wish.in_doubt, wish.answer.clone(), None),
+                    CancelCall::Doubt(answer) => (true, answer, None),
+                    CancelCall::Over(outcome, answer) => (false, answer, Some(outcome)),
                 };
                 let touched = sqlx::query(
                     "UPDATE cancellations SET calls = max(calls - ?1, 0), in_doubt = ?2, answer = ?3, outcome = ?4,
                          ended_at = iif(?4 IS NULL, NULL, ?5)
                      WHERE id = ?6 AND ended_at IS NULL",
                 )
-                .bind(fewer)
+                .bind(without_effect)
                 .bind(doubt)
                 .bind(&answer)
                 .bind(outcome.map(CancelOutcome::as_str))

@@ -96,6 +96,19 @@ fn each_check_refuses_what_it_is_for() {
 }
 
 #[test]
+fn a_path_in_an_address_is_warned_of() {
+    for (text, warned) in [
+        ("api_url = 'https://api.example/'\nauthority_url = 'https://login.example'", ""),
+        ("api_url = 'https://api.example/api'", "tenants.contoso.api_url: has a path"),
+        ("authority_url = 'https://login.example/common/'", "tenants.contoso.authority_url: has a path"),
+    ] {
+        let warnings = House::new(&tenant("contoso", text)).good().warnings;
+        assert_eq!(warnings.len(), usize::from(!warned.is_empty()), "{text}: {warnings:?}");
+        assert!(warnings.iter().all(|warning| warning.contains(warned)), "{warnings:?}");
+    }
+}
+
+#[test]
 fn without_a_tenant_there_is_nothing_to_do() {
     assert_eq!(
         House::new("").problems(),

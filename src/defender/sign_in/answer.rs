@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use secrecy::SecretString;
+use secrecy::{ExposeSecret, SecretString};
 use serde::Deserialize;
 use serde_json::Value;
 
@@ -68,19 +68,52 @@ impl Refusal {
         !self.error_codes.is_empty()
     }
 
-    /// The first of its codes that something is known about, and what.
-    pub(super) fn remedy(&self) -> Option<(u64, &'static str)> {
+    /// Without these texts, should it repeat them.
+    pub(super) fn without(mut self, secrets: &[SecretString]) -> Self {
+        for secret in secrets {
+            for text in [&mut self.error, &mut self.error_description] {
+                *text = text.replace(secret.expose_secret(), "[redacted]");
+            }
+        }
+        self
+    }
+
+    /// Its codes, the most telling first.
+    fn codes(&self) -> impl Iterator<Item = u64> {
         // The metadata service passes Entra's refusals on without their codes, which begin the text.
         let digits = self.error_description.strip_prefix("AADSTS").unwrap_or_default();
         let told = digits.split(|c: char| !c.is_ascii_digit()).next().and_then(|digits| digits.parse().ok());
-        let codes = self.error_codes.iter().copied().chain(told);
-        codes.into_iter().find_map(|code| REMEDIES.iter().find(|(known, _)| *known == code)).copied()
+        self.error_codes.iter().copied().chain(told)
+    }
+
+    /// The first of its codes that something is known about, and what.
+    pub(super) fn remedy(&self) -> Option<(u64, &'static str)> {
+        self.codes().find_map(|code| REMEDIES.iter().find(|(known, _)| *known == code)).copied()
+    }
+
+    /// Where Entra itself explains it, if it named a code.
+    pub(super) fn explained_at(&self) -> Option<String> {
+        self.codes().next().map(|code| format!("https://login.microsoftonline.com/error?code={code}"))
+    }
+
+    /// The error's name, as a message may show it.
+    pub(super) fn name(&self) -> String {
+        one_line(&self.error, 100)
     }
 
     /// The first line of what it says: the others are ids and times.
-    pub(super) fn said(&self) -> &str {
-        self.error_description.lines().next().unwrap_or_default()
+    pub(super) fn said(&self) -> String {
+        one_line(self.error_description.lines().next().unwrap_or_default(), 500)
     }
+}
+
+/// What of a foreign text stands in a message: so many characters, none of which moves a cursor.
+fn one_line(text: &str, most: usize) -> String {
+    let mut line: String = text.chars().take(most).map(|c| if c.is_control() { ' ' } else { c }).collect();
+    if line.len() < text.len() {
+        line.push('…');
+    }
+    line
 }
 
 const CLOCK: &str =
@@ -158,7 +191,6 @@ pub(super) const REMEDIES: [(u64, &str); 43] = [
 
 #[cfg(test)]
 mod tests {
-    use secrecy::ExposeSecret;
     use serde_json::json;
 
     use super::*;
@@ -252,8 +284,49 @@ mod tests {
             400,
             &json!({ "error": "e", "error_description": "AADSTS1: A.\r\nTrace", "error_codes": [1] }),
         ));
-        assert_eq!((unknown.remedy(), unknown.said()), (None, "AADSTS1: A."));
+        assert_eq!((unknown.remedy(), unknown.said()), (None, "AADSTS1: A.".to_owned()));
+        assert_eq!(unknown.explained_at().unwrap(), "https://login.microsoftonline.com/error?code=1");
         let proxy = Refusal::read(&Reply { status: 502, text: "<html>".to_owned(), ..Reply::default() });
-        assert!(proxy.remedy().is_none() && !proxy.is_of_entra());
+        assert!(proxy.remedy().is_none() && !proxy.is_of_entra() && proxy.explained_at().is_none());
+    }
+
+    #[test]
+    fn every_published_shape_is_read() {
+        let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/api");
+        let names = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap());
+        let mut names: Vec<_> = names.filter(|name| name.starts_with("sign_in_")).collect();
+        names.sort();
+        let mut judged = Vec::new();
+        for name in names {
+            let text = std::fs::read_to_string(format!("{folder}/{name}")).unwrap();
+            let status = if name.contains("token") { 200 } else { 400 };
+            let reply = Reply { status, text, ..Reply::default() };
+            let lives = token(&reply, Wall(1_793_610_000_000)).map(|(_, lives)| lives.as_secs());
+            let refusal = Refusal::read(&reply);
+            assert_eq!(refusal.is_of_entra(), lives.is_none(), "{name}");
+            judged.push((name, lives.unwrap_or_default(), refusal.remedy().map(|(code, _)| code)));
+        }
+        let judged: Vec<_> = judged.iter().map(|(name, lives, code)| (name.as_str(), *lives, *code)).collect();
+        assert_eq!(
+            judged,
+            [
+                ("sign_in_refused_app.json", 0, Some(700_016)),
+                ("sign_in_refused_scope.json", 0, Some(70_011)),
+                ("sign_in_refused_secret.json", 0, Some(7_000_215)),
+                ("sign_in_token.json", 4123, None),
+                ("sign_in_token_metadata.json", 86_399, None),
+                ("sign_in_token_v1.json", 3599, None),
+            ]
+        );
+    }
+
+    #[test]
+    fn what_is_said_is_shown_on_one_line_and_not_endlessly() {
+        let long = format!("a\u{1b}[2J\tb {}\r\nTrace ID: 1", "x".repeat(300_000));
+        let refusal = Refusal::read(&reply(400, &json!({ "error": long, "error_description": long })));
+        for (text, most) in [(refusal.said(), 501), (refusal.name(), 101)] {
+            assert!(text.chars().count() == most && text.starts_with("a [2J b xx") && text.ends_with('…'), "{text}");
+            assert!(!text.chars().any(char::is_control), "{text}");
+        }
     }
 }

@@ -256,11 +256,9 @@ impl SignIn {
         if let Some(token) = answer::token(reply, self.clock.wall()) {
             return Asked { token: Ok(token), server_time };
         }
-        let refusal = Refusal::read(reply);
-        let mut message = self.explain(reply.status, &refusal);
-        for secret in secrets {
-            message = message.replace(secret.expose_secret(), "[redacted]");
-        }
+        // Before anything of it is cut, which could leave half a secret.
+        let refusal = Refusal::read(reply).without(secrets);
+        let message = self.explain(reply.status, &refusal);
         let passing = reply.status >= 500 || self.credential.is_managed() && matches!(reply.status, 404 | 410 | 429);
         Asked {
             token: Err(Trouble { message, unreachable: passing }),
@@ -270,17 +268,18 @@ impl SignIn {
     }
 
     fn explain(&self, status: u16, refusal: &Refusal) -> String {
-        let (url, error, said) = (self.credential.url(), &refusal.error, refusal.said());
+        let (url, error, said) = (self.credential.url(), refusal.name(), refusal.said());
         if let Some((code, remedy)) = refusal.remedy() {
             return format!("AADSTS{code}: {remedy}");
         }
         if let Some(remedy) = managed::remedy(status, refusal).filter(|_| self.credential.is_managed()) {
             return format!("{url} answered {status} {error}: {remedy}").replace(" :", ":");
         }
-        match (status, said.is_empty()) {
-            (200, _) => format!("{url} answered 200 without a token"),
-            (_, true) => format!("{url} answered {status} {error}; is authority_url right?").replace(" ;", ";"),
-            (_, false) => format!("{status} {error}: {said}"),
+        match (status, said.is_empty(), refusal.explained_at()) {
+            (200, ..) => format!("{url} answered 200 without a token"),
+            (_, true, None) => format!("{url} answered {status} {error}; is authority_url right?").replace(" ;", ";"),
+            (_, _, Some(page)) => format!("{status} {error}: {said}; what to do is told at {page}"),
+            (_, false, None) => format!("{status} {error}: {said}"),
         }
     }
 }

@@ -28,6 +28,7 @@ use crate::domain::throttle::Told;
 use crate::domain::time::{Boot, BootId, Wall};
 
 mod budgeting;
+mod cancelling;
 mod claiming;
 mod counting;
 mod ending;
