@@ -23,7 +23,8 @@ impl PendingTypes {
     }
 }
 
-/// What becomes of machines that Defender shows as inactive.
+/// What becomes of machines that Defender shows as inactive; and, unless it is `send`, of those that are not
+/// onboarded or are merged into another record, which are skipped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Inactive {
     /// Asked like any other.
