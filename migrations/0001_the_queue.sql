@@ -287,7 +287,10 @@ CREATE TABLE actions (
 CREATE INDEX actions_of_machine ON actions (tenant_id, machine);
 CREATE INDEX actions_of_job ON actions (job_id) WHERE job_id IS NOT NULL;
 CREATE INDEX actions_ours ON actions (tenant_id) WHERE origin = 'ours';
-CREATE INDEX actions_open ON actions (tenant_id) WHERE status IN ('Pending', 'InProgress');
+CREATE INDEX actions_open ON actions (tenant_id, created_at) WHERE status IN ('Pending', 'InProgress');
+-- What may have to be given up, oldest first.
+CREATE INDEX actions_not_ended ON actions (tenant_id, first_seen_at)
+    WHERE status NOT IN ('Succeeded', 'Failed', 'TimeOut', 'Cancelled');
 
 -- Machines that Defender's list shows as not worth asking, as of the last list that was read.
 CREATE TABLE ineligible (

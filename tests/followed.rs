@@ -10,13 +10,17 @@ use std::time::Duration;
 
 use sweepd::domain::ledger::CallKind;
 use sweepd::domain::time::Wall;
-use sweepd::simulator::{Fault, FaultKind, Target};
+use sweepd::simulator::{Fault, FaultKind, Lists, Target};
 use world::{BEGIN, Death, Setup, World, good_network};
 
 const MINUTE: Duration = Duration::from_mins(1);
 
 /// So many machines, sent to within two minutes, whose actions take so long; in pages of 500.
 fn world(machines: usize, action_duration: (Duration, Duration), interval: &str) -> World {
+    World::new(setup(machines, action_duration, interval))
+}
+
+fn setup(machines: usize, action_duration: (Duration, Duration), interval: &str) -> Setup {
     let mut setup = Setup::backlog(machines, Duration::from_millis(200));
     let limits = sweepd::domain::ledger::Limits::new(1500.try_into().unwrap(), 60_000.try_into().unwrap()).unwrap();
     setup.limits = limits;
@@ -25,7 +29,22 @@ fn world(machines: usize, action_duration: (Duration, Duration), interval: &str)
     setup.tenant.action_duration = action_duration;
     setup.sections = format!("[follow_up]\ninterval = \"{interval}\"\n");
     setup.network = good_network(Duration::from_millis(200));
-    World::new(setup)
+    setup
+}
+
+/// Calls that have arrived of lists and of single actions.
+fn reads(world: &World) -> (usize, usize) {
+    (arrivals(world, CallKind::ListActions).len(), arrivals(world, CallKind::GetAction).len())
+}
+
+/// How many jobs ended so.
+fn ended(world: &World, state: &str, reason: Option<&str>) -> usize {
+    let jobs = world.ledger().jobs;
+    jobs.iter().filter(|job| job.state == state && job.reason.as_deref() == reason).count()
+}
+
+fn status(code: u16, body: &str) -> FaultKind {
+    FaultKind::Status { code, body: body.to_owned(), effect: false, headers: Vec::new() }
 }
 
 fn arrivals(world: &World, kind: CallKind) -> Vec<Wall> {
@@ -54,6 +73,94 @@ fn looks_are_quick_after_sending_and_slow_while_nothing_moves() {
     assert!(first >= 3 + 2, "{first} looks in the first minute: {looks:?}");
     assert!((5..=7).contains(&quiet), "{quiet} looks in half an hour in which nothing moves: {looks:?}");
     assert_eq!(arrivals(&world, CallKind::GetAction).len(), 0);
+}
+
+/// All are sent to, and end while nobody looks; then somebody does. Returns the calls that it took to know.
+fn known_again(setup: Setup) -> (usize, usize) {
+    let machines = setup.tenant.machines.len();
+    let mut world = World::new(setup);
+    assert!(!world.live(BEGIN + 8 * MINUTE, Death::Killed), "none has ended");
+    assert_eq!(arrivals(&world, CallKind::Scan).len(), machines);
+    let before = reads(&world);
+    world.rest(60 * MINUTE);
+    assert!(world.live(BEGIN + 90 * MINUTE, Death::Killed), "{}", world.status());
+    assert_eq!(ended(&world, "succeeded", None), machines);
+    let after = reads(&world);
+    println!("{} list calls for {machines} actions", after.0 - before.0);
+    (after.0 - before.0, after.1 - before.1)
+}
+
+/// As a hundred thousand are to pages of ten thousand.
+fn ten_pages() -> Setup {
+    let mut setup = setup(3000, (16 * MINUTE, 20 * MINUTE), "60s");
+    setup.tenant.page_size = 300;
+    setup
+}
+
+#[test]
+fn a_backlog_of_ten_pages_costs_tens_of_calls() {
+    let (lists, singles) = known_again(ten_pages());
+    assert!(lists <= 20 && singles == 0, "{lists} list calls, {singles} single ones");
+}
+
+#[test]
+fn where_the_list_is_refused_by_last_update_it_costs_as_little() {
+    let mut setup = ten_pages();
+    setup.tenant.lists = Lists { by_update: false, ..Lists::default() };
+    let (lists, singles) = known_again(setup);
+    assert!(lists <= 25 && singles == 0, "{lists} list calls, {singles} single ones");
+}
+
+#[test]
+fn pages_that_are_too_long_are_asked_for_in_parts() {
+    let mut setup = ten_pages();
+    setup.tenant.page_size = 10_000;
+    setup.tenant.lists = Lists { longest: 700, ..Lists::default() };
+    let (lists, singles) = known_again(setup);
+    assert!(lists <= 25 && singles == 0, "{lists} list calls, {singles} single ones");
+}
+
+#[test]
+fn ends_that_an_index_learns_late_are_known_an_hour_later() {
+    let mut setup = setup(600, (5 * MINUTE, 5 * MINUTE), "60s");
+    setup.tenant.lists = Lists { late: Some((2, 30 * MINUTE)), ..Lists::default() };
+    let mut world = World::new(setup);
+    assert!(world.live(BEGIN + 70 * MINUTE, Death::Killed), "{}", world.status());
+    assert_eq!(ended(&world, "succeeded", None), 600);
+    assert!(reads(&world).1 <= 50, "{:?}", reads(&world));
+}
+
+#[test]
+fn a_page_of_a_firewall_does_not_change_how_the_list_is_read() {
+    let mut world = world(20, (10 * MINUTE, 10 * MINUTE), "60s");
+    let waf = Fault::once(Target::Call(CallKind::ListActions), status(400, "<html>Blocked</html>"));
+    world.wire.with_tenant(|tenant| tenant.add_fault(waf.skipping(8).times(2)));
+    assert!(world.live(BEGIN + 60 * MINUTE, Death::Killed), "{}", world.status());
+    assert_eq!((ended(&world, "succeeded", None), reads(&world).1), (20, 0));
+}
+
+#[test]
+fn without_the_right_to_read_scans_are_given_up_and_the_next_sweep_scans_again() {
+    let mut setup = setup(5, (10 * MINUTE, 10 * MINUTE), "10m");
+    setup.tenant.roles = vec!["Machine.Scan".to_owned()];
+    let mut world = World::new(setup);
+    assert!(!world.live(BEGIN + Duration::from_hours(80), Death::Killed), "they are followed for so long");
+    assert!(world.live(BEGIN + Duration::from_hours(82), Death::Killed), "{}", world.status());
+    assert_eq!(ended(&world, "timed_out", Some("gave_up")), 5);
+    world.queue_again();
+    assert!(world.live(BEGIN + Duration::from_hours(164), Death::Killed), "{}", world.status());
+    assert_eq!((ended(&world, "timed_out", Some("gave_up")), arrivals(&world, CallKind::Scan).len()), (10, 10));
+}
+
+#[test]
+fn where_the_list_alone_is_forbidden_scans_are_followed_by_single_reads() {
+    let mut world = world(40, (10 * MINUTE, 10 * MINUTE), "60s");
+    let forbidden = status(403, "{\"error\":{\"code\":\"Forbidden\",\"message\":\"no\"}}");
+    let forbidden = Fault::always(Target::Call(CallKind::ListActions), forbidden);
+    world.wire.with_tenant(|tenant| tenant.add_fault(forbidden));
+    assert!(world.live(BEGIN + 60 * MINUTE, Death::Killed), "{}", world.status());
+    assert_eq!(ended(&world, "succeeded", None), 40);
+    assert!(reads(&world).1 < 750, "half of an hour's single reads are left: {:?}", reads(&world));
 }
 
 #[test]

@@ -38,7 +38,8 @@ pub struct Tenant {
     pub pending_types: PendingTypes,
     /// A scan that succeeded less than this ago is recent enough; zero turns the rule off.
     pub skip_if_scanned_within: Duration,
-    /// What becomes of machines that Defender shows as inactive.
+    /// What becomes of machines that Defender shows as inactive; unless it is `send`, what is not onboarded, or
+    /// merged, is skipped too.
     pub inactive: Inactive,
     /// What becomes of the tenant when Defender lists scans of sweepd that the database does not know.
     pub unknown_marks: UnknownMarks,

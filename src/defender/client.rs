@@ -1,12 +1,14 @@
 //! The calls that sweepd makes, one method a call of the API.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::apart::apart;
 use super::kept::kept;
 use super::{Body, Failure, Reply, Request, SignIn, SignInError, SignedIn, Token, Wire, http_date, wire};
 use crate::domain::action::Seen;
 use crate::domain::eligibility::Ineligible;
+use crate::domain::feed::{Key, Turn};
 use crate::domain::id::{AttemptId, MachineId};
 use crate::domain::outcome::{Answer, Outcome, is_missing, is_throttled, judge, told};
 use crate::domain::sweep::ScanType;
@@ -17,9 +19,6 @@ use crate::domain::time::Wall;
 const SCAN_AT_MOST: usize = 1024 * 1024;
 /// A full page of 10,000 actions is about 8 MB.
 const LIST_AT_MOST: usize = 64 * 1024 * 1024;
-/// The documented maximum of `$top`.
-pub const PAGE: usize = 10_000;
-
 /// The end of a scan call.
 #[derive(Clone, Debug)]
 pub struct Scanned {
@@ -42,14 +41,13 @@ impl Scanned {
     }
 }
 
-/// Which actions are wanted. Filters are those of get-machineactions-collection; the one by last
-/// update is undocumented, and observed to work.
+/// Which actions are wanted. Filters are those of get-machineactions-collection.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ActionQuery {
+    /// All.
+    Any,
     /// All with this status.
     WithStatus(&'static str),
-    /// All that changed after this time, oldest change first.
-    ChangedAfter(Wall),
     /// All scans of one machine.
     ScansOf(MachineId),
     /// All of one machine.
@@ -70,6 +68,8 @@ pub struct Listed {
 /// A page of machines.
 #[derive(Debug, Default)]
 pub struct Machines {
+    /// The ids of all, as far as they have one.
+    pub ids: Vec<String>,
     /// Those that need not be asked, and why.
     pub ineligible: Vec<(MachineId, Ineligible)>,
     /// Entries on the page, readable or not.
@@ -114,6 +114,17 @@ impl<T> Read<T> {
         }
     }
 
+    /// Why nothing was read, in words.
+    pub fn why(&self) -> &str {
+        match self {
+            Self::Got(_) => "nothing is wrong",
+            Self::Absent => "404: there is nothing at this address; is api_url right?",
+            Self::Unauthorized => "401 to a fresh token",
+            Self::Throttled(_) => "throttled by Defender (429)",
+            Self::Forbidden(said) | Self::Refused(said) | Self::Failed(said) | Self::NotSent(said) => said,
+        }
+    }
+
     /// The word for the record and for metrics.
     pub const fn word(&self) -> &'static str {
         match self {
@@ -144,7 +155,7 @@ impl std::fmt::Debug for Client {
 }
 
 /// Escapes a query: `%20` for a blank, which every server reads alike.
-fn query(pairs: &[(&str, &str)]) -> String {
+fn query(pairs: &[(&str, String)]) -> String {
     let mut text = String::new();
     for (name, value) in pairs {
         text.push(if text.is_empty() { '?' } else { '&' });
@@ -171,6 +182,34 @@ fn query(pairs: &[(&str, &str)]) -> String {
         }
     }
     text
+}
+
+/// The options of a page of actions.
+fn options(wanted: &ActionQuery, turn: Turn) -> Vec<(&'static str, String)> {
+    let which = match wanted {
+        ActionQuery::Any => None,
+        ActionQuery::WithStatus(status) => Some(format!("status eq '{status}'")),
+        ActionQuery::ScansOf(machine) => Some(format!("machineId eq '{machine}' and type eq 'RunAntiVirusScan'")),
+        ActionQuery::OfMachine(machine) => Some(format!("machineId eq '{machine}'")),
+    };
+    let since = turn.by.zip(turn.from).map(|(by, from)| match by {
+        // That operator was observed; times have more digits than ours.
+        Key::Updated => format!("lastUpdateDateTimeUtc gt {}", (from - Duration::from_millis(1)).rfc3339()),
+        Key::Created => format!("creationDateTimeUtc ge {}", from.rfc3339()),
+    });
+    let order = turn.by.map(|by| match by {
+        Key::Updated => "lastUpdateDateTimeUtc asc",
+        Key::Created => "creationDateTimeUtc asc",
+    });
+    let filter: Vec<String> = which.into_iter().chain(since).collect();
+    let filter = (!filter.is_empty()).then(|| ("$filter", filter.join(" and ")));
+    filter.into_iter().chain(order.map(|order| ("$orderby", order.to_owned()))).chain(cut(turn)).collect()
+}
+
+/// The options that cut a page out of a list.
+fn cut(turn: Turn) -> Vec<(&'static str, String)> {
+    let skip = (turn.skip > 0).then(|| ("$skip", turn.skip.to_string()));
+    [("$top", turn.top.to_string())].into_iter().chain(skip).collect()
 }
 
 impl Client {
@@ -238,29 +277,14 @@ impl Client {
         }
     }
 
-    /// `GET /api/machineactions`, one page of at most [`PAGE`].
-    pub async fn list_actions(&self, token: &Token, wanted: &ActionQuery, skip: usize) -> Read<Listed> {
-        let (filter, order) = match wanted {
-            ActionQuery::WithStatus(status) => (format!("status eq '{status}'"), None),
-            ActionQuery::ChangedAfter(at) => {
-                (format!("lastUpdateDateTimeUtc gt {}", at.rfc3339()), Some("lastUpdateDateTimeUtc asc"))
-            }
-            ActionQuery::ScansOf(machine) => (format!("machineId eq '{machine}' and type eq 'RunAntiVirusScan'"), None),
-            ActionQuery::OfMachine(machine) => (format!("machineId eq '{machine}'"), None),
-        };
-        let (top, skipped) = (PAGE.to_string(), skip.to_string());
-        let mut pairs = vec![("$filter", filter.as_str())];
-        pairs.extend(order.map(|order| ("$orderby", order)));
-        pairs.push(("$top", &top));
-        if skip > 0 {
-            pairs.push(("$skip", &skipped));
-        }
-        let url = format!("{}/api/machineactions{}", self.base, query(&pairs));
+    /// `GET /api/machineactions`, one page.
+    pub async fn list_actions(&self, token: &Token, wanted: &ActionQuery, turn: Turn) -> Read<Listed> {
+        let url = format!("{}/api/machineactions{}", self.base, query(&options(wanted, turn)));
         match self.read(token, url).await {
             Ok(reply) => match apart(&reply, wire::page) {
                 // A next link may point to another host (observed): it only says that there is more.
                 Some(page) => Read::Got(Listed {
-                    more: page.entries > 0 && (page.entries >= PAGE || page.next_link.is_some()),
+                    more: page.entries > 0 && (page.entries >= turn.top || page.next_link.is_some()),
                     entries: page.entries,
                     seen: page.seen,
                 }),
@@ -312,7 +336,7 @@ impl Client {
     }
 
     async fn first<T>(&self, token: &Token, list: &str, page: impl FnOnce(&Reply) -> Option<T>) -> Read<T> {
-        match self.read(token, format!("{}/api/{list}{}", self.base, query(&[("$top", "1")]))).await {
+        match self.read(token, format!("{}/api/{list}{}", self.base, query(&[("$top", "1".to_owned())]))).await {
             Ok(reply) => match page(&reply) {
                 Some(page) => Read::Got(page),
                 None => Read::Failed(format!("the list is not readable: {}", start(&reply, token))),
@@ -321,13 +345,10 @@ impl Client {
         }
     }
 
-    /// `GET /api/machines`, one page of at most [`PAGE`].
-    pub async fn list_machines(&self, token: &Token, skip: usize) -> Read<Machines> {
-        let (top, skipped) = (PAGE.to_string(), skip.to_string());
-        let pairs = [("$top", top.as_str()), ("$skip", skipped.as_str())];
-        let pairs = if skip > 0 { &pairs[..] } else { &pairs[..1] };
-        match self.read(token, format!("{}/api/machines{}", self.base, query(pairs))).await {
-            Ok(reply) => apart(&reply, wire::machines).map_or_else(
+    /// `GET /api/machines`, one page.
+    pub async fn list_machines(&self, token: &Token, turn: Turn) -> Read<Machines> {
+        match self.read(token, format!("{}/api/machines{}", self.base, query(&cut(turn)))).await {
+            Ok(reply) => apart(&reply, |reply| wire::machines(reply, turn.top)).map_or_else(
                 || Read::Failed(format!("the list of machines is not readable: {}", start(&reply, token))),
                 Read::Got,
             ),
@@ -361,6 +382,7 @@ impl Client {
 
     /// Sends a request whose effect, if it has one, is the same however often it is made.
     async fn ask<T>(&self, token: &Token, request: Request) -> Result<Reply, Read<T>> {
+        let is_read = !request.post;
         let reply = match self.wire.send(request).await {
             Err(Failure::NotSent(why)) => return Err(Read::NotSent(why)),
             Err(Failure::Lost(why)) => return Err(Read::Failed(why)),
@@ -381,6 +403,8 @@ impl Client {
                 "404, not in Defender's words (is api_url right?): {}",
                 said(&reply, &answer, token)
             )),
+            // A page of a firewall says nothing about what Defender understands.
+            400 if is_read && answer.code.is_none() => Read::Failed(format!("400 {}", said(&reply, &answer, token))),
             400 => Read::Refused(said(&reply, &answer, token)),
             status => Read::Failed(format!("{status} {}", said(&reply, &answer, token))),
         })
@@ -419,7 +443,28 @@ mod tests {
 
     #[test]
     fn queries_are_escaped_so_that_every_server_reads_them_alike() {
-        let text = query(&[("$filter", "status eq 'Pending' and x gt 2026-01-01T00:00:00.000Z+1"), ("$top", "10")]);
+        let filter = "status eq 'Pending' and x gt 2026-01-01T00:00:00.000Z+1".to_owned();
+        let text = query(&[("$filter", filter), ("$top", "10".to_owned())]);
         assert_eq!(text, "?$filter=status%20eq%20'Pending'%20and%20x%20gt%202026-01-01T00:00:00.000Z%2B1&$top=10");
+    }
+
+    #[test]
+    fn a_page_of_actions_is_asked_for_as_clients_were_seen_to() {
+        let from = Wall::parse("2026-11-21T10:00:00Z");
+        let turn = |by, skip| Turn { by, from, skip, top: 5000 };
+        let plain = |wanted: &ActionQuery, turn| {
+            let pairs = options(wanted, turn);
+            pairs.iter().map(|(name, value)| format!("{name}={value}")).collect::<Vec<_>>().join("&")
+        };
+        assert_eq!(
+            plain(&ActionQuery::Any, turn(Some(Key::Updated), 0)),
+            "$filter=lastUpdateDateTimeUtc gt 2026-11-21T09:59:59.999Z&$orderby=lastUpdateDateTimeUtc asc&$top=5000"
+        );
+        assert_eq!(
+            plain(&ActionQuery::WithStatus("Pending"), turn(Some(Key::Created), 7)),
+            "$filter=status eq 'Pending' and creationDateTimeUtc ge 2026-11-21T10:00:00.000Z\
+             &$orderby=creationDateTimeUtc asc&$top=5000&$skip=7"
+        );
+        assert_eq!(plain(&ActionQuery::Any, turn(None, 0)), "$top=5000");
     }
 }

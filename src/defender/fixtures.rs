@@ -105,7 +105,7 @@ fn every_file_is_read_and_judged() {
                 );
             }
             Machines(entries, ineligible) => {
-                let page = wire::machines(&reply(200, name)).unwrap_or_else(|| panic!("{name} cannot be read"));
+                let page = wire::machines(&reply(200, name), 10_000).unwrap_or_else(|| panic!("{name} cannot be read"));
                 assert_eq!((page.entries, page.ineligible.len(), page.more), (entries, ineligible, false), "{name}");
                 assert_eq!(wire::machine_ids(&reply(200, name)).unwrap().len(), entries, "{name}");
             }

@@ -14,7 +14,7 @@ mod sign_in;
 mod table;
 mod wire;
 
-pub use client::{ActionQuery, Client, Listed, Machines, PAGE, Read, Scanned};
+pub use client::{ActionQuery, Client, Listed, Machines, Read, Scanned};
 pub use http::HttpWire;
 pub use sign_in::{Authority, Claims, Credential, Guids, SignIn, SignInError, SignedIn, Token};
 

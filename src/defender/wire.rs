@@ -7,7 +7,7 @@ use serde::Deserialize;
 use serde_json::Value;
 use serde_json::value::RawValue;
 
-use super::{Machines, PAGE, Reply, retry_after};
+use super::{Machines, Reply, retry_after};
 use crate::domain::action::{Action, ActionStatus, Origin, Seen};
 use crate::domain::eligibility::Ineligible;
 use crate::domain::id::MachineId;
@@ -124,23 +124,24 @@ struct WireListed {
     merged_into_machine_id: Option<String>,
 }
 
-/// Reads a page of machines; `None` when it is none, or not whole.
-pub fn machines(reply: &Reply) -> Option<Machines> {
+/// Reads a page of machines, of which so many were asked for; `None` when it is none, or not whole.
+pub fn machines(reply: &Reply, top: usize) -> Option<Machines> {
     if reply.cut.is_some() {
         return None;
     }
     let wire: WirePage<'_> = serde_json::from_str(&reply.text).ok()?;
-    let ineligible = |raw: &&RawValue| {
-        let row: WireListed = serde_json::from_str(raw.get()).ok()?;
-        let is_merged = row.merged_into_machine_id.is_some_and(|other| !other.is_empty());
+    let rows: Vec<WireListed> = wire.value.iter().filter_map(|raw| serde_json::from_str(raw.get()).ok()).collect();
+    let ineligible = |row: &WireListed| {
+        let is_merged = row.merged_into_machine_id.as_ref().is_some_and(|other| !other.is_empty());
         let why = Ineligible::of(row.health_status.as_deref(), row.onboarding_status.as_deref(), is_merged)?;
-        Some((row.id?.parse().ok()?, why))
+        Some((row.id.as_ref()?.parse().ok()?, why))
     };
     let entries = wire.value.len();
     Some(Machines {
-        ineligible: wire.value.iter().filter_map(ineligible).collect(),
+        ineligible: rows.iter().filter_map(ineligible).collect(),
+        ids: rows.into_iter().filter_map(|row| row.id).collect(),
         entries,
-        more: entries > 0 && (entries >= PAGE || wire.next_link.is_some()),
+        more: entries > 0 && (entries >= top || wire.next_link.is_some()),
     })
 }
 
@@ -264,11 +265,11 @@ mod tests {
             r#"{"healthStatus":7}"#.to_owned(),
         ];
         let text = format!(r#"{{"value":[{}],"@odata.nextLink":"https://elsewhere"}}"#, rows.join(","));
-        let page = machines(&Reply { status: 200, text, ..Reply::default() }).unwrap();
+        let page = machines(&Reply { status: 200, text, ..Reply::default() }, 100).unwrap();
         assert_eq!((page.entries, page.more), (5, true));
         assert_eq!(page.ineligible, [(id(2), Ineligible::Inactive), (id(3), Ineligible::Merged)]);
         for half in ["", "<html>", "{\"value\":["] {
-            assert!(machines(&Reply { status: 200, text: half.into(), ..Reply::default() }).is_none());
+            assert!(machines(&Reply { status: 200, text: half.into(), ..Reply::default() }, 100).is_none());
         }
     }
 

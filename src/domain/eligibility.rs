@@ -1,7 +1,5 @@
 //! Should this machine be asked at all, given what is already known about it?
 
-use std::time::Duration;
-
 use super::action::{Action, ActionStatus, Origin};
 use super::sweep::{OnPending, ScanType};
 use super::time::Wall;
@@ -25,7 +23,8 @@ impl PendingTypes {
     }
 }
 
-/// What becomes of machines that Defender shows as inactive.
+/// What becomes of machines that Defender shows as inactive; and, unless it is `send`, of those that are not
+/// onboarded or are merged into another record, which are skipped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Inactive {
     /// Asked like any other.
@@ -82,8 +81,8 @@ impl Ineligible {
 pub struct Rules {
     /// What makes a machine busy.
     pub pending_types: PendingTypes,
-    /// A scan that succeeded less than this ago is recent enough; zero turns the rule off.
-    pub skip_if_scanned_within: Duration,
+    /// A scan that succeeded after this, by Defender's clock, is recent enough; none turns the rule off.
+    pub scanned_since: Option<Wall>,
     /// What becomes of machines that the list shows as inactive, while it is at hand.
     pub inactive: Inactive,
 }
@@ -123,7 +122,6 @@ pub fn judge<'a>(
     scan: ScanType,
     on_pending: OnPending,
     known: impl IntoIterator<Item = &'a Action>,
-    now: Wall,
 ) -> Verdict {
     let mut weaker = None;
     let mut recent = None;
@@ -142,7 +140,7 @@ pub fn judge<'a>(
         if action.status == ActionStatus::Succeeded
             && action.is_scan()
             && strong_enough
-            && now.since(action.updated_at) < rules.skip_if_scanned_within
+            && rules.scanned_since.is_some_and(|since| action.updated_at > since)
         {
             recent = Some(action);
         }
@@ -156,12 +154,14 @@ pub fn judge<'a>(
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
 
-    fn rules(within: u64) -> Rules {
+    fn rules(scanned_since: Option<Wall>) -> Rules {
         Rules {
             pending_types: PendingTypes::These(vec!["RunAntiVirusScan".into()]),
-            skip_if_scanned_within: Duration::from_secs(within),
+            scanned_since,
             inactive: Inactive::Send,
         }
     }
@@ -198,7 +198,7 @@ mod tests {
 
     #[test]
     fn only_what_may_become_active_is_waited_for() {
-        let of = |inactive, why| Rules { inactive, ..rules(0) }.of_ineligible(why);
+        let of = |inactive, why| Rules { inactive, ..rules(None) }.of_ineligible(why);
         for why in Ineligible::ALL {
             assert_eq!(of(Inactive::Send, *why), None);
             assert_eq!(of(Inactive::Skip, *why), Some(Inactive::Skip));
@@ -210,7 +210,7 @@ mod tests {
     #[test]
     fn a_foreign_pending_scan_is_skipped_or_waited_for_as_the_sweep_says() {
         let known = [action(ActionStatus::Pending, Origin::Foreign, ScanType::Quick)];
-        let judged = |on| judge(&rules(0), ScanType::Full, on, &known, Wall(0));
+        let judged = |on| judge(&rules(None), ScanType::Full, on, &known);
         assert_eq!(judged(OnPending::Skip), Verdict::SkipPending("a".into()));
         assert_eq!(judged(OnPending::Wait), Verdict::WaitFor("a".into()));
     }
@@ -218,11 +218,8 @@ mod tests {
     #[test]
     fn our_own_weaker_scan_is_waited_for_and_our_equal_one_is_not() {
         let known = [action(ActionStatus::InProgress, Origin::Ours, ScanType::Quick)];
-        assert_eq!(judge(&rules(0), ScanType::Full, OnPending::Skip, &known, Wall(0)), Verdict::WaitFor("a".into()));
-        assert_eq!(
-            judge(&rules(0), ScanType::Quick, OnPending::Skip, &known, Wall(0)),
-            Verdict::SkipPending("a".into())
-        );
+        assert_eq!(judge(&rules(None), ScanType::Full, OnPending::Skip, &known), Verdict::WaitFor("a".into()));
+        assert_eq!(judge(&rules(None), ScanType::Quick, OnPending::Skip, &known), Verdict::SkipPending("a".into()));
     }
 
     #[test]
@@ -230,23 +227,24 @@ mod tests {
         let mut isolate = action(ActionStatus::Pending, Origin::Foreign, ScanType::Full);
         isolate.action_type = "Isolate".into();
         let known = [isolate];
-        assert_eq!(judge(&rules(0), ScanType::Full, OnPending::Skip, &known, Wall(0)), Verdict::Send);
-        let any = Rules { pending_types: PendingTypes::Any, ..rules(0) };
-        assert_eq!(judge(&any, ScanType::Full, OnPending::Skip, &known, Wall(0)), Verdict::SkipPending("a".into()));
+        assert_eq!(judge(&rules(None), ScanType::Full, OnPending::Skip, &known), Verdict::Send);
+        let any = Rules { pending_types: PendingTypes::Any, ..rules(None) };
+        assert_eq!(judge(&any, ScanType::Full, OnPending::Skip, &known), Verdict::SkipPending("a".into()));
     }
 
     #[test]
     fn a_recent_scan_counts_when_it_was_at_least_as_strong() {
-        let now = Wall(1_000_000 + 59_000);
+        let ended = Wall(1_000_000);
         for (done, asked, expected) in [
             (ScanType::Full, ScanType::Quick, true),
             (ScanType::Quick, ScanType::Quick, true),
             (ScanType::Quick, ScanType::Full, false),
         ] {
             let known = [action(ActionStatus::Succeeded, Origin::Foreign, done)];
-            let skipped = judge(&rules(60), asked, OnPending::Skip, &known, now) != Verdict::Send;
+            let skipped =
+                judge(&rules(Some(ended - Duration::from_millis(1))), asked, OnPending::Skip, &known) != Verdict::Send;
             assert_eq!(skipped, expected, "{done} before {asked}");
-            assert_eq!(judge(&rules(59), asked, OnPending::Skip, &known, now), Verdict::Send);
+            assert_eq!(judge(&rules(Some(ended)), asked, OnPending::Skip, &known), Verdict::Send);
         }
     }
 }

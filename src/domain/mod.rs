@@ -9,6 +9,7 @@ pub mod action;
 pub mod budgets;
 pub mod cadence;
 pub mod eligibility;
+pub mod feed;
 pub mod forecast;
 pub mod hresult;
 pub mod id;

@@ -45,7 +45,7 @@ pub const NEEDS: [Need; 6] = [
         call: CallKind::ListActions,
         feature: "seeing busy machines, following scans, finding lost calls",
         any_of: &[READ, READ_WRITE],
-        without: "scans are sent and not followed, a busy machine costs a call, a lost call ends in needs_review",
+        without: "a busy machine costs a call, a lost call ends in needs_review, and scans are followed by single reads, if at all",
     },
     Need {
         call: CallKind::GetAction,

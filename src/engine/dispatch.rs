@@ -7,6 +7,7 @@ use std::time::Duration;
 use super::call;
 use super::lane::{Lane, SignedOut};
 use crate::clock::local;
+use crate::domain::eligibility::Inactive;
 use crate::domain::lane::{Gate, Hold};
 use crate::domain::ledger::{Admission, CallKind, Window};
 use crate::domain::time::Boot;
@@ -101,6 +102,9 @@ async fn round(lane: &Arc<Lane>) -> Result<Round, StoreError> {
         lane.follow_soon.notify_one();
         return Ok(Round::Wait("the list of pending actions, which is being read".to_owned(), None));
     }
+    if waits_for_machines(lane) {
+        return Ok(Round::Wait("the list of machines, which is being read".to_owned(), None));
+    }
     match store.admission(lane.budget, CallKind::Scan, lane.limits(CallKind::Scan), lane.now()).await? {
         Admission::Open => {}
         wait => {
@@ -112,6 +116,22 @@ async fn round(lane: &Arc<Lane>) -> Result<Round, StoreError> {
         return Ok(Round::Wait("pace: next call at {until}".to_owned(), Some(at)));
     }
     send(lane, probe).await
+}
+
+/// Whether the list of machines is to be read before the next job is taken.
+fn waits_for_machines(lane: &Lane) -> bool {
+    if lane.tenant.inactive == Inactive::Send {
+        return false;
+    }
+    let now = lane.now();
+    let (waits, is_wanted) = {
+        let mut machines = lane.machines();
+        (machines.want(now), machines.is_wanted())
+    };
+    if is_wanted {
+        lane.machines_soon.notify_one();
+    }
+    waits
 }
 
 /// Takes the next job and hands out its call, which ledger and pace admit.

@@ -10,6 +10,7 @@ use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use super::machines::AtHand;
 use super::spending::Spending;
 use super::{Known, Shared, client_of};
 use crate::budget::Budget;
@@ -94,8 +95,6 @@ pub struct Lane {
     pub cancel_soon: Notify,
     /// Whether sending goes on without knowing what is pending.
     pub feed_is_blind: AtomicBool,
-    /// Whether the tenant refuses to list by last update.
-    pub feed_refused: AtomicBool,
     /// When the tenant's pending actions were last read, or were found not to be readable.
     feed_at: Mutex<Option<FeedAt>>,
     /// When a call was last answered with a no that is not the machine's. Shared, like the breakers.
@@ -104,8 +103,9 @@ pub struct Lane {
     spending: Arc<Spending>,
     /// What reading calls have met of 401.
     refusals: Mutex<Refusals>,
-    /// Whether the list of machines is at hand.
-    pub machines_known: AtomicBool,
+    machines: Mutex<AtHand>,
+    /// Wakes the reading of machines.
+    pub machines_soon: Notify,
     /// Whether a scan was asked for since the list was looked at.
     pub sent: AtomicBool,
     told: Mutex<Option<Waiting>>,
@@ -176,12 +176,12 @@ impl Lane {
             look_soon: before.map_or_else(Arc::default, |before| Arc::clone(&before.look_soon)),
             feed_at: Mutex::default(),
             refused_at: before.map_or_else(Arc::default, |before| Arc::clone(&before.refused_at)),
-            feed_refused: AtomicBool::new(false),
             feed_is_blind: AtomicBool::new(false),
             breakers,
             spending,
             refusals: Mutex::default(),
-            machines_known: AtomicBool::new(false),
+            machines: Mutex::default(),
+            machines_soon: Notify::new(),
             sent: AtomicBool::new(false),
             told: Mutex::default(),
             signed_out: Mutex::new(known.memory.sign_in_fails_since.map(SignedOut::before)),
@@ -270,10 +270,18 @@ impl Lane {
     pub fn rules(&self) -> Rules {
         Rules {
             pending_types: self.tenant.pending_types.clone(),
-            skip_if_scanned_within: self.tenant.skip_if_scanned_within,
+            // Defender's times are compared with Defender's clock.
+            scanned_since: Some(self.tenant.skip_if_scanned_within)
+                .filter(|within| !within.is_zero())
+                .map(|within| self.server_wall() - within),
             // By a list that cannot be read any more nobody is skipped.
-            inactive: if self.machines_known.load(Ordering::SeqCst) { self.tenant.inactive } else { Inactive::Send },
+            inactive: if self.machines().is_known() { self.tenant.inactive } else { Inactive::Send },
         }
+    }
+
+    /// The list of machines, as far as it is at hand.
+    pub fn machines(&self) -> MutexGuard<'_, AtHand> {
+        lock(&self.machines)
     }
 
     pub fn breakers(&self) -> MutexGuard<'_, Breakers> {

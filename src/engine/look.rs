@@ -4,9 +4,11 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use super::feed;
 use super::lane::Lane;
 use super::reads::{NotRead, read};
 use crate::defender::{ActionQuery, Read};
+use crate::domain::feed::{PAGE, Step, Walk};
 use crate::domain::job::State;
 use crate::domain::ledger::CallKind;
 use crate::domain::lookup::{Known, Question};
@@ -100,20 +102,21 @@ async fn actions(lane: &Lane, asked: &Asked, began: Boot) -> Result<Option<Look>
         Question::Effect | Question::Machine => ActionQuery::ScansOf(asked.machine),
     };
     let mut seen = Vec::new();
-    let mut skip = 0;
+    let mut walk = Walk::counting(PAGE);
     loop {
-        let wanted = &wanted;
+        let (wanted, turn) = (&wanted, walk.turn());
         let answer = read(lane, &beat(lane), CallKind::ListActions, |token| async move {
-            lane.client.list_actions(&token, wanted, skip).await
+            lane.client.list_actions(&token, wanted, turn).await
         })
         .await?;
         match answer {
             Read::Got(listed) => {
-                let more = listed.more;
-                skip += listed.entries;
+                let step = walk.take(listed.seen.iter().map(feed::row), listed.entries, listed.more);
                 seen.extend(listed.seen);
-                if !more {
-                    return Ok(Some(Look::Read(seen)));
+                match step {
+                    Step::Next => {}
+                    Step::Done => return Ok(Some(Look::Read(seen))),
+                    Step::Circles => return Ok(None),
                 }
             }
             Read::Forbidden(_) => return Ok(Some(Look::NotPermitted)),

@@ -9,6 +9,7 @@ mod cancel;
 mod control;
 mod dispatch;
 mod drop_folder;
+mod feed;
 mod filing;
 mod follow;
 mod lane;
@@ -285,6 +286,7 @@ impl Engine {
             self.loops.spawn(follow::run(Arc::clone(&lane)));
             self.loops.spawn(look::run(Arc::clone(&lane)));
             self.loops.spawn(cancel::run(Arc::clone(&lane)));
+            self.loops.spawn(machines::run(Arc::clone(&lane)));
             let running = Running { lane, stop };
             self.lanes.lock().unwrap_or_else(PoisonError::into_inner).insert(name.clone(), running);
         }

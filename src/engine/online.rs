@@ -309,6 +309,6 @@ fn asked<T>(answer: Read<T>) -> Asked {
 }
 
 /// What a server said, as a terminal may show it.
-fn one_line(said: &str) -> String {
+pub fn one_line(said: &str) -> String {
     said.chars().take(500).map(|c| if c.is_control() { ' ' } else { c }).collect()
 }

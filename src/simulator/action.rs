@@ -23,6 +23,9 @@ pub(super) const COLUMNS: &[Column] = &[
     Column { name: "lastUpdateDateTimeUtc", is_time: true },
 ];
 
+/// Without the last.
+pub(super) const DOCUMENTED: &[Column] = COLUMNS.split_at(COLUMNS.len() - 1).0;
+
 const SCAN: &str = "RunAntiVirusScan";
 
 /// HTTP 408 as an HRESULT, in every timed-out action seen.

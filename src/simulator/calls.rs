@@ -1,5 +1,7 @@
 //! The calls of the API, once they were let in: what they check, and what they do.
 
+use std::time::Duration;
+
 use serde_json::{Map, Value, json};
 
 use super::action::{self, Asked, METADATA};
@@ -9,6 +11,7 @@ use super::filter::{Mistake, Row};
 use super::fleet::{self, Listed, MachineKind};
 use super::metadata;
 use super::odata::{self, Page};
+use super::options::Lists;
 use super::tenant::Tenant;
 use super::ticks::Ticks;
 use crate::domain::id::MachineId;
@@ -130,11 +133,19 @@ impl Tenant {
 
     /// `GET /api/machineactions` (API/get-machineactions-collection.md), newest first.
     pub(super) fn list_actions(&self, now: Wall, request: &Request) -> Result<Response, Refusal> {
-        let options = odata::Options::parse(&request.query, action::COLUMNS).map_err(bad_query)?;
+        let Lists { by_update, late, longest } = self.options.lists;
+        let columns = if by_update { action::COLUMNS } else { action::DOCUMENTED };
+        let options = odata::Options::parse(&request.query, columns).map_err(bad_query)?;
         let lag = self.options.list_lag;
-        let actions = self.actions.iter().rev();
-        let listed = actions.filter(|action| action.created_at() + lag <= now).map(|action| action.seen(now));
+        let listed = self.actions.iter().enumerate().rev().filter_map(|(n, action)| {
+            let behind =
+                late.filter(|(every, _)| n.is_multiple_of(*every)).map_or(Duration::ZERO, |(_, behind)| behind);
+            (action.created_at() + lag.max(behind) <= now).then(|| action.seen(now - behind))
+        });
         let page = options.select(listed, self.options.page_size, &request.query);
+        if page.rows.len() > longest {
+            return Err(Refusal::new(500, "InternalServerError", "The answer could not be made in time"));
+        }
         let rows = page.rows.iter().map(action::Seen::json).collect();
         Ok(self.page("MachineActions", request, &options, &page, rows))
     }

@@ -55,7 +55,7 @@ pub use exchange::{Delivery, Manner, Request, Response};
 pub use faults::{Fault, FaultKind, Target};
 pub use fleet::{MachineKind, SimulatedMachine, fleet};
 pub use in_process::{InProcess, Network, Stall, Traffic};
-pub use options::{Federated, Options, TenantOptions, Trust};
+pub use options::{Federated, Lists, Options, TenantOptions, Trust};
 pub use report::{KindReport, Report, TenantReport};
 pub use server::Simulator;
 pub use tenant::Tenant;

@@ -66,6 +66,25 @@ pub struct TenantOptions {
     pub all_succeed: bool,
     /// How many rows a list returns at most.
     pub page_size: usize,
+    /// What else the list of actions does.
+    pub lists: Lists,
+}
+
+/// What the list of actions does where the documents are silent.
+#[derive(Clone, Copy, Debug)]
+pub struct Lists {
+    /// Whether it may be filtered and sorted by last update: undocumented, and observed.
+    pub by_update: bool,
+    /// Of every so many actions one is shown as it was so long ago: parts of an index may lag.
+    pub late: Option<(usize, Duration)>,
+    /// Pages of more rows than this are answered with 500.
+    pub longest: usize,
+}
+
+impl Default for Lists {
+    fn default() -> Self {
+        Self { by_update: true, late: None, longest: usize::MAX }
+    }
 }
 
 /// What an application may sign in with beside its secret: nothing, unless it is said.
@@ -119,6 +138,7 @@ impl TenantOptions {
             list_lag: Duration::ZERO,
             all_succeed: false,
             page_size: 10_000,
+            lists: Lists::default(),
         }
     }
 

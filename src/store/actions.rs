@@ -22,8 +22,20 @@ const AHEAD: Duration = Duration::from_mins(5);
 /// Actions that one transaction takes in.
 const AT_ONCE: usize = 200;
 
+/// Jobs that one look gives up.
+pub const GIVE_UP_AT_ONCE: usize = 1000;
+
 /// So long after it was first seen a single read that finds nothing may still be a lagging index.
 const LAG: Duration = Duration::from_mins(15);
+
+/// An action that is believed to be open.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Open {
+    /// Its id.
+    pub id: String,
+    /// When it changed last, as far as is known, by Defender's clock.
+    pub updated_at: Wall,
+}
 
 /// The attempt and job that an action's mark belongs to.
 struct Owner {
@@ -346,22 +358,22 @@ impl Store {
         .await
     }
 
-    /// Actions of others, or of finished jobs, that are believed open: to be closed when the
-    /// tenant's own list does not show them as open any more.
-    pub async fn open_actions(&self, tenant: TenantRow, limit: u32) -> Result<Vec<String>, StoreError> {
-        sqlx::query_scalar(
-            "SELECT id FROM actions WHERE tenant_id = ? AND status IN ('Pending', 'InProgress')
-             ORDER BY updated_at LIMIT ?",
+    /// What is believed to be open, whosesoever, in the order of its ids: to be read singly when the tenant's
+    /// own list does not show it as open any more.
+    pub async fn open_actions(&self, tenant: TenantRow, limit: u32) -> Result<Vec<Open>, StoreError> {
+        let rows: Vec<(String, i64)> = sqlx::query_as(
+            "SELECT id, updated_at FROM actions WHERE tenant_id = ? AND status IN ('Pending', 'InProgress')
+             ORDER BY id LIMIT ?",
         )
         .bind(tenant)
         .bind(limit)
         .fetch_all(&mut *self.reader().await?)
         .await
-        .doing("list open actions")
+        .doing("list open actions")?;
+        Ok(rows.into_iter().map(|(id, at)| Open { id, updated_at: Wall(at) }).collect())
     }
 
-    /// When the oldest open action was created, by Defender's clock: the feed starts there when it
-    /// has no cursor yet.
+    /// When the oldest open action was created, by Defender's clock: the feed need not start earlier.
     pub async fn oldest_open_action(&self, tenant: TenantRow) -> Result<Option<Wall>, StoreError> {
         let at: Option<i64> = sqlx::query_scalar(
             "SELECT min(created_at) FROM actions WHERE tenant_id = ? AND status IN ('Pending', 'InProgress')",
@@ -402,7 +414,8 @@ impl Store {
         .await
     }
 
-    /// How many accepted jobs and open actions a tenant has: whether there is anything to follow.
+    /// How many jobs of a tenant wait for the end of an action, their own or one that blocks them: whether
+    /// there is anything to follow.
     pub async fn to_follow(&self, tenant: TenantRow) -> Result<u64, StoreError> {
         let n: i64 = sqlx::query_scalar(
             "SELECT (SELECT count(*) FROM jobs WHERE tenant_id = ?1 AND state = 'accepted'
@@ -417,7 +430,8 @@ impl Store {
         Ok(u64::try_from(n).unwrap_or(0))
     }
 
-    /// Stops following what has not ended in time. Returns how many jobs.
+    /// Stops following what has not ended in time: of what was first seen longest ago, at most
+    /// [`GIVE_UP_AT_ONCE`]. Returns how many jobs. Nothing to give up costs the writer nothing.
     pub async fn give_up(
         &self,
         tenant: TenantRow,
@@ -425,28 +439,43 @@ impl Store {
         in_progress_since: Wall,
         at: Wall,
     ) -> Result<usize, StoreError> {
-        self.write(move |connection| {
-            Box::pin(async move {
-                let rows: Vec<i64> = sqlx::query_scalar(
-                    "SELECT jobs.id FROM jobs JOIN actions
-                         ON actions.tenant_id = jobs.tenant_id AND actions.id = jobs.action_id
-                     WHERE jobs.tenant_id = ?1 AND jobs.state = 'accepted' AND jobs.state IN ('sending', 'accepted')
-                       AND actions.first_seen_at < iif(actions.status = 'InProgress', ?3, ?2) LIMIT 1000",
-                )
-                .bind(tenant)
-                .bind(pending_since.0)
-                .bind(in_progress_since.0)
-                .fetch_all(&mut *connection)
-                .await
-                .doing("find what to give up")?;
-                for id in &rows {
-                    let job = jobs::find(connection, JobId(*id)).await?;
-                    let with = With { reason: Some(Reason::GaveUp), ..With::default() };
-                    jobs::apply(connection, &job, Event::GaveUp, with, at).await?;
-                }
-                Ok(rows.len())
-            })
-        })
-        .await
+        let overdue: Vec<i64> = sqlx::query_scalar(OVERDUE)
+            .bind(tenant)
+            .bind(pending_since.0)
+            .bind(in_progress_since.0)
+            .bind(i64::try_from(GIVE_UP_AT_ONCE).unwrap_or(i64::MAX))
+            .fetch_all(&mut *self.reader().await?)
+            .await
+            .doing("find what to give up")?;
+        let mut given_up = 0;
+        // In small transactions: a lane must not wait for all of them.
+        for some in overdue.chunks(AT_ONCE) {
+            let some = some.to_vec();
+            given_up += self.write(move |connection| Box::pin(give_these_up(connection, some, at))).await?;
+        }
+        Ok(given_up)
     }
+}
+
+/// Jobs whose action has not ended though it was first seen before a time, of which there is one for what
+/// is in progress and one for everything else.
+pub(crate) const OVERDUE: &str = "SELECT jobs.id FROM actions CROSS JOIN jobs ON jobs.id = actions.job_id
+     WHERE actions.tenant_id = ?1 AND actions.status NOT IN ('Succeeded', 'Failed', 'TimeOut', 'Cancelled')
+       AND actions.first_seen_at < max(?2, ?3)
+       AND actions.first_seen_at < iif(actions.status = 'InProgress', ?3, ?2)
+       AND jobs.state = 'accepted' AND jobs.action_id = actions.id
+     ORDER BY actions.first_seen_at LIMIT ?4";
+
+async fn give_these_up(connection: &mut SqliteConnection, jobs: Vec<i64>, at: Wall) -> Result<usize, StoreError> {
+    let mut given_up = 0;
+    for id in jobs {
+        let job = jobs::find(connection, JobId(id)).await?;
+        // It may have ended since it was found.
+        if job.state == State::Accepted {
+            let with = With { reason: Some(Reason::GaveUp), ..With::default() };
+            jobs::apply(connection, &job, Event::GaveUp, with, at).await?;
+            given_up += 1;
+        }
+    }
+    Ok(given_up)
 }

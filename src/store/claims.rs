@@ -163,7 +163,7 @@ pub(crate) fn verdict(
     known: &[crate::domain::action::Action],
     at: Wall,
 ) -> Option<(Event, With)> {
-    match judge(rules, job.scan, job.on_pending, known, at) {
+    match judge(rules, job.scan, job.on_pending, known) {
         Verdict::Send => None,
         Verdict::SkipPending(action) => Some((
             Event::Skipped,

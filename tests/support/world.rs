@@ -285,7 +285,7 @@ impl World {
         let chance = Chance::of(self.seed, &self.incarnations.to_be_bytes());
         let ids: Arc<dyn Ids> = Arc::new(SeededIds(Mutex::new(chance)));
         if self.incarnations == 1 {
-            self.queue(&store, &*ids).await;
+            self.queue(&store, &*ids, 0).await;
         }
         let shared = Shared {
             store: store.clone(),
@@ -325,13 +325,20 @@ impl World {
         std::future::pending().await
     }
 
-    /// Queues every machine, in sweeps that one transaction can take: as many for each section.
-    async fn queue(&self, store: &Store, ids: &dyn Ids) {
+    /// Every machine is to be scanned once more.
+    pub fn queue_again(&self) {
+        let ids = SeededIds(Mutex::new(Chance::of(self.seed, b"again")));
+        self.ask(async |store| self.queue(&store, &ids, 1000).await);
+    }
+
+    /// Queues every machine, in sweeps that one transaction can take: as many for each section. They are
+    /// numbered from `first`.
+    async fn queue(&self, store: &Store, ids: &dyn Ids, first: usize) {
         let now = self.clock.wall();
         let shares = self.machines.chunks(self.machines.len().div_ceil(self.config.tenants.len()).max(1));
         let sections = self.config.tenants.iter().zip(shares);
         let sweeps = sections.flat_map(|(section, share)| share.chunks(CHUNK).map(move |machines| (section, machines)));
-        for (n, ((name, config), machines)) in sweeps.enumerate() {
+        for (n, ((name, config), machines)) in (first..).zip(sweeps) {
             let tenant = store.tenant(name).await.unwrap();
             let new = NewSweep {
                 id: ids.sweep(),

@@ -57,7 +57,7 @@ async fn actions_of_others_are_kept_and_move_no_job() {
         .await;
     assert_eq!(bench.number("SELECT count(*) FROM actions WHERE origin = 'foreign'").await, 2);
     assert_eq!(bench.job_of(machine(1)).await.state, "queued");
-    assert_eq!(bench.store.open_actions(bench.tenant, 10).await.unwrap(), ["other"]);
+    assert_eq!(bench.open().await, ["other"]);
     bench.assert_whole().await;
 }
 
@@ -226,14 +226,32 @@ async fn an_action_that_does_not_end_is_given_up_in_time() {
 }
 
 #[tokio::test]
+async fn looking_for_what_to_give_up_reads_no_more_than_there_is_to_give_up() {
+    let bench = Bench::with_machines(&[1]).await;
+    bench.accepted("a1", 1).await;
+    let explain = format!("EXPLAIN QUERY PLAN {}", crate::store::actions::OVERDUE);
+    let plan: Vec<(i64, i64, i64, String)> = sqlx::query_as(sqlx::AssertSqlSafe(explain))
+        .bind(bench.tenant)
+        .bind(0)
+        .bind(0)
+        .bind(1)
+        .fetch_all(&mut *bench.store.reader().await.unwrap())
+        .await
+        .unwrap();
+    let steps: Vec<_> = plan.iter().map(|step| step.3.as_str()).collect();
+    assert!(steps.len() == 2 && steps[0].contains("actions_not_ended (tenant_id=? AND first_seen_at<?)"), "{steps:?}");
+    assert!(steps[1].contains("INTEGER PRIMARY KEY"), "{steps:?}");
+}
+
+#[tokio::test]
 async fn what_defender_does_not_know_any_more_keeps_no_machine_busy() {
     let bench = Bench::with_machines(&[1]).await;
     bench.feed(&[scan("purged", machine(1), ActionStatus::Pending, "somebody's", 1)], 2).await;
     let gone = async |seconds| bench.store.action_gone(bench.tenant, "purged".to_owned(), at(seconds)).await.unwrap();
     gone(60).await;
-    assert_eq!(bench.store.open_actions(bench.tenant, 9).await.unwrap(), ["purged"], "an index may lag");
+    assert_eq!(bench.open().await, ["purged"], "an index may lag");
     gone(3600).await;
-    assert!(bench.store.open_actions(bench.tenant, 9).await.unwrap().is_empty());
+    assert!(bench.open().await.is_empty());
     bench.call(3601).await;
     bench.assert_whole().await;
 }

@@ -76,7 +76,7 @@ fn limits(per_minute: u32, per_hour: u32) -> Limits {
 fn rules() -> Rules {
     Rules {
         pending_types: PendingTypes::These(vec!["RunAntiVirusScan".to_owned()]),
-        skip_if_scanned_within: Duration::ZERO,
+        scanned_since: None,
         inactive: Inactive::Send,
     }
 }
@@ -297,6 +297,12 @@ impl Bench {
     /// A page of the feed.
     async fn feed(&self, seen: &[Seen], seconds: i64) {
         self.store.see_actions(self.tenant, seen.to_vec(), None, at(seconds)).await.unwrap();
+    }
+
+    /// The ids of what is believed to be open.
+    async fn open(&self) -> Vec<String> {
+        let open = self.store.open_actions(self.tenant, 10).await.unwrap();
+        open.into_iter().map(|open| open.id).collect()
     }
 
     async fn jobs(&self) -> Vec<JobLine> {
