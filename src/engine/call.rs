@@ -21,7 +21,11 @@ pub async fn make(lane: Arc<Lane>, claim: Claim, token: Token) {
     let job = &claim.job;
     // A 429 or another refusal may have been read, or the daemon told to stop, while the attempt was written down.
     let silent = lane.silent_until(CallKind::Scan).is_some();
-    if silent || !lane.feed_is_fresh() || lane.stop.is_cancelled() || matches!(lane.breakers().gate(began), Gate::Held(..)) {
+    if silent
+        || !lane.feed_is_fresh()
+        || lane.stop.is_cancelled()
+        || matches!(lane.breakers().gate(began), Gate::Held(..))
+    {
         return keep_back(&lane, &claim).await;
     }
     let comment = if job.comment.is_empty() { &lane.tenant.comment } else { &job.comment };
