@@ -253,7 +253,7 @@ impl World {
         let (store, falling, left) = (Arc::clone(&opened), Arc::clone(&blow), calls.clone());
         let is_idle = move || {
             // Time stands still until the database is open.
-            let is_idle = store.get().is_some_and(Store::is_idle);
+            let is_idle = store.get().is_some_and(|store| store.is_idle());
             falling.at_rest(is_idle, &left);
             is_idle
         };
