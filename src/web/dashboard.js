@@ -73,8 +73,10 @@ const apart = at => { const ms = Date.parse(at) - now(); return ms >= 0 ? `in ${
 const moment = at => h("time", { datetime: at, title: new Date(at).toString() }, clock(at));
 const distance = at => h("time", { datetime: at, "data-apart": "" }, apart(at));
 const both = at => [moment(at), h("span.soft", " (", distance(at), ")")];
-// Times within sentences of the daemon, in this zone.
-const local = text => text.replace(/\d{4}-\d\d-\d\dT[\d:.]+Z/g, at => clock(at, true));
+// Times within sentences of the daemon: in this zone, the one that it names in its own too.
+const STAMP = /\d{4}-\d\d-\d\dT[\d:.]+Z/g, OWN = /(\d{4}-\d\d-\d\d )?\d\d:\d\d(:\d\d)?( ?[+-]\d\d:?\d\d)?/;
+const local = text => text.replace(STAMP, at => clock(at, true));
+const until = (text, at) => at ? text.replace(OWN, clock(at, true)) : text;
 
 /* ---- drawings ---- */
 
@@ -105,28 +107,28 @@ function calls(minutes, budget, width) {
   const b = band(122, 74, budget.hour.limit, Math.max(...hours), "an hour");
   const line = hours.map((n, at) => `${fixed(left + (at + .5) * slot)} ${fixed(b(n))}`).join("L");
   parts.push(h("path.area", { d: `M${fixed(left + slot / 2)} 196L${line}V196z` }), h("path.curve", { d: `M${line}` }));
-  for (const ago of [60, 45, 30, 15, 0]) parts.push(h("text", { x: fixed(right - ago * slot), y: 212, "text-anchor": ago === 60 ? "start" : ago ? "middle" : "end" }, ago ? `−${ago} min` : "now"));
+  for (const ago of width < 420 ? [60, 30, 0] : [60, 45, 30, 15, 0]) parts.push(h("text", { x: fixed(right - ago * slot), y: 212, "text-anchor": ago === 60 ? "start" : ago ? "middle" : "end" }, ago ? `−${ago} min` : "now"));
   const most = Math.max(...shown), label = `Scan calls of the last hour: at most ${most} in a minute, limit ${budget.minute.limit}; ${budget.hour.used} in the hour until now, limit ${budget.hour.limit}.`;
   return h("svg.plot", { role: "img", "aria-label": label, viewBox: `0 0 ${width} 216`, height: 216 }, parts);
 }
 
 // The queue: as long as it was, and where it is expected to end.
-function queue(points, left, eta, width) {
+function queue(points, left, eta, width, tall) {
   const at = now(), end = eta ? Math.max(Date.parse(eta), at) : at;
   const all = [...points.filter(([when]) => when < at), [at, left]], begin = Math.min(all[0][0], at - 60000);
   const x = when => 4 + (width - 8) * (when - begin) / (end - begin || 1);
-  const most = Math.max(...all.map(([, n]) => n), 1), top = nice(most), y = n => 196 - 170 * n / top;
+  const most = Math.max(...all.map(([, n]) => n), 1), top = nice(most), floor = tall - 20, y = n => floor - (floor - 26) * n / top;
   const line = all.map(([when, n]) => `${fixed(x(when))} ${fixed(y(n))}`).join("L"), here = [fixed(x(at)), fixed(y(left))];
   const parts = [
-    h("line.axis", { x1: 4, x2: width - 4, y1: 196, y2: 196 }), h("line.axis", { x1: 4, x2: width - 4, y1: y(top), y2: y(top) }),
+    h("line.axis", { x1: 4, x2: width - 4, y1: floor, y2: floor }), h("line.axis", { x1: 4, x2: width - 4, y1: y(top), y2: y(top) }),
     h("text", { x: width - 4, y: y(top) - 5, "text-anchor": "end" }, number(top)),
-    h("path.area", { d: `M${fixed(x(all[0][0]))} 196L${line}V196z` }), h("path.curve", { d: `M${line}` }),
-    eta && h("path.ahead", { d: `M${here.join(" ")}L${fixed(x(end))} 196` }), h("circle.end", { cx: here[0], cy: here[1], r: 4 }),
-    h("text", { x: 4, y: 212 }, clock(begin)),
-    eta && x(at) > 70 && x(at) < width - 120 && h("text", { x: here[0], y: 212, "text-anchor": "middle" }, "now"),
-    h("text", { x: width - 4, y: 212, "text-anchor": "end" }, eta ? `about ${clock(end)}` : "now")];
+    h("path.area", { d: `M${fixed(x(all[0][0]))} ${floor}L${line}V${floor}z` }), h("path.curve", { d: `M${line}` }),
+    eta && h("path.ahead", { d: `M${here.join(" ")}L${fixed(x(end))} ${floor}` }), h("circle.end", { cx: here[0], cy: here[1], r: 4 }),
+    h("text", { x: 4, y: tall - 4 }, clock(begin)),
+    eta && x(at) > 70 && x(at) < width - 120 && h("text", { x: here[0], y: tall - 4, "text-anchor": "middle" }, "now"),
+    h("text", { x: width - 4, y: tall - 4, "text-anchor": "end" }, eta ? `about ${clock(end)}` : "now")];
   const label = `Machines that are not sent yet: ${all[0][1]} at ${clock(begin)}, ${left} now${eta ? `; all sent at about ${clock(eta)}` : ""}.`;
-  return h("svg.plot", { role: "img", "aria-label": label, viewBox: `0 0 ${width} 216`, height: 216 }, parts);
+  return h("svg.plot", { role: "img", "aria-label": label, viewBox: `0 0 ${width} ${tall}`, height: tall }, parts);
 }
 
 /* ---- the parts of the page ---- */
@@ -148,10 +150,10 @@ function standing(tenant) {
 const badge = ([kind, word]) => h("span.badge", { "data-kind": kind }, h("span.mark", { "aria-hidden": "true" }), word);
 
 function waits(tenant) {
-  const what = tenant.waiting_for === "nothing" ? "Waits for nothing" : ["Waits for ", h("b", local(tenant.waiting_for))];
-  const until = tenant.waiting_until ?? tenant.paused_until;
+  const what = tenant.waiting_for === "nothing" ? "Waits for nothing" : ["Waits for ", h("b", local(until(tenant.waiting_for, tenant.waiting_until)))];
+  const end = tenant.waiting_until ?? tenant.paused_until;
   const reason = tenant.paused && tenant.paused_reason ? [" — ", local(tenant.paused_reason)] : null;
-  return h("p.wait", what, reason, until && [", ", distance(until)]);
+  return h("p.wait", what, reason, end && [", ", distance(end)]);
 }
 
 const fact = (name, value, ...more) => h("div", h("dt", name), h("dd", value, more.length > 0 && [" ", h("small", ...more)]));
@@ -179,7 +181,7 @@ function tenant(name, told, detail, folded) {
   const head = [h("h3", name), badge(standing(told)), waits(told)];
   const parts = [facts(told), h("div.two",
     h("figure", h("figcaption", h("b", "Scan calls, last hour")), h("div.gauges", ["minute", "hour"].map(window => gauge(told, window))), calls(minutes, told.budget.scan, room)),
-    h("figure", h("figcaption", h("b", "Queue"), h("span", unsent ? `${many(unsent, "machine")} to be sent` : "empty")), unsent || detail.queue.length > 1 ? queue(detail.queue, unsent, told.eta, room) : h("p.soft", "Nothing is waiting to be sent.")))];
+    h("figure", h("figcaption", h("b", "Queue"), h("span", unsent ? `${many(unsent, "machine")} to be sent` : "empty")), unsent || detail.queue.length > 1 ? queue(detail.queue, unsent, told.eta, room, folded || innerWidth < 900 ? 216 : 272) : h("p.soft", "Nothing is waiting to be sent.")))];
   return folded ? h("details.tenant", { "data-key": name }, h("summary", head), parts) : h("article.tenant", { "data-key": name, "aria-label": name }, h("header", head), parts);
 }
 
@@ -223,7 +225,7 @@ function failures(told) {
   const rows = Object.entries(told.detail).flatMap(([name, { failures }]) => failures.map(failure => [name, failure]));
   if (!rows.length) return [h("p.none", "In the last seven days, everything that ended has succeeded.")];
   rows.sort((a, b) => b[1].jobs - a[1].jobs);
-  const heads = [["How it ended"], ["Tenant"], ["Jobs", "n"], ["Last", "when"], ["Latest message"]];
+  const heads = [["How it ended"], ["Tenant"], ["Jobs", "n"], ["Last", "when"], ["Latest message", "words"]];
   const row = ([name, failure]) => [`${name} ${failure.state} ${failure.reason}`, [
     [plain(failure.state), failure.reason && h("div.small.soft", plain(failure.reason))], name, number(failure.jobs), moment(failure.last_at),
     [failure.message ?? "–", failure.last_machine && h("div.small", h("a", { href: `#machine=${failure.last_machine}`, "aria-label": `Look up machine ${failure.last_machine}` }, h("span.id", failure.last_machine.slice(0, 12) + "…")))]]];
@@ -270,7 +272,7 @@ function draw(told) {
 let looked = null;
 
 function jobs(machine) {
-  const heads = [["Job"], ["State"], ["Scan"], ["Tries", "n"], ["Asked for", "when"], ["Ended", "when"], ["What came back"]];
+  const heads = [["Job"], ["State"], ["Scan"], ["Tries", "n"], ["Asked for", "when"], ["Ended", "when"], ["What came back", "words"]];
   const tried = attempt => h("li", moment(attempt.at), " ", plain(attempt.outcome ?? "on the wire"), attempt.http_status && ` (HTTP ${attempt.http_status})`, attempt.looked_up && `, looked up: ${plain(attempt.looked_up)}`, h("div", h("code", attempt.answer ?? "")));
   const row = job => [job.id, [[`${job.id}`, h("div.small.soft", job.tenant)], [plain(job.state), job.reason && h("div.small.soft", plain(job.reason))], job.scan_type, number(job.attempts), moment(job.created_at), job.finished_at ? moment(job.finished_at) : "–",
     [job.error, job.blocked_by && h("div", "blocked by ", h("span.id", job.blocked_by.action_id)), job.action_id && h("div", "action ", h("span.id", job.action_id)), job.tries.length > 0 && h("details", h("summary", many(job.tries.length, "call")), h("ol.record", job.tries.map(tried)))]]];
@@ -320,7 +322,8 @@ let tag = null, same = 0, failed = 0, heard = null, timer = 0, asking = false;
 function state(kind, word) {
   if ($("daemon").dataset.kind !== kind) $("daemon").dataset.kind = kind;
   say($("word"), word);
-  document.title = kind === "bad" ? "(!) sweepd" : "sweepd";
+  const title = kind === "bad" ? "(!) sweepd" : "sweepd";
+  if (document.title !== title) document.title = title;
 }
 
 async function poll() {
