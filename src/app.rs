@@ -231,7 +231,20 @@ impl App {
         };
         let address = serve(&config.http, shown, &web, &served).await?;
         let engine = Engine::start(shared, config).await?;
-        Ok(Self { engine, store, health, clock, epoch: inherited.epoch, terms, disabled, address, web, view, served, lock })
+        Ok(Self {
+            engine,
+            store,
+            health,
+            clock,
+            epoch: inherited.epoch,
+            terms,
+            disabled,
+            address,
+            web,
+            view,
+            served,
+            lock,
+        })
     }
 
     /// Where health, metrics and dashboard are, if they are on.

@@ -13,12 +13,11 @@ mod support;
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
-use std::time::Duration;
 
 use browser::Browser;
 use serde_json::Value;
 use support::{Configured, Daemon, Site, eventually, list, number, quick_tenant, simulate};
-use sweepd::simulator::{MachineKind, SimulatedMachine, Simulator, TenantOptions, fleet};
+use sweepd::simulator::{MachineKind, SimulatedMachine, Simulator, fleet};
 
 const MACHINES: usize = 24;
 
@@ -75,14 +74,18 @@ async fn only_those_who_know_its_name_may_ask_and_only_to_read() {
         assert!(matches!(status_of(&daemon, &two), 400 | 421), "{path}");
         assert_eq!(status_of(&daemon, &format!("GET http://evil.example{path} HTTP/1.1\r\nHost: localhost")), 421);
         for method in ["POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "SWEEP"] {
-            let (status, head, _) = asked(&daemon, &format!("{method} {path} HTTP/1.1\r\nHost: {own}\r\nContent-Length: 0"));
+            let (status, head, _) =
+                asked(&daemon, &format!("{method} {path} HTTP/1.1\r\nHost: {own}\r\nContent-Length: 0"));
             assert!(status == 405 && head.contains("allow: GET, HEAD"), "{method} {path}: {head}");
         }
         let (status, _, body) = asked(&daemon, &format!("HEAD {path} HTTP/1.1\r\nHost: {own}"));
         assert!(status == fine && body.is_empty(), "{path}: {status} {body}");
     }
     for path in ["/healthz", "/readyz"] {
-        assert!(matches!(status_of(&daemon, &format!("GET {path} HTTP/1.0")), 200 | 503), "a probe has no name: {path}");
+        assert!(
+            matches!(status_of(&daemon, &format!("GET {path} HTTP/1.0")), 200 | 503),
+            "a probe has no name: {path}"
+        );
     }
 }
 
@@ -177,14 +180,19 @@ async fn a_browser_shows_the_numbers_of_the_database_and_moves_with_the_daemon()
     browser.open(&format!("http://{}/", address(&daemon)));
     browser.until("word that it is live", "document.querySelector('#word').textContent === 'Live'").await;
     assert_eq!(browser.text("#tenants h3"), "contoso");
-    assert!(browser.text(".facts").starts_with("Queued 0 On the wire 0 Scanning 0 Succeeded 0"), "{}", browser.text(".facts"));
+    assert!(
+        browser.text(".facts").starts_with("Queued 0 On the wire 0 Scanning 0 Succeeded 0"),
+        "{}",
+        browser.text(".facts")
+    );
 
     // It moves: nobody touches the page.
     daemon.site.put("weekly.txt", list(&machines));
     daemon.all_final(MACHINES).await;
     let jobs = daemon.status()["tenants"]["contoso"]["jobs"].clone();
     let lost = number(&jobs, "skipped") + number(&jobs, "rejected");
-    let expected = format!("Queued 0 On the wire 0 Scanning 0 Succeeded {} Not succeeded {lost}", number(&jobs, "succeeded"));
+    let expected =
+        format!("Queued 0 On the wire 0 Scanning 0 Succeeded {} Not succeeded {lost}", number(&jobs, "succeeded"));
     eventually("the numbers of the database", || browser.text(".facts").starts_with(&expected).then_some(())).await;
     let gauges = browser.text(".gauges");
     let calls = number(&daemon.status()["tenants"]["contoso"]["budget"]["scan"]["hour"], "used");
@@ -205,7 +213,9 @@ async fn a_browser_shows_the_numbers_of_the_database_and_moves_with_the_daemon()
     let outline = browser.eval("getComputedStyle(document.activeElement).outlineStyle");
     assert_eq!(outline, "solid", "one sees where the focus is");
     browser.press(&format!("{}\u{e007}", machines[0].id));
-    browser.until("the machine's history", "/1 job, 1 action/.test(document.querySelector('#answer').textContent)").await;
+    browser
+        .until("the machine's history", "/1 job, 1 action/.test(document.querySelector('#answer').textContent)")
+        .await;
     assert!(browser.text("#lookup").contains("succeeded"), "{}", browser.text("#lookup"));
 
     // Calm: it asks and asks, and touches nothing while nothing changes.
@@ -224,12 +234,22 @@ async fn a_browser_shows_the_numbers_of_the_database_and_moves_with_the_daemon()
 
     for width in [1280, 360, 320] {
         browser.screen(width, 800, "light");
-        assert_eq!(browser.eval(FITS), true, "{width} pixels are enough: {}", browser.eval("document.documentElement.scrollWidth"));
+        assert_eq!(
+            browser.eval(FITS),
+            true,
+            "{width} pixels are enough: {}",
+            browser.eval("document.documentElement.scrollWidth")
+        );
     }
     assert_eq!(browser.complaints(), Vec::<Value>::new(), "nothing is in the console");
 
     daemon.terminate().await;
-    browser.until("word that nobody answers", "/does not answer since \\d\\d:\\d\\d:\\d\\d/.test(document.querySelector('#word').textContent)").await;
+    browser
+        .until(
+            "word that nobody answers",
+            "/does not answer since \\d\\d:\\d\\d:\\d\\d/.test(document.querySelector('#word').textContent)",
+        )
+        .await;
     assert!(browser.text(".facts").starts_with(&expected), "what was seen last stays");
     drop(simulator);
 }

@@ -69,11 +69,15 @@ impl Http {
 fn host_names(names: &[String]) -> Result<Vec<String>, Wrong> {
     let name = |name: &String| {
         let name = name.trim().trim_end_matches('.').to_ascii_lowercase();
-        let is_one = |name: &str| !name.is_empty() && name.bytes().all(|b| b.is_ascii_alphanumeric() || b"-._".contains(&b));
+        let is_one =
+            |name: &str| !name.is_empty() && name.bytes().all(|b| b.is_ascii_alphanumeric() || b"-._".contains(&b));
         if is_one(&name) {
             return Ok(name);
         }
-        Err(Wrong::new(format!("`{name}` is no host name"), "write names as browsers ask for them, without scheme and port"))
+        Err(Wrong::new(
+            format!("`{name}` is no host name"),
+            "write names as browsers ask for them, without scheme and port",
+        ))
     };
     names.iter().map(name).collect()
 }

@@ -277,14 +277,15 @@ impl View {
         machine: MachineId,
         last: Option<u32>,
     ) -> Result<Vec<Event>, StoreError> {
-        let rows =
-            sqlx::query("SELECT seq, at, kind, body FROM events WHERE tenant_id = ? AND machine = ? ORDER BY seq DESC LIMIT ?")
-                .bind(tenant)
-                .bind(machine.bytes().to_vec())
-                .bind(last.map_or(-1, i64::from))
-                .fetch_all(&mut *self.reader().await?)
-                .await
-                .doing("read a machine's events")?;
+        let rows = sqlx::query(
+            "SELECT seq, at, kind, body FROM events WHERE tenant_id = ? AND machine = ? ORDER BY seq DESC LIMIT ?",
+        )
+        .bind(tenant)
+        .bind(machine.bytes().to_vec())
+        .bind(last.map_or(-1, i64::from))
+        .fetch_all(&mut *self.reader().await?)
+        .await
+        .doing("read a machine's events")?;
         rows.iter().rev().map(event).collect::<Result<_, _>>().doing("read a machine's events")
     }
 }

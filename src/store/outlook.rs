@@ -6,7 +6,7 @@ use std::time::Duration;
 use sqlx::Row;
 
 use super::tenants::TenantRow;
-use super::{Doing, StoreError, marks, View};
+use super::{Doing, StoreError, View, marks};
 use crate::domain::lane::Hold;
 use crate::domain::ledger::CallKind;
 use crate::domain::time::{Boot, Wall};

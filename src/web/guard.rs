@@ -104,10 +104,28 @@ mod tests {
     #[test]
     fn only_names_that_cannot_be_pointed_here_by_others_are_known() {
         let loopback = hosts("127.0.0.1:9464", &["sweepd.example"]);
-        for host in ["127.0.0.1:9464", "127.0.0.1", "localhost:9464", "LOCALHOST", "[::1]:9464", "127.9.9.9", "sweepd.example:1", "Sweepd.Example."] {
+        for host in [
+            "127.0.0.1:9464",
+            "127.0.0.1",
+            "localhost:9464",
+            "LOCALHOST",
+            "[::1]:9464",
+            "127.9.9.9",
+            "sweepd.example:1",
+            "Sweepd.Example.",
+        ] {
             assert!(loopback.know(host), "{host}");
         }
-        for host in ["", "evil.example", "localhost.evil.example", "127.0.0.1.evil.example", "10.0.0.5", "[::", "sweepd.example.evil", "evil@localhost"] {
+        for host in [
+            "",
+            "evil.example",
+            "localhost.evil.example",
+            "127.0.0.1.evil.example",
+            "10.0.0.5",
+            "[::",
+            "sweepd.example.evil",
+            "evil@localhost",
+        ] {
             assert!(!loopback.know(host), "{host}");
         }
         let one = hosts("10.0.0.5:9464", &[]);

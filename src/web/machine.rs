@@ -97,8 +97,20 @@ pub async fn read(view: &View, id: MachineId) -> Result<Machine, StoreError> {
     let mut jobs = Last::of(JOBS);
     let mut actions = Last::of(ACTIONS);
     // Keeping a row does not fail.
-    drop(view.jobs(&wanted, |job| { jobs.push(job); Ok(()) }).await?);
-    drop(view.actions(&wanted, |action| { actions.push(shown(action)); Ok(()) }).await?);
+    drop(
+        view.jobs(&wanted, |job| {
+            jobs.push(job);
+            Ok(())
+        })
+        .await?,
+    );
+    drop(
+        view.actions(&wanted, |action| {
+            actions.push(shown(action));
+            Ok(())
+        })
+        .await?,
+    );
     let mut cut = jobs.cut || actions.cut;
     let name = jobs.kept.iter().find_map(|job| job.name.clone());
     let mut histories = Vec::new();

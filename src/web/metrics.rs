@@ -93,9 +93,17 @@ impl Set {
                 "Calls in the window that others with the same app registration are believed to make",
                 &self.foreign,
             ),
-            ("sweepd_oldest_queued_seconds", "Age of the oldest job that could be sent; 0 if there is none", &self.oldest),
+            (
+                "sweepd_oldest_queued_seconds",
+                "Age of the oldest job that could be sent; 0 if there is none",
+                &self.oldest,
+            ),
             ("sweepd_tenant_paused", "Whether an operator paused the tenant", &self.paused),
-            ("sweepd_tenant_paused_seconds", "For how long the tenant has been paused; 0 if it is not", &self.paused_for),
+            (
+                "sweepd_tenant_paused_seconds",
+                "For how long the tenant has been paused; 0 if it is not",
+                &self.paused_for,
+            ),
             (
                 "sweepd_sign_in_failing_seconds",
                 "For how long every sign-in has failed; 0 if the last one went well",

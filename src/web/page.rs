@@ -88,7 +88,10 @@ mod tests {
             assert!(!text.contains(outside), "{outside}");
         }
         let policy = page.policy.to_str().unwrap();
-        assert!(policy.starts_with("default-src 'none'; script-src 'sha256-") && !policy.contains("unsafe"), "{policy}");
+        assert!(
+            policy.starts_with("default-src 'none'; script-src 'sha256-") && !policy.contains("unsafe"),
+            "{policy}"
+        );
     }
 
     #[test]

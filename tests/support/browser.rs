@@ -96,7 +96,9 @@ impl Browser {
             if line.trim().is_empty() {
                 break;
             }
-            if let Some((name, value)) = line.split_once(':').filter(|(name, _)| name.eq_ignore_ascii_case("content-length")) {
+            if let Some((name, value)) =
+                line.split_once(':').filter(|(name, _)| name.eq_ignore_ascii_case("content-length"))
+            {
                 length = value.trim().parse().unwrap_or_else(|_| panic!("{name}: {value}"));
             }
         }
@@ -154,7 +156,12 @@ impl Browser {
     /// What the page has complained of in the console: errors, refused resources, breaches of its policy.
     pub fn complaints(&self) -> Vec<Value> {
         let log = self.of_session("se/log", &json!({ "type": "browser" }));
-        log.as_array().unwrap().iter().filter(|line| line["level"] != "INFO" && line["level"] != "DEBUG").cloned().collect()
+        log.as_array()
+            .unwrap()
+            .iter()
+            .filter(|line| line["level"] != "INFO" && line["level"] != "DEBUG")
+            .cloned()
+            .collect()
     }
 
     /// The page as that of a screen so wide and high, light or dark.
