@@ -175,7 +175,7 @@ const ASKED: &str = "performance.getEntriesByType('resource').filter(one => one.
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_browser_shows_the_numbers_of_the_database_and_moves_with_the_daemon() {
-    let Some(browser) = Browser::start(1280, 900).await else { return };
+    let Some(browser) = Browser::start(1280, 900) else { return };
     let (simulator, mut daemon, machines) = scene().await;
     browser.open(&format!("http://{}/", address(&daemon)));
     browser.until("word that it is live", "document.querySelector('#word').textContent === 'Live'").await;

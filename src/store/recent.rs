@@ -61,8 +61,9 @@ impl View {
         for row in &rows {
             let read = || Ok((row.try_get("minute")?, row.try_get("n")?));
             let (minute, n): (i64, u32) = read().doing("count calls by the minute")?;
-            let place = usize::try_from(minute - first).ok().and_then(|at| minutes.get_mut(at));
-            place.into_iter().for_each(|place| *place = n);
+            if let Some(place) = usize::try_from(minute - first).ok().and_then(|at| minutes.get_mut(at)) {
+                *place = n;
+            }
         }
         Ok(minutes)
     }
@@ -119,11 +120,14 @@ impl View {
         .map(unsigned)
     }
 
-    /// How many machines of each tenant wait to be sent, or are being sent.
+    /// How many machines of each tenant wait to be sent, or are being sent; those of held sweeps do not count.
     pub async fn unsent_by_tenant(&self) -> Result<Vec<(TenantName, u64)>, StoreError> {
         let rows = sqlx::query(
             "SELECT name, coalesce((SELECT sum(n) FROM job_counts WHERE tenant_id = tenants.id
-                                    AND state IN ('queued', 'sending')), 0) AS n FROM tenants",
+                                    AND state IN ('queued', 'sending')), 0)
+                 - coalesce((SELECT sum(unsent.n) FROM sweeps JOIN unsent ON unsent.sweep_n = sweeps.n
+                             WHERE sweeps.tenant_id = tenants.id AND sweeps.state = 'held'
+                               AND unsent.priority >= 0), 0) AS n FROM tenants",
         )
         .fetch_all(&mut *self.reader().await?)
         .await

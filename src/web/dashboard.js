@@ -87,7 +87,7 @@ function meter(name, used, limit) {
     h("rect", { width: `${(part * 100).toFixed(2)}%`, height: "100%", rx: 4 }));
 }
 
-const nice = most => { const step = 10 ** Math.floor(Math.log10(Math.max(most, 1))); return [1, 2, 5, 10].map(n => n * step).find(n => n >= most) ?? most; };
+const nice = most => { const step = 10 ** Math.floor(Math.log10(Math.max(most, 1))); return [1, 1.5, 2, 3, 4, 5, 6, 8, 10].map(n => n * step).find(n => n >= most) ?? most; };
 const fixed = n => n.toFixed(1);
 
 // Calls of the last hour: above, by the minute; below, in the hour that had passed by then. Each against its limit.
@@ -147,23 +147,28 @@ function standing(tenant) {
   return jobs.accepted ? ["good", "Following"] : ["quiet", "Idle"];
 }
 
+// As few of an id's digits as name it alone, whole groups of them.
+const short = (id, told) => [8, 13, 18, 23].map(n => id.slice(0, n)).find(part => told.sweeps.every(other => other.id === id || !other.id.startsWith(part))) ?? id;
+
 const badge = ([kind, word]) => h("span.badge", { "data-kind": kind }, h("span.mark", { "aria-hidden": "true" }), word);
 
 function waits(tenant) {
+  if (tenant.paused) {
+    return h("p.wait", tenant.paused_since && ["since ", moment(tenant.paused_since)], tenant.paused_reason && [": ", h("b", tenant.paused_reason)],
+      tenant.paused_until ? ["; until ", both(tenant.paused_until)] : ["; until ", h("code", "sweepd resume")]);
+  }
   const what = tenant.waiting_for === "nothing" ? "Waits for nothing" : ["Waits for ", h("b", local(until(tenant.waiting_for, tenant.waiting_until)))];
-  const end = tenant.waiting_until ?? tenant.paused_until;
-  const reason = tenant.paused && tenant.paused_reason ? [" — ", local(tenant.paused_reason)] : null;
-  return h("p.wait", what, reason, end && [", ", distance(end)]);
+  return h("p.wait", what, tenant.waiting_until && [", ", distance(tenant.waiting_until)]);
 }
 
 const fact = (name, value, ...more) => h("div", h("dt", name), h("dd", value, more.length > 0 && [" ", h("small", ...more)]));
 
-function facts(tenant) {
-  const { jobs } = tenant, lost = LOST.filter(state => jobs[state]);
-  const end = tenant.eta ? [clock(tenant.eta), h("small", " (", distance(tenant.eta), ")")] : jobs.queued ? h("small", "unknown: ", local(tenant.eta_unknown ?? tenant.waiting_for)) : "–";
+function facts(tenant, unsent) {
+  const { jobs } = tenant, held = jobs.queued + jobs.sending - unsent, lost = LOST.filter(state => jobs[state]);
+  const end = tenant.eta ? [clock(tenant.eta), h("small", " (", distance(tenant.eta), ")")] : tenant.paused && unsent ? h("small", "not while it is paused") : unsent ? h("small", "unknown: ", local(tenant.eta_unknown ?? tenant.waiting_for)) : "–";
   const last = fact("All sent about", end);
   last.setAttribute("class", "wide");
-  return h("dl.facts", fact("Queued", number(jobs.queued)), fact("On the wire", number(jobs.sending)), fact("Scanning", number(jobs.accepted)),
+  return h("dl.facts", fact("Queued", number(jobs.queued - Math.max(held, 0))), held > 0 && fact("Held", number(held)), fact("On the wire", number(jobs.sending)), fact("Scanning", number(jobs.accepted)),
     fact("Succeeded", number(sum(SENT.map(state => jobs[state])))),
     fact("Not succeeded", number(sum(lost.map(state => jobs[state])))), last);
 }
@@ -174,15 +179,17 @@ function gauge(tenant, window) {
     others > 0 && h("p.small.soft", `others with the same registration: about ${number(others)}`));
 }
 
-const width = () => { const wide = body("tenants").clientWidth - 40; return Math.max(Math.floor(wide > 830 ? (wide - 28) / 2 : wide), 220); };
+// How wide a chart is: as wide as one stands there, or as one will.
+const width = () => document.querySelector("#tenants figure")?.clientWidth || guess();
+const guess = () => { const wide = body("tenants").clientWidth - 40; return Math.max(Math.floor(wide > 830 ? (wide - 28) / 2 : wide), 220); };
 
 function tenant(name, told, detail, folded) {
-  const room = width(), unsent = told.jobs.queued + told.jobs.sending, minutes = detail.calls.length ? detail.calls : new Array(120).fill(0);
+  const room = width(), { unsent, calls: minutes } = detail, busy = minutes.slice(-60).some(n => n) || told.budget.scan.hour.used;
   const head = [h("h3", name), badge(standing(told)), waits(told)];
-  const parts = [facts(told), h("div.two",
-    h("figure", h("figcaption", h("b", "Scan calls, last hour")), h("div.gauges", ["minute", "hour"].map(window => gauge(told, window))), calls(minutes, told.budget.scan, room)),
-    h("figure", h("figcaption", h("b", "Queue"), h("span", unsent ? `${many(unsent, "machine")} to be sent` : "empty")), unsent || detail.queue.length > 1 ? queue(detail.queue, unsent, told.eta, room, folded || innerWidth < 900 ? 216 : 272) : h("p.soft", "Nothing is waiting to be sent.")))];
-  return folded ? h("details.tenant", { "data-key": name }, h("summary", head), parts) : h("article.tenant", { "data-key": name, "aria-label": name }, h("header", head), parts);
+  const parts = [facts(told, unsent), h("div.two",
+    h("figure", h("figcaption", h("b", "Scan calls, last hour")), h("div.gauges", ["minute", "hour"].map(window => gauge(told, window))), busy ? calls(minutes, told.budget.scan, room) : h("p.soft.quiet", "No scan call in the last hour.")),
+    h("figure", h("figcaption", h("b", "Queue"), h("span", unsent ? `${many(unsent, "machine")} to be sent` : "empty")), detail.queue.length > 1 && (unsent || busy) ? queue(detail.queue, unsent, told.eta, room, folded || innerWidth < 900 ? 216 : 272) : h("p.soft.quiet", unsent ? "It has not moved since the daemon looks." : "Nothing is waiting to be sent.")))];
+  return folded ? h("details.tenant", { "data-key": name }, h("summary", head, unsent > 0 && h("span.soft", `${number(unsent)} to be sent`)), parts) : h("article.tenant", { "data-key": name, "aria-label": name }, h("header", head), parts);
 }
 
 const URGENCY = ["bad", "warn", "busy", "good", "quiet"];
@@ -193,7 +200,7 @@ function tenants(told) {
   const folded = all.length > MANY;
   // Where there are many, whoever is in trouble comes first; a few stay where they are.
   if (folded) all.sort((a, b) => a[2] - b[2] || (a[0] < b[0] ? -1 : 1));
-  const shown = all.slice(0, TENANTS).map(([name, tenant_]) => tenant(name, tenant_, told.detail[name] ?? { calls: [], queue: [], failures: [] }, folded));
+  const shown = all.slice(0, TENANTS).map(([name, tenant_]) => tenant(name, tenant_, told.detail[name] ?? { calls: [], queue: [], failures: [], unsent: 0 }, folded));
   return [...shown, all.length > TENANTS && h("p.none", `And ${many(all.length - TENANTS, "tenant")} more, in less trouble: sweepd status shows them all.`)];
 }
 
@@ -206,8 +213,8 @@ function table(caption, heads, rows) {
     h("tbody", { role: "rowgroup" }, rows.map(([key, cells]) => h("tr", { role: "row", "data-key": key }, cells.map(cell)))));
 }
 
-function progress(sweep) {
-  if (sweep.state === "held") return h("span", h("b", "Held: "), `sweepd sweep release ${sweep.id.slice(0, 8)}`);
+function progress(sweep, told) {
+  if (sweep.state === "held") return h("span", h("b", "Held: "), h("code", `sweepd sweep release ${short(sweep.id, told)}`));
   if (sweep.state === "taking") return `being taken, ${many(sweep.total, "machine")} so far`;
   const done = sweep.total - sweep.open;
   return h("div.progress", h("div.row", h("span", `${number(done)} of ${number(sweep.total)}`), h("span.soft", sweep.total ? `${Math.floor(100 * done / sweep.total)} %` : "")), meter(`Progress of ${sweep.name}`, done, sweep.total));
@@ -216,7 +223,7 @@ function progress(sweep) {
 function sweeps(told) {
   if (!told.sweeps.length) return [h("p.none", "No sweep is in progress.")];
   const heads = [["Sweep"], ["Tenant"], ["Machines done", "progress"], ["Received", "when"], ["All sent about"]];
-  const row = sweep => [sweep.id, [[sweep.name, h("div.small.soft", h("span.id", sweep.id.slice(0, 8)), ` · ${sweep.source}`)], sweep.tenant, progress(sweep), moment(sweep.received_at), sweep.eta ? both(sweep.eta) : "–"]];
+  const row = sweep => [sweep.id, [[sweep.name, h("div.small.soft", h("span.id", short(sweep.id, told)), ` · ${sweep.source}`)], sweep.tenant, progress(sweep, told), moment(sweep.received_at), sweep.eta ? both(sweep.eta) : "–"]];
   const more = told.more_sweeps > 0 && h("p.soft.small", `And ${many(told.more_sweeps, "sweep")} more: sweepd sweep list.`);
   return [table("Oldest first. Done are machines whose job is final.", heads, told.sweeps.map(row)), more];
 }
@@ -235,7 +242,7 @@ function failures(told) {
 function notices(told) {
   const { daemon } = told, all = [];
   if (daemon.intake_stopped) all.push(h("p.notice", { "data-kind": "bad" }, h("b", "No file is taken: "), daemon.intake_stopped));
-  for (const sweep of told.sweeps) if (sweep.state === "held") all.push(h("p.notice", { "data-kind": "warn" }, h("b", `${sweep.name} is held: `), `${many(sweep.total, "machine")} for ${sweep.tenant}. `, h("code", `sweepd sweep release ${sweep.id.slice(0, 8)}`), " lets it go."));
+  for (const sweep of told.sweeps) if (sweep.state === "held") all.push(h("p.notice", { "data-kind": "warn" }, h("b", `${sweep.name} is held: `), `${many(sweep.total, "machine")} for ${sweep.tenant}. `, h("code", `sweepd sweep release ${short(sweep.id, told)}`), " lets it go."));
   for (const [name, tenant] of Object.entries(told.tenants)) if (tenant.jobs.needs_review) {
     const recent = told.detail[name]?.failures.some(failure => failure.state === "needs_review");
     if (recent) all.push(h("p.notice", { "data-kind": "warn" }, h("b", `${name}: `), `${many(tenant.jobs.needs_review, "job")} cannot be decided without you. `, h("code", `sweepd job list --tenant ${name} --state needs_review`)));
@@ -261,7 +268,9 @@ function news(told) {
 
 function draw(told) {
   fill($("notices"), notices(told));
+  const room = width();
   show("tenants", tenants(told));
+  if (width() !== room) show("tenants", tenants(told));
   show("sweeps", sweeps(told));
   show("failures", failures(told));
   say($("version"), `Version ${told.daemon.version}.`);

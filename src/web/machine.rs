@@ -20,7 +20,7 @@ const ANSWER: usize = 1000;
 
 /// A machine, newest first.
 #[derive(Debug, Serialize)]
-pub struct Machine {
+pub struct History {
     /// Its id, in lower case.
     pub machine_id: String,
     /// What the last list that named it called it.
@@ -92,7 +92,7 @@ impl<T> Last<T> {
 }
 
 /// Everything that is known of a machine; empty if nothing is.
-pub async fn read(view: &View, id: MachineId) -> Result<Machine, StoreError> {
+pub async fn read(view: &View, id: MachineId) -> Result<History, StoreError> {
     let wanted = Wanted { machine: Some(id), ..Wanted::default() };
     let mut jobs = Last::of(JOBS);
     let mut actions = Last::of(ACTIONS);
@@ -119,7 +119,9 @@ pub async fn read(view: &View, id: MachineId) -> Result<Machine, StoreError> {
         let surplus = tries.len().saturating_sub(ATTEMPTS);
         cut |= surplus > 0;
         tries.drain(..surplus);
-        tries.iter_mut().for_each(|attempt| attempt.answer = attempt.answer.as_deref().map(short));
+        for attempt in &mut tries {
+            attempt.answer = attempt.answer.as_deref().map(short);
+        }
         histories.push(JobHistory { job, tries });
     }
     let mut events = Vec::new();
@@ -129,7 +131,7 @@ pub async fn read(view: &View, id: MachineId) -> Result<Machine, StoreError> {
         events.extend(told.into_iter().map(|event| told_of(tenant.name.as_str(), event)));
     }
     events.sort_by_key(|event| std::cmp::Reverse(event.seq));
-    Ok(Machine { machine_id: id.to_string(), name, jobs: histories, actions: actions.kept.into(), events, cut })
+    Ok(History { machine_id: id.to_string(), name, jobs: histories, actions: actions.kept.into(), events, cut })
 }
 
 fn short(text: &str) -> String {

@@ -43,6 +43,8 @@ pub struct Overview {
 /// What is shown of a tenant beyond its status.
 #[derive(Clone, Debug, Default, Serialize)]
 pub struct Detail {
+    /// Machines that wait to be sent, or are being sent; those of held sweeps are not among them.
+    pub unsent: u64,
     /// Scan calls in each of the last 120 minutes; the last is the running one.
     pub calls: Vec<u32>,
     /// How long the queue was: milliseconds since 1970, machines.
@@ -68,6 +70,7 @@ pub struct Failure {
 pub async fn read(shown: &Shown, now: Now) -> Result<Overview, StoreError> {
     let mut report = shown.report().await?;
     let view = &shown.view;
+    let mut unsent: BTreeMap<_, _> = view.unsent_by_tenant().await?.into_iter().collect();
     let mut detail = BTreeMap::new();
     for tenant in view.tenants_status().await? {
         let calls = match tenant.budget {
@@ -80,9 +83,10 @@ pub async fn read(shown: &Shown, now: Now) -> Result<Overview, StoreError> {
             let last = if n < MESSAGES { last_of(view, &ended).await? } else { None };
             failures.push(failure(ended, last));
         }
+        let unsent = unsent.remove(&tenant.name).unwrap_or_default();
         let name = tenant.name.to_string();
         let queue = shown.burndown.of(&name);
-        detail.insert(name, Detail { calls, queue, failures });
+        detail.insert(name, Detail { unsent, calls, queue, failures });
     }
     let more_sweeps = report.sweeps.len().saturating_sub(SWEEPS);
     report.sweeps.truncate(SWEEPS);

@@ -28,12 +28,12 @@ pub struct Browser {
     driver: Child,
     address: String,
     session: String,
-    _profile: TempDir,
+    profile: TempDir,
 }
 
 impl Browser {
     /// Starts one with a window of this size; `None`, loudly, where there is none to start.
-    pub async fn start(width: u32, height: u32) -> Option<Self> {
+    pub fn start(width: u32, height: u32) -> Option<Self> {
         let driver = Command::new("chromedriver").arg("--port=0").stdout(Stdio::piped()).stderr(Stdio::null()).spawn();
         let Ok(mut driver) = driver else {
             let required = std::env::var(WANTED).is_ok_and(|word| word == "required");
@@ -48,10 +48,10 @@ impl Browser {
             driver,
             address: format!("127.0.0.1:{}", port.expect("chromedriver says its port")),
             session: String::new(),
-            _profile: profile,
+            profile,
         };
         let size = format!("--window-size={width},{height}");
-        let folder = format!("--user-data-dir={}", browser._profile.path().display());
+        let folder = format!("--user-data-dir={}", browser.profile.path().display());
         // Root, as in a container, has no sandbox; the rest keeps it from calling home.
         let args = [
             "--headless",
@@ -71,7 +71,8 @@ impl Browser {
         let wanted = json!({ "capabilities": { "alwaysMatch": {
             "browserName": "chrome", "goog:chromeOptions": { "args": args }, "goog:loggingPrefs": { "browser": "ALL" },
         }}});
-        browser.session = browser.call("POST", "/session", &wanted)["sessionId"].as_str().unwrap().to_owned();
+        let opened = browser.call("POST", "/session", &wanted);
+        opened["sessionId"].as_str().unwrap().clone_into(&mut browser.session);
         browser.devtools("Emulation.setTimezoneOverride", &json!({ "timezoneId": "Europe/Berlin" }));
         Some(browser)
     }

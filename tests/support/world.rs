@@ -343,7 +343,7 @@ impl World {
             let new = NewSweep {
                 id: ids.sweep(),
                 tenant,
-                name: format!("sweep {n}"),
+                name: format!("workstations-{}.csv", n + 1),
                 source: Source::File,
                 file: format!("{n}.txt"),
                 sha256: format!("{n:064x}"),
@@ -361,6 +361,11 @@ impl World {
             };
             store.take_sweep(new, Chunk { jobs, ..Chunk::default() }, now, complete).await.unwrap();
         }
+    }
+
+    /// The database, while no incarnation lives.
+    pub async fn open(&self) -> Store {
+        Store::open_existing(self.folder.path()).await.unwrap().unwrap()
     }
 
     /// Asks the database something, in no time.
