@@ -140,7 +140,7 @@ function standing(tenant) {
   if (tenant.disabled) return ["bad", "Disabled"];
   if (tenant.paused) return ["warn", "Paused"];
   if (tenant.sign_in_fails_since) return ["bad", "Sign-in fails"];
-  if (/reconcile|permission|does not answer|throttled|database/.test(tenant.waiting_for)) return ["bad", "Held up"];
+  if (/reconcile|permission|does not answer|throttled|database|404/.test(tenant.waiting_for)) return ["bad", "Held up"];
   if (/release/.test(tenant.waiting_for)) return ["warn", "Held"];
   if (unsent && /^(nothing|the answer)/.test(tenant.waiting_for)) return ["busy", "Sending"];
   if (unsent) return ["busy", "Waiting"];
@@ -284,7 +284,7 @@ function jobs(machine) {
   const heads = [["Job"], ["State"], ["Scan"], ["Tries", "n"], ["Asked for", "when"], ["Ended", "when"], ["What came back", "words"]];
   const tried = attempt => h("li", moment(attempt.at), " ", plain(attempt.outcome ?? "on the wire"), attempt.http_status && ` (HTTP ${attempt.http_status})`, attempt.looked_up && `, looked up: ${plain(attempt.looked_up)}`, h("div", h("code", attempt.answer ?? "")));
   const row = job => [job.id, [[`${job.id}`, h("div.small.soft", job.tenant)], [plain(job.state), job.reason && h("div.small.soft", plain(job.reason))], job.scan_type, number(job.attempts), moment(job.created_at), job.finished_at ? moment(job.finished_at) : "–",
-    [job.error, job.blocked_by && h("div", "blocked by ", h("span.id", job.blocked_by.action_id)), job.action_id && h("div", "action ", h("span.id", job.action_id)), job.tries.length > 0 && h("details", h("summary", many(job.tries.length, "call")), h("ol.record", job.tries.map(tried)))]]];
+    [job.error ?? job.detail, job.blocked_by && h("div", "blocked by ", h("span.id", job.blocked_by.action_id)), job.action_id && h("div", "action ", h("span.id", job.action_id)), job.tries.length > 0 && h("details", h("summary", many(job.tries.length, "call")), h("ol.record", job.tries.map(tried)))]]];
   return table("Its jobs, newest first.", heads, machine.jobs.map(row));
 }
 

@@ -125,8 +125,8 @@ fn failure(ended: Ended, last: Option<(JobLine, Option<AttemptLine>)>) -> Failur
 /// What there is to say of a job that did not succeed: what its action said, what stood in its way, or what its last
 /// call was answered.
 fn message(job: &JobLine, attempt: Option<&AttemptLine>) -> Option<String> {
-    if let Some(error) = &job.error {
-        return Some(error.clone());
+    if let Some(told) = job.error.as_ref().or(job.detail.as_ref()) {
+        return Some(told.clone());
     }
     if let Some(blocked) = &job.blocked_by {
         let part = |part: &Option<String>| part.clone().unwrap_or_default();
