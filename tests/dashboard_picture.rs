@@ -35,7 +35,7 @@ const MACHINES: usize = 3050;
 async fn queue(store: &Store, tenant: &str, name: &str, machines: &[SimulatedMachine], scan: ScanType, at: Wall) {
     let urgent = name.starts_with("incident");
     let new = NewSweep {
-        id: SweepId(uuid::Uuid::from_u64_pair(0x01a2_02a0_0320_7000, 0x8000_0000_0000_0000 | at.0.unsigned_abs())),
+        id: SweepId(uuid::Uuid::from_u64_pair((at.0.unsigned_abs() << 16) | 0x7000, 0x8000_0000_0000_0000)),
         tenant: store.tenant(&tenant.parse().unwrap()).await.unwrap(),
         name: name.to_owned(),
         source: if urgent { Source::Submit } else { Source::File },
@@ -87,7 +87,7 @@ fn morning() -> World {
         let at = BEGIN + Duration::from_mins(8);
         queue(&store, "contoso", "servers-full.json", &fleet(9, 1240, "server"), ScanType::Full, at).await;
         let other = fleet(10, 320, "fabrikam");
-        queue(&store, "fabrikam", "branch-offices.csv", &other, ScanType::Quick, at + Duration::from_secs(1)).await;
+        queue(&store, "fabrikam", "branch-offices.csv", &other, ScanType::Quick, at + Duration::from_mins(2)).await;
         let pause = Sending::Paused(Some("change freeze 42".to_owned()), Some(BEGIN + Duration::from_mins(190)));
         let operator = Operator { uid: 0, login_uid: None, host: "sweepd".to_owned() };
         store.set_paused(&"fabrikam".parse().unwrap(), pause, operator, at).await.unwrap();
