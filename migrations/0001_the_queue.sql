@@ -153,6 +153,8 @@ CREATE INDEX jobs_blocked ON jobs (tenant_id, blocked_by) WHERE state = 'queued'
 CREATE INDEX jobs_moving ON jobs (tenant_id, state) WHERE state IN ('sending', 'accepted');
 CREATE INDEX jobs_of_sweep ON jobs (sweep_n);
 CREATE INDEX jobs_finished ON jobs (tenant_id, machine) WHERE finished_at IS NOT NULL;
+-- What ended lately, and how: for the dashboard and the metrics.
+CREATE INDEX jobs_ended ON jobs (tenant_id, state, finished_at, reason) WHERE finished_at IS NOT NULL;
 
 -- At most one open job per tenant, machine and scan type: its key says so. job_id is one of jobs, written before
 -- or in the same transaction; declared, SQLite would look each of a million up, in random order.

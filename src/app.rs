@@ -13,7 +13,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::clock::{Clock, boot_id};
-use crate::config::{Config, Problem};
+use crate::config::{Config, Http, Problem};
 use crate::defender::HttpWire;
 use crate::defender::http::Options;
 use crate::domain::forecast::Terms;
@@ -23,9 +23,9 @@ use crate::health::Health;
 use crate::metrics::Metrics;
 use crate::store::incarnations::{Birth, StateLock};
 use crate::store::tenants::Waiting;
-use crate::store::{Store, StoreError};
+use crate::store::{Store, StoreError, View};
 use crate::web::report::DISABLED;
-use crate::web::{Server, Shown};
+use crate::web::{Burndown, Server, Shown};
 
 /// What a process ends with. The numbers are a promise to scripts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -110,6 +110,7 @@ pub struct App {
     disabled: Arc<RwLock<BTreeMap<TenantName, String>>>,
     address: Option<SocketAddr>,
     web: CancellationToken,
+    view: View,
     served: TaskTracker,
     lock: StateLock,
 }
@@ -218,17 +219,32 @@ impl App {
         note_disabled(&store, &disabled).await?;
         let disabled = Arc::new(RwLock::new(disabled));
         let (web, served) = (CancellationToken::new(), TaskTracker::new());
+        let view = store.view();
         let shown = Shown {
-            store: store.clone(),
+            view: view.clone(),
             terms: Arc::clone(&terms),
             disabled: Arc::clone(&disabled),
             health: health.clone(),
             metrics,
+            burndown: Burndown::default(),
             clock: Arc::clone(&clock),
         };
-        let address = serve(config.http.listen, shown, &web, &served).await?;
+        let address = serve(&config.http, shown, &web, &served).await?;
         let engine = Engine::start(shared, config).await?;
-        Ok(Self { engine, store, health, clock, epoch: inherited.epoch, terms, disabled, address, web, served, lock })
+        Ok(Self {
+            engine,
+            store,
+            health,
+            clock,
+            epoch: inherited.epoch,
+            terms,
+            disabled,
+            address,
+            web,
+            view,
+            served,
+            lock,
+        })
     }
 
     /// Where health, metrics and dashboard are, if they are on.
@@ -265,6 +281,7 @@ impl App {
         self.web.cancel();
         self.served.close();
         self.served.wait().await;
+        self.view.close().await;
         self.store.end_incarnation(self.epoch, self.clock.wall()).await?;
         self.store.close().await;
         drop(self.lock);
@@ -273,13 +290,13 @@ impl App {
 }
 
 async fn serve(
-    listen: Option<SocketAddr>,
+    http: &Http,
     shown: Shown,
     stop: &CancellationToken,
     tasks: &TaskTracker,
 ) -> Result<Option<SocketAddr>, Failure> {
-    let Some(listen) = listen else { return Ok(None) };
-    let server = Server::bind(listen).await.map_err(|error| {
+    let Some(listen) = http.listen else { return Ok(None) };
+    let server = Server::bind(listen, &http.hosts).await.map_err(|error| {
         Failure::new(
             Exit::Failed,
             format!("http.listen = \"{listen}\": {error}; choose another port, 0 for any, or \"\""),
@@ -287,6 +304,7 @@ async fn serve(
     })?;
     let address = server.address()?;
     tracing::info!(%address, "health, metrics and dashboard at http://{address}/");
+    tasks.spawn(Burndown::watch(shown.clone(), stop.clone()));
     tasks.spawn(server.serve(shown, stop.clone()));
     Ok(Some(address))
 }
@@ -362,8 +380,8 @@ async fn reload(app: &App, old: Config, read: &impl Fn() -> Result<Config, Failu
         }
         Ok(new) => {
             tell_troubles(&new);
-            if new.daemon.state_dir != old.daemon.state_dir || new.http.listen != old.http.listen {
-                tracing::warn!("SIGHUP: state_dir and http.listen change at the next start only");
+            if new.daemon.state_dir != old.daemon.state_dir || new.http != old.http {
+                tracing::warn!("SIGHUP: state_dir and [http] change at the next start only");
             }
             match app.reload(&new).await {
                 Ok(()) => {

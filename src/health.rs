@@ -66,6 +66,11 @@ impl Health {
         self.with(|inner| inner.database = trouble);
     }
 
+    /// Whether the database takes no writes.
+    pub fn database_stopped(&self) -> bool {
+        self.with(|inner| inner.database.is_some())
+    }
+
     /// Whether the drop folder is watched.
     pub fn watching(&self, watching: bool) {
         self.with(|inner| inner.watching = watching);

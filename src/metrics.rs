@@ -12,6 +12,19 @@ use prometheus_client::registry::Registry;
 /// Label names and values. Tenants, kinds of call and outcomes are few: machines never appear.
 pub type Labels = Vec<(&'static str, String)>;
 
+/// Calls that an alert watches.
+const WATCHED_CALLS: [(&str, &str); 6] = [
+    ("scan", "created"),
+    ("scan", "throttled"),
+    ("scan", "forbidden"),
+    ("scan", "unknown"),
+    ("sign_in", "ok"),
+    ("sign_in", "failed"),
+];
+
+/// What becomes of files.
+const FILE_RESULTS: [&str; 4] = ["taken", "held", "already_taken", "rejected"];
+
 /// The counters of one daemon. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Metrics {
@@ -30,7 +43,7 @@ fn durations() -> Histogram {
 
 impl Default for Metrics {
     fn default() -> Self {
-        Self {
+        let new = Self {
             calls: Family::default(),
             durations: Family::new_with_constructor(durations),
             files: Family::default(),
@@ -38,11 +51,29 @@ impl Default for Metrics {
             left_in_place: Counter::default(),
             intake_stopped: Gauge::default(),
             credentials: Family::default(),
-        }
+        };
+        // Of a file that names no tenant.
+        let labels = vec![("tenant", String::new()), ("result", "rejected".to_owned())];
+        new.files.get_or_create(&labels).inc_by(0);
+        new
     }
 }
 
 impl Metrics {
+    /// There is this tenant. What an alert watches is counted from zero on: the first of a kind would be no increase
+    /// of a counter that was not there before.
+    pub fn tenant(&self, tenant: &str) {
+        let of = |name, value: &str| vec![("tenant", tenant.to_owned()), (name, value.to_owned())];
+        for (call, outcome) in WATCHED_CALLS {
+            let mut labels = of("call", call);
+            labels.push(("outcome", outcome.to_owned()));
+            self.calls.get_or_create(&labels).inc_by(0);
+        }
+        for result in FILE_RESULTS {
+            self.files.get_or_create(&of("result", result)).inc_by(0);
+        }
+    }
+
     /// A call has ended.
     pub fn call(&self, tenant: &str, call: &'static str, outcome: &str, took: Duration) {
         let (tenant, call) = (("tenant", tenant.to_owned()), ("call", call.to_owned()));

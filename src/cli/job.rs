@@ -116,7 +116,7 @@ async fn show(context: &Context, store: &Store, id: &str) -> Result<(), Failure>
         let machine = job.machine_id.parse::<MachineId>().ok();
         let tenant = store.tenants_status().await?.into_iter().find(|tenant| tenant.name.as_str() == job.tenant);
         let events = match (machine, tenant) {
-            (Some(machine), Some(tenant)) => store.events_of_machine(tenant.row, machine).await?,
+            (Some(machine), Some(tenant)) => store.events_of_machine(tenant.row, machine, None).await?,
             _ => Vec::new(),
         };
         if context.json {

@@ -50,17 +50,36 @@ impl Daemon {
 }
 
 /// `[http]`
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Http {
     /// Where health, metrics and the dashboard are served; none turns them off, port 0 takes any.
     pub listen: Option<SocketAddr>,
+    /// Names under which it may be asked beside its addresses and `localhost`; lower case, without port.
+    pub hosts: Vec<String>,
 }
 
 impl Http {
     pub(super) fn read(section: &mut Section<'_, '_>) -> Option<Self> {
         let listen = section.key("listen", "127.0.0.1:9464", values::optional(values::socket));
-        Some(Self { listen: listen? })
+        let hosts = section.list("hosts", "", host_names);
+        Some(Self { listen: listen?, hosts: hosts? })
     }
+}
+
+fn host_names(names: &[String]) -> Result<Vec<String>, Wrong> {
+    let name = |name: &String| {
+        let name = name.trim().trim_end_matches('.').to_ascii_lowercase();
+        let is_one =
+            |name: &str| !name.is_empty() && name.bytes().all(|b| b.is_ascii_alphanumeric() || b"-._".contains(&b));
+        if is_one(&name) {
+            return Ok(name);
+        }
+        Err(Wrong::new(
+            format!("`{name}` is no host name"),
+            "write names as browsers ask for them, without scheme and port",
+        ))
+    };
+    names.iter().map(name).collect()
 }
 
 /// How log lines are written.

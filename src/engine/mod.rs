@@ -276,6 +276,7 @@ impl Engine {
         let spendings = self.spendings(config, memories);
         for (name, tenant) in &config.tenants {
             let Some(known) = memories.get(name) else { continue };
+            shared.metrics.tenant(name.as_str());
             let Some(spending) = spendings.get(&known.budget).map(Arc::clone) else { continue };
             let stop = self.stop.child_token();
             let before = before.get(name).map(|running| &*running.lane);

@@ -7,7 +7,7 @@ use super::claims::BLOCKED;
 use super::jobs::{self, Job, With};
 use super::settle::{Asked, Look, Policy, blocked, busy_with, exhausted, resolve, uncounted};
 use super::tenants::TenantRow;
-use super::{Doing, Store, StoreError, actions};
+use super::{Doing, Store, StoreError, View, actions};
 use crate::domain::action::Seen;
 use crate::domain::id::JobId;
 use crate::domain::job::{Event, Reason, State};
@@ -42,7 +42,7 @@ fn asked_of(row: &sqlx::sqlite::SqliteRow) -> Result<Asked, sqlx::Error> {
     })
 }
 
-impl Store {
+impl View {
     /// The open question that is due first, and when.
     pub async fn next_question(&self, tenant: TenantRow) -> Result<Option<(Asked, Boot)>, StoreError> {
         let row = sqlx::query(
@@ -70,7 +70,9 @@ impl Store {
         .doing("count questions")?;
         Ok(u64::try_from(n).unwrap_or(0))
     }
+}
 
+impl Store {
     /// Looks later: this look could not be made.
     pub async fn postpone_look(&self, asked: &Asked, until: Boot) -> Result<(), StoreError> {
         let id = asked.attempt.to_string();

@@ -9,7 +9,7 @@ use futures_util::TryStreamExt;
 use sha2::{Digest, Sha256};
 use sqlx::{Row, SqliteConnection};
 
-use super::{Doing, Store, StoreError};
+use super::{Doing, Store, StoreError, View};
 use crate::domain::id::{JobId, MachineId};
 use crate::domain::time::Wall;
 
@@ -194,12 +194,14 @@ pub struct Event {
     pub body: serde_json::Value,
 }
 
-impl Store {
+impl View {
     /// Where the record ends now.
     pub async fn record_head(&self) -> Result<Head, StoreError> {
         head(&mut *self.reader().await?).await
     }
+}
 
+impl Store {
     /// Appends an event of its own.
     pub async fn record(
         &self,
@@ -210,7 +212,9 @@ impl Store {
     ) -> Result<(), StoreError> {
         self.write(move |connection| Box::pin(async move { append(connection, at, kind, subject, &body).await })).await
     }
+}
 
+impl View {
     /// Whether an event of the record has this hash, written in hexadecimal digits.
     pub async fn record_holds(&self, hash: &str) -> Result<bool, StoreError> {
         sqlx::query_scalar("SELECT EXISTS (SELECT 1 FROM events WHERE hash = unhex(?))")
@@ -266,16 +270,23 @@ impl Store {
         Ok(Ok(()))
     }
 
-    /// The events of a machine, oldest first.
-    pub async fn events_of_machine(&self, tenant: i64, machine: MachineId) -> Result<Vec<Event>, StoreError> {
-        let rows =
-            sqlx::query("SELECT seq, at, kind, body FROM events WHERE tenant_id = ? AND machine = ? ORDER BY seq")
-                .bind(tenant)
-                .bind(machine.bytes().to_vec())
-                .fetch_all(&mut *self.reader().await?)
-                .await
-                .doing("read a machine's events")?;
-        rows.iter().map(event).collect::<Result<_, _>>().doing("read a machine's events")
+    /// The events of a machine, oldest first: all, or so many of the last.
+    pub async fn events_of_machine(
+        &self,
+        tenant: i64,
+        machine: MachineId,
+        last: Option<u32>,
+    ) -> Result<Vec<Event>, StoreError> {
+        let rows = sqlx::query(
+            "SELECT seq, at, kind, body FROM events WHERE tenant_id = ? AND machine = ? ORDER BY seq DESC LIMIT ?",
+        )
+        .bind(tenant)
+        .bind(machine.bytes().to_vec())
+        .bind(last.map_or(-1, i64::from))
+        .fetch_all(&mut *self.reader().await?)
+        .await
+        .doing("read a machine's events")?;
+        rows.iter().rev().map(event).collect::<Result<_, _>>().doing("read a machine's events")
     }
 }
 

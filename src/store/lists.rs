@@ -5,7 +5,7 @@ use serde::Serialize;
 use sqlx::Row;
 
 use super::jobs::machine_of;
-use super::{Doing, Store, StoreError};
+use super::{Doing, StoreError, View};
 use crate::domain::hresult;
 use crate::domain::id::{MachineId, TenantName};
 use crate::domain::sweep::Priority;
@@ -235,7 +235,7 @@ impl Terms {
     }
 }
 
-impl Store {
+impl View {
     /// Hands every wanted job to `each`, by age.
     pub async fn jobs(
         &self,

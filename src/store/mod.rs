@@ -31,6 +31,7 @@ pub mod lists;
 pub mod long_files;
 pub mod marks;
 pub mod outlook;
+pub mod recent;
 pub mod retries;
 pub mod settle;
 pub mod slots;
@@ -125,8 +126,24 @@ impl<T> Doing<T> for Result<T, sqlx::Error> {
 #[derive(Clone, Debug)]
 pub struct Store {
     writer: writer::Writer,
+    view: View,
+    path: PathBuf,
+}
+
+/// The same, to be looked at: whoever holds no more than this cannot write, since there is no method that does and
+/// SQLite opened the file for reading. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct View {
     readers: SqlitePool,
     under_way: UnderWay,
+}
+
+impl Deref for Store {
+    type Target = View;
+
+    fn deref(&self) -> &View {
+        &self.view
+    }
 }
 
 /// A connection to read with. Until it is dropped, something is under way.
@@ -214,13 +231,15 @@ impl Store {
     }
 
     fn around(connection: SqliteConnection, path: &Path) -> Self {
-        let readers = SqlitePoolOptions::new()
-            .max_connections(4)
-            .acquire_timeout(PATIENCE)
-            .acquire_slow_threshold(PATIENCE)
-            .connect_lazy_with(options(path).read_only(true));
         let under_way = UnderWay::default();
-        Self { writer: writer::Writer::start(connection, under_way.clone()), readers, under_way }
+        let writer = writer::Writer::start(connection, under_way.clone());
+        Self { writer, view: View::of(path, 4, under_way), path: path.to_owned() }
+    }
+
+    /// A view with connections of its own: whoever looks through it keeps no reader of the engine waiting. Close it
+    /// before the store.
+    pub fn view(&self) -> View {
+        View::of(&self.path, 2, self.view.under_way.clone())
     }
 
     /// Runs `unit` in a transaction and returns once it is on disk.
@@ -233,18 +252,6 @@ impl Store {
         F: for<'c> FnOnce(&'c mut SqliteConnection) -> Unit<'c, T> + Send + 'static,
     {
         self.writer.write(unit).await
-    }
-
-    /// A connection to read with.
-    pub(crate) async fn reader(&self) -> Result<Reader, StoreError> {
-        let operation = self.under_way.begin();
-        let connection = self.readers.acquire().await.doing("open a reading connection")?;
-        Ok(Reader { connection, _operation: operation })
-    }
-
-    /// Whether nobody waits for the database: nothing is read, written, queued to be, or closed.
-    pub fn is_idle(&self) -> bool {
-        self.under_way.is_nothing()
     }
 
     /// A number that changes when another process has written. Cheap: no table is read.
@@ -260,9 +267,38 @@ impl Store {
 
     /// Closes readers and writer after what is queued is written.
     pub async fn close(&self) {
+        let _operation = self.view.under_way.begin();
+        self.view.close().await;
+        self.writer.close().await;
+    }
+}
+
+impl View {
+    fn of(path: &Path, connections: u32, under_way: UnderWay) -> Self {
+        let readers = SqlitePoolOptions::new()
+            .max_connections(connections)
+            .acquire_timeout(PATIENCE)
+            .acquire_slow_threshold(PATIENCE)
+            .connect_lazy_with(options(path).read_only(true));
+        Self { readers, under_way }
+    }
+
+    /// A connection to read with.
+    pub(crate) async fn reader(&self) -> Result<Reader, StoreError> {
+        let operation = self.under_way.begin();
+        let connection = self.readers.acquire().await.doing("open a reading connection")?;
+        Ok(Reader { connection, _operation: operation })
+    }
+
+    /// Whether nobody waits for the database: nothing is read, written, queued to be, or closed.
+    pub fn is_idle(&self) -> bool {
+        self.under_way.is_nothing()
+    }
+
+    /// Closes its connections. Of a store that is written to, [`Store::close`] closes more.
+    pub async fn close(&self) {
         let _operation = self.under_way.begin();
         self.readers.close().await;
-        self.writer.close().await;
     }
 }
 

@@ -6,7 +6,7 @@ use std::time::Duration;
 use sqlx::Row;
 
 use super::tenants::TenantRow;
-use super::{Doing, Store, StoreError, marks};
+use super::{Doing, StoreError, View, marks};
 use crate::domain::lane::Hold;
 use crate::domain::ledger::CallKind;
 use crate::domain::time::{Boot, Wall};
@@ -55,7 +55,7 @@ impl Standstill {
     }
 }
 
-impl Store {
+impl View {
     /// What keeps the lane of a tenant from calling.
     pub async fn standstill(&self, tenant: TenantRow) -> Result<Standstill, StoreError> {
         let row = sqlx::query(

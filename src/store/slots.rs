@@ -6,7 +6,7 @@ use std::time::Duration;
 use sqlx::SqliteConnection;
 
 use super::tenants::TenantRow;
-use super::{Doing, Store, StoreError};
+use super::{Doing, Store, StoreError, View};
 use crate::domain::id::{Epoch, SlotId};
 use crate::domain::ledger::{Admission, CallKind, HOUR, Limits, MARGIN, MINUTE, Nth, Used, admission};
 use crate::domain::time::{Boot, BootId, Wall};
@@ -127,7 +127,7 @@ pub(crate) async fn settle(connection: &mut SqliteConnection, slot: SlotId, sett
     if touched == 1 { Ok(()) } else { Err(StoreError::Guard(format!("slot {} was settled before", slot.0))) }
 }
 
-impl Store {
+impl View {
     /// Asks the ledger without taking anything.
     pub async fn admission(
         &self,
@@ -138,7 +138,9 @@ impl Store {
     ) -> Result<Admission, StoreError> {
         may_take(&mut *self.reader().await?, budget, kind, limits, now).await
     }
+}
 
+impl Store {
     /// Takes a slot for a call that is not a scan, if the ledger admits one.
     pub async fn take_slot(
         &self,
@@ -157,7 +159,9 @@ impl Store {
         })
         .await
     }
+}
 
+impl View {
     /// How many calls counted at `now`, those on the wire included: never more than the ledger had
     /// admitted by then.
     pub async fn used(&self, budget: BudgetRow, kind: CallKind, now: Boot) -> Result<Used, StoreError> {
@@ -229,7 +233,9 @@ impl Store {
         // Of a slot that was taken before this boot nobody knows.
         Ok(rows.into_iter().filter_map(|took| u64::try_from(took).ok()).map(Duration::from_millis).collect())
     }
+}
 
+impl Store {
     /// The budget of a tenant's app registration, made if it is new.
     pub async fn budget(&self, tenant: TenantRow, registration: &str) -> Result<BudgetRow, StoreError> {
         let registration = registration.to_owned();
@@ -247,7 +253,9 @@ impl Store {
         })
         .await
     }
+}
 
+impl View {
     /// The budget of a tenant's app registration, if its lane ever ran.
     pub async fn budget_of(&self, tenant: TenantRow) -> Result<Option<BudgetRow>, StoreError> {
         sqlx::query_scalar("SELECT budget_id FROM tenants WHERE id = ?")
@@ -257,7 +265,9 @@ impl Store {
             .doing("find a tenant's budget")
             .map(|row: Option<i64>| row.map(BudgetRow))
     }
+}
 
+impl Store {
     /// Forgets slots that can count in no window any more. Not before the sign-in has told their age: a
     /// boot clock that jumped makes all of them look old.
     pub async fn forget_old_slots(&self, budget: BudgetRow, now: Boot) -> Result<(), StoreError> {

@@ -7,7 +7,7 @@ use sqlx::Row;
 use super::jobs;
 use super::slots::BudgetRow;
 use super::tenants::{Pause, TenantRow, Waiting, pause_of};
-use super::{Doing, Store, StoreError};
+use super::{Doing, StoreError, View};
 use crate::domain::id::{SweepId, TenantName};
 use crate::domain::job::State;
 use crate::domain::time::Wall;
@@ -27,6 +27,8 @@ pub struct TenantStatus {
     pub waiting: Waiting,
     /// Jobs that are kept, by state.
     pub jobs: BTreeMap<State, u64>,
+    /// Since when every sign-in has failed.
+    pub sign_in_fails_since: Option<Wall>,
     /// When the oldest queued job was made.
     pub oldest_queued: Option<Wall>,
 }
@@ -71,6 +73,7 @@ fn tenant_of(row: &sqlx::sqlite::SqliteRow) -> Result<TenantStatus, sqlx::Error>
             until: row.try_get::<Option<i64>, _>("waiting_until")?.map(Wall),
         },
         jobs: BTreeMap::new(),
+        sign_in_fails_since: row.try_get::<Option<i64>, _>("sign_in_fails_since")?.map(Wall),
         oldest_queued: row.try_get::<Option<i64>, _>("oldest")?.map(Wall),
     })
 }
@@ -95,12 +98,13 @@ const SWEEPS: &str =
      open, received_at, (SELECT id FROM sweeps AS first WHERE first.n = sweeps.retry_of) AS retry_of
      FROM sweeps JOIN tenants ON tenants.id = sweeps.tenant_id";
 
-impl Store {
+impl View {
     /// All tenants that the database knows.
     pub async fn tenants_status(&self) -> Result<Vec<TenantStatus>, StoreError> {
         let mut reader = self.reader().await?;
         let rows = sqlx::query(
             "SELECT id, budget_id, name, paused_at, paused_reason, paused_by, paused_until, waiting_for, waiting_until,
+                 sign_in_fails_since,
                  (SELECT min((SELECT created_at FROM jobs
                               WHERE tenant_id = tenants.id AND state = 'queued' AND parked_until IS NULL
                                 AND priority = value ORDER BY id LIMIT 1)) FROM json_each('[0, 1, 2, 3]')) AS oldest

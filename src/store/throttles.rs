@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use sqlx::{Row, SqliteConnection};
 
 use super::slots::BudgetRow;
-use super::{Doing, Store, StoreError};
+use super::{Doing, Store, StoreError, View};
 use crate::domain::ledger::CallKind;
 use crate::domain::share::Foreign;
 use crate::domain::silence::Change;
@@ -98,7 +98,7 @@ pub(crate) async fn silent_until(
     Ok(until.map(Boot).filter(|until| *until > now))
 }
 
-impl Store {
+impl View {
     /// What is known of each kind of call.
     pub async fn learnt(&self, budget: BudgetRow) -> Result<BTreeMap<CallKind, Learnt>, StoreError> {
         let rows = sqlx::query(
@@ -128,7 +128,9 @@ impl Store {
     pub async fn foreign(&self, budget: BudgetRow) -> Result<BTreeMap<CallKind, Foreign>, StoreError> {
         Ok(self.learnt(budget).await?.into_iter().map(|(kind, learnt)| (kind, learnt.foreign)).collect())
     }
+}
 
+impl Store {
     /// Notes what others are believed to spend, and when the last 429 showed it. Not an event: the 429
     /// is one.
     pub async fn note_foreign(

@@ -7,7 +7,7 @@ use sqlx::{Row, SqliteConnection};
 
 use super::sweeps::{NewJob, SweepRow};
 use super::tenants::TenantRow;
-use super::{Doing, Store, StoreError};
+use super::{Doing, StoreError, View};
 use crate::domain::id::JobId;
 use crate::domain::sweep::Priority;
 use crate::domain::time::Wall;
@@ -191,7 +191,7 @@ pub(crate) async fn left_all(connection: &mut SqliteConnection, sweep: SweepRow)
         .map(drop)
 }
 
-impl Store {
+impl View {
     /// What is not sent yet of a tenant's sweeps that are let go, oldest first. Those of which all is
     /// sent are left out.
     pub async fn unsent(&self, tenant: TenantRow) -> Result<Vec<UnsentSweep>, StoreError> {

@@ -9,7 +9,7 @@ use crate::domain::share::Foreign;
 use crate::domain::time::{Boot, Wall};
 use crate::store::tenants::TenantRow;
 use crate::store::unsent::UnsentSweep;
-use crate::store::{Store, StoreError};
+use crate::store::{StoreError, View};
 
 /// What lies ahead of a tenant.
 #[derive(Clone, Debug, Default)]
@@ -40,7 +40,7 @@ pub fn from_terms(terms: &Terms, more: u64, now: Now) -> Forecast {
 /// now. So are those of a daemon that is not `running`, as if it were started. While calls fail for a
 /// reason that somebody has to mend, no end is told.
 pub async fn read(
-    store: &Store,
+    store: &View,
     tenant: TenantRow,
     terms: &Terms,
     more: u64,

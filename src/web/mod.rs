@@ -1,9 +1,15 @@
-//! Health, metrics and the dashboard: read-only by construction, since every route is a GET that
-//! reads.
+//! Health, metrics and the dashboard: read-only by construction, since what is shown comes through a view of the
+//! database that cannot write, and nothing but a GET or a HEAD reaches it.
 
+mod burndown;
 pub mod forecast;
+mod guard;
+mod machine;
 mod metrics;
+mod overview;
+mod page;
 pub mod report;
 mod server;
 
+pub use burndown::Burndown;
 pub use server::{Server, Shown};

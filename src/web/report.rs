@@ -13,7 +13,7 @@ use crate::domain::ledger::{CallKind, Used};
 use crate::domain::share::Foreign;
 use crate::domain::time::{Boot, Wall};
 use crate::store::status::{SweepStatus, TenantStatus};
-use crate::store::{Store, StoreError};
+use crate::store::{StoreError, View};
 
 /// The names are the contract's.
 #[derive(Clone, Debug, Serialize)]
@@ -42,6 +42,7 @@ pub struct TenantReport {
     pub paused: bool,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub paused_reason: Option<String>,
+    pub paused_since: Option<String>,
     /// When the pause ends by itself.
     pub paused_until: Option<String>,
     /// Why its configuration cannot be used, if that is so.
@@ -51,14 +52,15 @@ pub struct TenantReport {
     pub budget: BTreeMap<&'static str, BTreeMap<&'static str, Gauge>>,
     /// Calls of each window that others with the same app registration are believed to make.
     pub foreign: BTreeMap<&'static str, Foreign>,
+    /// Since when every sign-in has failed.
+    pub sign_in_fails_since: Option<String>,
     pub waiting_for: String,
     pub waiting_until: Option<String>,
     pub eta: Option<String>,
     /// Why there is no `eta` though machines are queued.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub eta_unknown: Option<String>,
-    #[serde(skip)]
-    pub oldest_queued: Option<Wall>,
+    pub oldest_queued: Option<String>,
 }
 
 /// How much of a window is used.
@@ -89,7 +91,7 @@ pub const DISABLED: &str = "a correct configuration: ";
 
 /// The tenants that the running daemon cannot use, and why, as it wrote down: it has read their secrets, which a
 /// command does not.
-pub async fn disabled(store: &Store, running: bool) -> Result<BTreeMap<TenantName, String>, StoreError> {
+pub async fn disabled(store: &View, running: bool) -> Result<BTreeMap<TenantName, String>, StoreError> {
     let tenants = if running { store.tenants_status().await? } else { Vec::new() };
     let why = |tenant: TenantStatus| Some((tenant.name, tenant.waiting.what.strip_prefix(DISABLED)?.to_owned()));
     Ok(tenants.into_iter().filter_map(why).collect())
@@ -140,11 +142,13 @@ fn idle(budgets: &Budgets) -> TenantReport {
     TenantReport {
         paused: false,
         paused_reason: None,
+        paused_since: None,
         paused_until: None,
         disabled: None,
         jobs: State::ALL.iter().map(|state| (state.as_str(), 0)).collect(),
         budget: CallKind::ALL.iter().map(|kind| (kind.as_str(), gauges(budgets.of(*kind), Used::default()))).collect(),
         foreign: CallKind::ALL.iter().map(|kind| (kind.as_str(), Foreign::default())).collect(),
+        sign_in_fails_since: None,
         waiting_for: "nothing".to_owned(),
         waiting_until: None,
         eta: None,
@@ -163,7 +167,7 @@ fn gauges(budget: CallBudget, used: Used) -> BTreeMap<&'static str, Gauge> {
 
 /// Reads everything. `terms` are those of each configured tenant.
 pub async fn read(
-    store: &Store,
+    store: &View,
     terms: &BTreeMap<TenantName, Terms>,
     now: Now,
     running: bool,
@@ -215,7 +219,7 @@ fn told((eta, sweep): (Option<String>, SweepStatus)) -> SweepReport {
     }
 }
 
-async fn one(store: &Store, tenant: &TenantStatus, budgets: &Budgets, now: Now) -> Result<TenantReport, StoreError> {
+async fn one(store: &View, tenant: &TenantStatus, budgets: &Budgets, now: Now) -> Result<TenantReport, StoreError> {
     let mut told = idle(budgets);
     for (state, n) in &tenant.jobs {
         told.jobs.insert(state.as_str(), *n);
@@ -230,6 +234,7 @@ async fn one(store: &Store, tenant: &TenantStatus, budgets: &Budgets, now: Now) 
     }
     told.paused = tenant.pause.is_some();
     told.paused_reason = tenant.pause.as_ref().and_then(|pause| pause.reason.clone());
+    told.paused_since = tenant.pause.as_ref().map(|pause| pause.at.rfc3339());
     told.paused_until = tenant.pause.as_ref().and_then(|pause| pause.until).map(Wall::rfc3339);
     told.waiting_for.clone_from(&tenant.waiting.what);
     let sending = tenant.jobs.get(&State::Sending).copied().unwrap_or(0);
@@ -243,6 +248,7 @@ async fn one(store: &Store, tenant: &TenantStatus, budgets: &Budgets, now: Now) 
         }
     }
     told.waiting_until = tenant.waiting.until.map(Wall::rfc3339);
-    told.oldest_queued = tenant.oldest_queued;
+    told.sign_in_fails_since = tenant.sign_in_fails_since.map(Wall::rfc3339);
+    told.oldest_queued = tenant.oldest_queued.map(Wall::rfc3339);
     Ok(told)
 }

@@ -7,36 +7,43 @@ use std::sync::{Arc, RwLock};
 use std::time::Duration;
 
 use axum::Router;
-use axum::extract::State;
-use axum::http::{HeaderValue, StatusCode, header};
-use axum::response::{Html, IntoResponse, Response};
+use axum::extract::{Query, State};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
+use axum::middleware;
+use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::graceful::GracefulShutdown;
 use hyper_util::service::TowerToHyperService;
 use tokio::net::TcpListener;
-use tokio::sync::Semaphore;
+use tokio::sync::{Mutex, Semaphore};
 use tokio_util::sync::CancellationToken;
 
-use super::{metrics, report};
+use super::burndown::Burndown;
+use super::guard::{Hosts, guard};
+use super::page::{Page, Tagged};
+use super::{machine, metrics, overview, report};
 use crate::clock::Clock;
 use crate::domain::forecast::Terms;
-use crate::domain::id::TenantName;
+use crate::domain::id::{MachineId, TenantName};
+use crate::domain::time::Boot;
 use crate::health::Health;
 use crate::metrics::Metrics;
-use crate::store::{Store, StoreError};
+use crate::store::{StoreError, View};
 
 /// A client that has not sent its header by then is gone.
 const HEADER_TIMEOUT: Duration = Duration::from_secs(10);
 /// More than any scraper needs.
 const CONNECTIONS: usize = 64;
+/// What the page shows is read no more often than this, however many look at it.
+const FRESH: Duration = Duration::from_secs(1);
 
 /// What is shown.
 #[derive(Clone)]
 pub struct Shown {
-    /// The database.
-    pub store: Store,
+    /// The database, to be looked at.
+    pub view: View,
     /// The terms of each configured tenant; replaced by a reload.
     pub terms: Arc<RwLock<BTreeMap<TenantName, Terms>>>,
     /// The tenants that are configured and cannot be used, and why; replaced likewise.
@@ -45,6 +52,8 @@ pub struct Shown {
     pub health: Health,
     /// What the loops count.
     pub metrics: Metrics,
+    /// How long the queues have been.
+    pub burndown: Burndown,
     /// The clocks.
     pub clock: Arc<dyn Clock>,
 }
@@ -56,13 +65,15 @@ impl std::fmt::Debug for Shown {
 }
 
 impl Shown {
-    fn now(&self) -> report::Now {
+    /// Now, by its clocks.
+    pub(super) fn now(&self) -> report::Now {
         report::Now { at: self.clock.wall(), boot: self.clock.boot() }
     }
 
-    async fn report(&self) -> Result<report::Report, StoreError> {
+    /// The status, as this daemon sees it.
+    pub(super) async fn report(&self) -> Result<report::Report, StoreError> {
         let terms = self.terms.read().unwrap_or_else(std::sync::PoisonError::into_inner).clone();
-        let report = report::read(&self.store, &terms, self.now(), true).await?;
+        let report = report::read(&self.view, &terms, self.now(), true).await?;
         let stopped = self.health.why_intake_stopped();
         Ok(report.with_disabled(&self.disabled()).with_intake_stopped(stopped))
     }
@@ -76,12 +87,13 @@ impl Shown {
 #[derive(Debug)]
 pub struct Server {
     listener: TcpListener,
+    hosts: Hosts,
 }
 
 impl Server {
-    /// Binds the address.
-    pub async fn bind(address: SocketAddr) -> std::io::Result<Self> {
-        Ok(Self { listener: TcpListener::bind(address).await? })
+    /// Binds the address. It may be asked under these names too.
+    pub async fn bind(address: SocketAddr, names: &[String]) -> std::io::Result<Self> {
+        Ok(Self { listener: TcpListener::bind(address).await?, hosts: Hosts::new(address, names) })
     }
 
     /// The address it is bound to; the port is the one that was given.
@@ -91,7 +103,7 @@ impl Server {
 
     /// Serves until `stop`, then lets running answers end for a moment.
     pub async fn serve(self, shown: Shown, stop: CancellationToken) {
-        let service = TowerToHyperService::new(routes(shown.clone()));
+        let service = TowerToHyperService::new(routes(shown.clone(), self.hosts));
         let graceful = GracefulShutdown::new();
         let places = Arc::new(Semaphore::new(CONNECTIONS));
         loop {
@@ -128,25 +140,76 @@ impl Server {
     }
 }
 
-fn routes(shown: Shown) -> Router {
+/// What a route works with.
+#[derive(Clone)]
+struct Site {
+    shown: Shown,
+    page: Page,
+    overview: Arc<Mutex<Option<(Boot, Tagged)>>>,
+}
+
+fn routes(shown: Shown, hosts: Hosts) -> Router {
+    let site = Site { shown, page: Page::new(), overview: Arc::default() };
     Router::new()
         .route("/", get(dashboard))
         .route("/healthz", get(healthz))
         .route("/readyz", get(readyz))
         .route("/metrics", get(metrics_text))
         .route("/api/status", get(status))
-        .with_state(shown)
+        .route("/api/overview", get(overview))
+        .route("/api/machine", get(machine))
+        .with_state(site)
+        .layer(middleware::from_fn_with_state(hosts, guard))
 }
 
-async fn dashboard() -> Response {
-    let mut response = Html(include_str!("dashboard.html")).into_response();
-    let policy = "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; connect-src 'self'; \
-                  frame-ancestors 'none'; base-uri 'none'; form-action 'none'";
-    response.headers_mut().insert(header::CONTENT_SECURITY_POLICY, HeaderValue::from_static(policy));
+async fn dashboard(State(site): State<Site>, asked: HeaderMap) -> Response {
+    site.page.answer(&asked)
+}
+
+/// What the page shows. The time goes beside it: with it inside, nothing would ever stay the same.
+async fn overview(State(site): State<Site>, asked: HeaderMap) -> Response {
+    let mut response = match overview_of(&site).await {
+        Ok(Some(told)) => told.answer(&asked),
+        Ok(None) => (StatusCode::INTERNAL_SERVER_ERROR, "the overview cannot be written\n").into_response(),
+        Err(error) => return broken(&error),
+    };
+    if let Ok(now) = HeaderValue::from_str(&site.shown.clock.wall().rfc3339()) {
+        response.headers_mut().insert(HeaderName::from_static("sweepd-time"), now);
+    }
     response
 }
 
-async fn healthz(State(shown): State<Shown>) -> Response {
+async fn overview_of(site: &Site) -> Result<Option<Tagged>, StoreError> {
+    // Whoever comes while it is being read waits for the same answer.
+    let mut kept = site.overview.lock().await;
+    let now = site.shown.now();
+    if let Some((_, told)) = kept.as_ref().filter(|(read, _)| now.boot.since(*read) < FRESH) {
+        return Ok(Some(told.clone()));
+    }
+    let read = overview::read(&site.shown, now).await?;
+    let told = serde_json::to_vec(&read).ok().map(|json| Tagged::new(json, "application/json"));
+    *kept = told.clone().map(|told| (now.boot, told));
+    Ok(told)
+}
+
+/// What is asked of a machine.
+#[derive(serde::Deserialize)]
+struct Which {
+    #[serde(default)]
+    id: String,
+}
+
+async fn machine(State(site): State<Site>, Query(which): Query<Which>) -> Response {
+    let Ok(id) = which.id.trim().parse::<MachineId>() else {
+        return (StatusCode::BAD_REQUEST, "id: a machine id has 40 hexadecimal digits\n").into_response();
+    };
+    match machine::read(&site.shown.view, id).await {
+        Ok(machine) => axum::Json(machine).into_response(),
+        Err(error) => broken(&error),
+    }
+}
+
+async fn healthz(State(Site { shown, .. }): State<Site>) -> Response {
     let stuck = shown.health.stuck();
     if stuck.is_empty() {
         (StatusCode::OK, "alive\n").into_response()
@@ -155,7 +218,7 @@ async fn healthz(State(shown): State<Shown>) -> Response {
     }
 }
 
-async fn readyz(State(shown): State<Shown>) -> Response {
+async fn readyz(State(Site { shown, .. }): State<Site>) -> Response {
     let missing = shown.health.missing();
     // Whoever works is not held responsible for whoever does not: it is told, and no more.
     let mut disabled = String::new();
@@ -169,19 +232,20 @@ async fn readyz(State(shown): State<Shown>) -> Response {
     }
 }
 
-async fn status(State(shown): State<Shown>) -> Response {
+async fn status(State(Site { shown, .. }): State<Site>) -> Response {
     match shown.report().await {
         Ok(report) => axum::Json(report).into_response(),
         Err(error) => broken(&error),
     }
 }
 
-async fn metrics_text(State(shown): State<Shown>) -> Response {
-    let report = match shown.report().await {
-        Ok(report) => report,
+async fn metrics_text(State(Site { shown, .. }): State<Site>) -> Response {
+    let read = metrics::read(&shown).await;
+    let read = match read {
+        Ok(read) => read,
         Err(error) => return broken(&error),
     };
-    match metrics::render(&shown.metrics, &report, shown.now()) {
+    match metrics::render(&shown, &read, shown.now()) {
         Ok(text) => ([(header::CONTENT_TYPE, metrics::MEDIA_TYPE)], text).into_response(),
         Err(error) => {
             (StatusCode::INTERNAL_SERVER_ERROR, format!("the metrics cannot be written: {error}\n")).into_response()

@@ -253,7 +253,7 @@ impl World {
         let (store, falling, left) = (Arc::clone(&opened), Arc::clone(&blow), calls.clone());
         let is_idle = move || {
             // Time stands still until the database is open.
-            let is_idle = store.get().is_some_and(Store::is_idle);
+            let is_idle = store.get().is_some_and(|store| store.is_idle());
             falling.at_rest(is_idle, &left);
             is_idle
         };
@@ -343,7 +343,7 @@ impl World {
             let new = NewSweep {
                 id: ids.sweep(),
                 tenant,
-                name: format!("sweep {n}"),
+                name: format!("workstations-{}.csv", n + 1),
                 source: Source::File,
                 file: format!("{n}.txt"),
                 sha256: format!("{n:064x}"),
@@ -361,6 +361,11 @@ impl World {
             };
             store.take_sweep(new, Chunk { jobs, ..Chunk::default() }, now, complete).await.unwrap();
         }
+    }
+
+    /// The database, while no incarnation lives.
+    pub async fn open(&self) -> Store {
+        Store::open_existing(self.folder.path()).await.unwrap().unwrap()
     }
 
     /// Asks the database something, in no time.

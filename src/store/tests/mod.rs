@@ -44,6 +44,7 @@ mod silences;
 mod starting;
 mod sweeping;
 mod unasked;
+mod watching;
 mod withdrawing;
 mod writing;
 

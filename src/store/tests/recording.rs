@@ -92,7 +92,7 @@ async fn a_machine_has_its_whole_history() {
     let claim = bench.accepted("a1", 1).await;
     let mark = claim.attempt.mark("weekly");
     bench.feed(&[scan("a1", machine(1), ActionStatus::Succeeded, &mark, 20)], 21).await;
-    let events = bench.store.events_of_machine(bench.tenant, machine(1)).await.unwrap();
+    let events = bench.store.events_of_machine(bench.tenant, machine(1), None).await.unwrap();
     let kinds: Vec<_> = events.iter().map(|event| event.kind.as_str()).collect();
     assert_eq!(kinds, ["attempt_written", "attempt_answered", "action_seen", "job_moved", "action_seen", "job_moved"]);
 }

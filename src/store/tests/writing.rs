@@ -143,3 +143,18 @@ async fn a_full_disk_takes_no_half_of_anything_and_lets_nothing_out() {
     bench.call(2).await;
     bench.assert_whole().await;
 }
+
+#[tokio::test]
+async fn a_view_cannot_write() {
+    let bench = Bench::with_machines(&[1]).await;
+    let view = bench.store.view();
+    let mut reader = view.reader().await.unwrap();
+    let refused = sqlx::query("UPDATE jobs SET priority = 3").execute(&mut *reader).await.unwrap_err().to_string();
+    assert!(refused.contains("readonly"), "{refused}");
+    drop(reader);
+    view.close().await;
+    bench.store.close().await;
+    let left: Vec<_> =
+        std::fs::read_dir(bench.folder.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+    assert!(left.iter().all(|name| name != "sweepd.db-wal"), "the last one out closes the journal: {left:?}");
+}
