@@ -4,27 +4,30 @@
 # uses. As root, with buildah, debootstrap, systemd-container, iproute2 and jq. Prints a line for each
 # check, and ends with 1 if one does not hold.
 #
-#   packaging/docker/verify.sh [--work FOLDER] [--mirror URL] [--suite NAME]
+#   packaging/docker/verify.sh [--work FOLDER] [--mirror URL] [--suite NAME] [--no-build]
 #
 # --work keeps everything there, the base images for the next time too; else it is a folder that goes away.
+# --no-build looks at the image that was built there the last time.
 set -euo pipefail
 
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 readonly here
 readonly image=localhost/sweepd:verify network=sweepd-verify-$$
-export BUILDAH_ISOLATION=chroot STORAGE_DRIVER=vfs
+export BUILDAH_ISOLATION=chroot
 work=
+build=yes
 declare -a root_options=()
 while (($#)); do
     case $1 in
-    --work) work=${2:?--work wants a folder} ;;
-    --mirror | --suite) root_options+=("$1" "${2:?$1 wants a value}") ;;
+    --work) work=${2:?--work wants a folder} && shift ;;
+    --mirror | --suite) root_options+=("$1" "${2:?$1 wants a value}") && shift ;;
+    --no-build) build=no ;;
     *)
         printf '%s: unknown argument %s\n' "$0" "$1" >&2
         exit 2
         ;;
     esac
-    shift 2
+    shift
 done
 
 declare -a passing=() started=()
@@ -46,7 +49,7 @@ fi
 mkdir -p "$work"
 work=$(cd "$work" && pwd)
 
-buildah() { command buildah --root "$work/storage" --runroot "$work/runroot" "$@"; }
+buildah() { command buildah --storage-driver vfs --root "$work/storage" --runroot "$work/runroot" "$@"; }
 
 held=0
 broken=0
@@ -117,7 +120,7 @@ build() {
         --volume "$registry:/usr/local/cargo/registry" "$here/../.." >"$work/build.log" 2>&1
 }
 
-inspect() { buildah inspect --type image --format "{{json .Docker.config.$1}}" "$image"; }
+inspect() { buildah inspect --type image "$image" | jq --compact-output ".Docker.config.$1"; }
 
 looks_right() {
     check 'it is not root that runs it' "$(inspect User)" same "$(inspect User)" '"10464:10464"'
@@ -138,10 +141,12 @@ surroundings() {
     mkdir -p "$work/run"/{etc,secrets,state}
     ip netns exec "$network" chroot "$root" /usr/local/bin/sweepd simulator --listen 127.0.0.1:8700 >"$work/run/simulator" &
     started+=("$!")
-    within 100 grep --quiet '^# [0-9a-f]' "$work/run/simulator"
+    within 100 grep --quiet '^# [0-9a-f]' "$work/run/simulator" || true
     grep -v '^#' "$work/run/simulator" >"$work/run/etc/sweepd.toml"
     sed -n "s/^# printf '%s' '\(.*\)' > contoso-secret/\1/p" "$work/run/simulator" >"$work/run/secrets/contoso-secret"
     chmod 0400 "$work/run/secrets/contoso-secret"
+    # An engine makes the points where something is mounted, whatever is read-only.
+    mkdir -p "$root/etc/sweepd"
     # A volume begins as what the image has there.
     cp -a "$root/var/lib/sweepd/." "$work/run/state/"
     chown -R 10464:10464 "$work/run"/{secrets,state}
@@ -168,7 +173,7 @@ runs() {
         /usr/local/bin/sweepd run </dev/null >"$work/run/log" 2>&1 &
     local container=$!
     started+=("$container")
-    within 300 grep --quiet '"message":"signed in"' "$work/run/log"
+    within 300 grep --quiet '"message":"signed in"' "$work/run/log" || true
     process=$(pgrep --uid 10464 --full '^/usr/local/bin/sweepd run$' | head -n 1)
     check 'it runs on a read-only root, and signs in' "$(jq --raw-output .message "$work/run/log" 2>/dev/null | tail -n 2)" \
         grep --quiet '"message":"signed in"' "$work/run/log"
@@ -180,7 +185,7 @@ runs() {
     check 'its HEALTHCHECK says that it is well' "" healthcheck
     sed -n 's/^# \([0-9a-f]\{40\}\)$/\1/p' "$work/run/simulator" | head -n 20 |
         inside sh -c 'cat >/var/lib/sweepd/spool/incoming/list.part && mv /var/lib/sweepd/spool/incoming/list.part /var/lib/sweepd/spool/incoming/list.txt'
-    within 300 test -e "$work/run/state/spool/processed/list.txt.receipt.json"
+    within 300 test -e "$work/run/state/spool/processed/list.txt.receipt.json" || true
     check 'a dropped list is taken' "$(jq --compact-output '[.status, .queued]' "$work/run/state/spool/processed/list.txt.receipt.json")" \
         same "$(jq --raw-output .queued "$work/run/state/spool/processed/list.txt.receipt.json")" 20
     kill -STOP "$process"
@@ -201,10 +206,12 @@ composes() {
         "${parser[@]}" --file "$here/compose.yaml" config --quiet
 }
 
-base_images
-began=$SECONDS
-check 'the image is built' "" build
-printf '# in %s s; the log is %s\n' "$((SECONDS - began))" "$work/build.log"
+if [[ $build == yes ]]; then
+    base_images
+    began=$SECONDS
+    check 'the image is built' "" build
+    printf '# in %s s; the log is %s\n' "$((SECONDS - began))" "$work/build.log"
+fi
 if ((broken)); then
     tail -n 20 "$work/build.log"
 else
