@@ -1,4 +1,4 @@
-# syntax=docker/dockerfile:1
+# packaging/docker/verify.sh builds and runs this; packaging/docker/compose.yaml shows how to use it.
 FROM rust:1.95-slim-bookworm AS build
 # SQLite and the cryptography are built from C: a compiler is all that is needed.
 RUN apt-get update \
@@ -7,6 +7,8 @@ RUN apt-get update \
 WORKDIR /src
 COPY Cargo.toml Cargo.lock ./
 COPY migrations ./migrations
+# Cargo.toml names the benches; they are not built.
+COPY benches ./benches
 COPY src ./src
 RUN cargo build --release --locked --bin sweepd
 
@@ -20,6 +22,7 @@ RUN apt-get update \
  && install -d -m 0750 -o sweepd -g sweepd /var/lib/sweepd
 COPY --from=build /src/target/release/sweepd /usr/local/bin/sweepd
 
+# Everything that it writes is in the volume: the rest may be read-only, and root is not needed.
 # Secrets that are mounted where container engines put them are found by their name.
 ENV STATE_DIRECTORY=/var/lib/sweepd \
     CREDENTIALS_DIRECTORY=/run/secrets

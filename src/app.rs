@@ -42,7 +42,7 @@ pub enum Exit {
     Locked = 75,
     /// Not permitted.
     NotPermitted = 77,
-    /// The configuration is wrong.
+    /// The configuration is wrong, or the database does not fit this version.
     Config = 78,
 }
 
@@ -81,6 +81,8 @@ impl From<StoreError> for Failure {
     fn from(error: StoreError) -> Self {
         match &error {
             StoreError::File { path, source } => Self::file(path, source),
+            // What is installed does not fit what it finds: starting it again does not change that.
+            StoreError::Version(why) => Self::new(Exit::Config, format!("the database: {why}")),
             _ => Self::new(Exit::Failed, format!("the database: {error}")),
         }
     }
@@ -184,7 +186,7 @@ impl App {
     /// loop. When this returns, files may be dropped.
     pub async fn start(config: &Config, clock: Arc<dyn Clock>) -> Result<Self, Failure> {
         let lock = lock(&config.daemon.state_dir, &*clock).await?;
-        let store = Store::open(&config.daemon.state_dir).await?;
+        let store = Store::open(&config.daemon.state_dir, clock.wall()).await?;
         let boot_id = boot_id()?;
         let birth = Birth {
             at: clock.wall(),

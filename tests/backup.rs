@@ -1,4 +1,5 @@
-//! Owns: a backup of a running daemon is whole, and restoring it sends nothing twice.
+//! Owns: a backup of a running daemon is whole, and restoring it sends nothing twice; a database of another
+//! version is migrated with a way back, or left as it is.
 
 #![allow(
     clippy::unwrap_used,
@@ -13,8 +14,13 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::time::Duration;
 
+use sqlx::SqlSafeStr;
+use sqlx::migrate::{Migration, MigrationType, Migrator};
 use support::{Configured, Daemon, Site, eventually, list, number, quick_tenant, scan_arrivals, simulate, text};
+use sweepd::clock::{Clock, SystemClock};
 use sweepd::simulator::{TenantOptions, fleet};
+use sweepd::store::Store;
+use sweepd::store::schema::MIGRATIONS;
 
 fn counts(daemon: &Daemon) -> (u64, u64) {
     let jobs = &daemon.status()["tenants"]["contoso"]["jobs"];
@@ -85,4 +91,56 @@ async fn a_backup_is_restored_and_sends_nothing_twice() {
     daemon.told(&["resume"]);
     eventually("the end of what was queued", || (counts(&daemon) == (5, 0)).then_some(())).await;
     assert_eq!(scan_arrivals(&simulator, 0), 5, "nothing is sent twice");
+}
+
+/// The schema of a later version: this one's, and a step that it does not have.
+fn later() -> Migrator {
+    let ours: Vec<_> = MIGRATIONS.iter().cloned().collect();
+    let next = ours.iter().map(|step| step.version).max().unwrap() + 1;
+    let step = "CREATE TABLE later (id INTEGER PRIMARY KEY) STRICT".into_sql_str();
+    let step = Migration::new(next, "later".into(), MigrationType::Simple, step, false);
+    Migrator::with_migrations(ours.into_iter().chain([step]).collect())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_upgrade_keeps_a_copy_with_which_one_goes_back() {
+    let machines = fleet(72, 3, "upgrade");
+    let tenant = quick_tenant(machines.clone());
+    let simulator = simulate(72, vec![tenant.clone()]).await;
+    let mut daemon = Daemon::started(Site::new(&simulator, &[Configured::of("contoso", &tenant)], "")).await;
+    daemon.told(&["pause"]);
+    daemon.site.put("list.txt", list(&machines));
+    daemon.receipt("processed/list.txt").await;
+    assert!(daemon.terminate().await.success());
+
+    // A later version starts here, with a step of its own.
+    let at = SystemClock.wall();
+    Store::open_with(&daemon.site.state(), &later(), at).await.unwrap().close().await;
+    let migrated = fs::read(daemon.site.state().join("sweepd.db")).unwrap();
+
+    // The version before it does not touch what it does not understand, and says what to do.
+    daemon.launch();
+    assert_eq!(daemon.ended().await.code(), Some(78), "{}", daemon.log_text());
+    let told = daemon.log_text();
+    assert!(told.contains("newer version of sweepd") && told.contains("sweepd restore"), "{told}");
+    let status = daemon.command(&["status"]);
+    assert_eq!(status.code, 78, "{}", status.stderr);
+    let kept = fs::read_dir(daemon.site.state()).unwrap().map(|entry| entry.unwrap().path());
+    let kept = kept.into_iter().find(|path| path.to_str().unwrap().contains("sweepd.db.schema-")).unwrap();
+    let name = kept.to_str().unwrap();
+    assert!(told.contains(name), "the copy that fits is named: {told}");
+    assert_eq!(fs::metadata(&kept).unwrap().permissions().mode() & 0o777, 0o600);
+    let newer = daemon.site.path().join("newer.db");
+    fs::copy(daemon.site.state().join("sweepd.db"), &newer).unwrap();
+    assert_eq!(daemon.command(&["restore", newer.to_str().unwrap(), "--yes"]).code, 65, "nor is it restored");
+    assert_eq!(fs::read(daemon.site.state().join("sweepd.db")).unwrap(), migrated, "nothing was changed");
+
+    // Going back, as it is documented.
+    daemon.told(&["restore", name, "--yes"]);
+    daemon.start().await;
+    assert_eq!(counts(&daemon), (0, 3), "the queue is as it was");
+    daemon.told(&["audit", "verify"]);
+    daemon.told(&["resume"]);
+    daemon.all_final(3).await;
+    assert_eq!(scan_arrivals(&simulator, 0), 3);
 }

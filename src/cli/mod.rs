@@ -10,6 +10,7 @@ mod demo;
 mod forecast;
 mod job;
 mod log;
+mod man;
 mod output;
 mod pause;
 mod reconcile;
@@ -88,8 +89,8 @@ enum Command {
         /// Which shell
         shell: clap_complete::Shell,
     },
-    /// Print the manual page
-    Man,
+    /// Print the manual page, or write one for every command
+    Man(man::Args),
 }
 
 /// What every command is given.
@@ -188,7 +189,7 @@ async fn dispatch(command: Command, context: &Context) -> Result<(), Failure> {
             clap_complete::generate(shell, &mut Cli::command(), "sweepd", out);
             Ok(())
         }),
-        Command::Man => output::print(|out| clap_mangen::Man::new(Cli::command()).render(out)),
+        Command::Man(args) => man::run(&args, Cli::command()),
     }
 }
 

@@ -9,6 +9,7 @@ use std::time::Duration;
 use sqlx::{ConnectOptions, Connection, SqliteConnection};
 
 use super::events::{Head, Kind, Subject};
+use super::schema::{MIGRATIONS, Migrated};
 use super::tenants::{Operator, Sending};
 use super::{Doing, FILE, Store, StoreError, create_private, options};
 use crate::domain::time::Wall;
@@ -30,7 +31,7 @@ fn file_error(path: &Path) -> impl FnOnce(std::io::Error) -> StoreError {
 }
 
 /// A name beside `path` that nobody takes for a finished file.
-fn beside(path: &Path, ending: &str) -> PathBuf {
+pub(super) fn beside(path: &Path, ending: &str) -> PathBuf {
     let mut name = path.file_name().unwrap_or_default().to_owned();
     name.push(ending);
     path.with_file_name(name)
@@ -59,46 +60,60 @@ impl Store {
             return Err(StoreError::Guard(format!("{} is there already: choose another name", to.display())));
         }
         let unfinished = beside(to, ".unfinished");
-        let written = self.copy_to(&unfinished).await;
-        let copied = match written {
-            Ok(copied) => copied,
-            Err(error) => {
-                if let Err(left) = fs::remove_file(&unfinished) {
-                    tracing::debug!(error = %left, "an unfinished backup stays behind");
-                }
-                return Err(error);
-            }
-        };
-        fs::rename(&unfinished, to).map_err(file_error(to))?;
-        to_disk(folder_of(to))?;
+        let copied = copy_of(&mut *self.reader().await?, &unfinished).await?;
+        into_place(&unfinished, to)?;
         let body = serde_json::json!({ "file": to.display().to_string(), "head": copied.head.hash, "by": operator });
         self.record(at, Kind::BackedUp, Subject::default(), body).await?;
         Ok(copied)
     }
 
-    async fn copy_to(&self, unfinished: &Path) -> Result<Copied, StoreError> {
-        if unfinished.exists() {
-            fs::remove_file(unfinished).map_err(file_error(unfinished))?;
-        }
-        // SQLite writes into an empty file, and leaves its mode as it is.
-        create_private(unfinished)?;
-        let Some(name) = unfinished.to_str() else {
-            return Err(StoreError::Guard("a path that is no UTF-8 cannot be written to".to_owned()));
-        };
-        sqlx::query("VACUUM INTO ?").bind(name).execute(&mut *self.reader().await?).await.doing("copy the database")?;
-        to_disk(unfinished)?;
-        let mut copy = options(unfinished)
-            .read_only(true)
-            .journal_mode(sqlx::sqlite::SqliteJournalMode::Delete)
-            .connect()
-            .await
-            .doing("open the copy")?;
-        check_pages(&mut copy).await?;
-        let head = super::events::head(&mut copy).await?;
-        copy.close().await.doing("close the copy")?;
-        let bytes = fs::metadata(unfinished).map_err(file_error(unfinished))?.len();
-        Ok(Copied { head, bytes })
+    /// Puts on record that a migration has left a copy behind.
+    pub(super) async fn record_migration(&self, migrated: &Migrated, at: Wall) -> Result<(), StoreError> {
+        let schema = serde_json::json!({ "from": migrated.from, "to": migrated.to });
+        let (file, head) = (migrated.kept.display().to_string(), &migrated.copied.head.hash);
+        let body = serde_json::json!({ "file": file, "head": head, "schema": schema });
+        self.record(at, Kind::BackedUp, Subject::default(), body).await
     }
+}
+
+/// Copies the database of a connection to `unfinished`, in the place of whatever is there: readable by its
+/// owner alone, checked, and on disk when this returns. If that fails, nothing is left behind.
+pub(super) async fn copy_of(connection: &mut SqliteConnection, unfinished: &Path) -> Result<Copied, StoreError> {
+    let copied = try_copy(connection, unfinished).await;
+    if copied.is_err()
+        && let Err(left) = remove_if_there(unfinished)
+    {
+        tracing::debug!(error = %left, "an unfinished backup stays behind");
+    }
+    copied
+}
+
+async fn try_copy(connection: &mut SqliteConnection, unfinished: &Path) -> Result<Copied, StoreError> {
+    remove_if_there(unfinished)?;
+    // SQLite writes into an empty file, and leaves its mode as it is.
+    create_private(unfinished)?;
+    let Some(name) = unfinished.to_str() else {
+        return Err(StoreError::Guard("a path that is no UTF-8 cannot be written to".to_owned()));
+    };
+    sqlx::query("VACUUM INTO ?").bind(name).execute(connection).await.doing("copy the database")?;
+    to_disk(unfinished)?;
+    let mut copy = options(unfinished)
+        .read_only(true)
+        .journal_mode(sqlx::sqlite::SqliteJournalMode::Delete)
+        .connect()
+        .await
+        .doing("open the copy")?;
+    check_pages(&mut copy).await?;
+    let head = super::events::head(&mut copy).await?;
+    copy.close().await.doing("close the copy")?;
+    let bytes = fs::metadata(unfinished).map_err(file_error(unfinished))?.len();
+    Ok(Copied { head, bytes })
+}
+
+/// Gives a finished copy its name, and sees to it that it keeps it.
+pub(super) fn into_place(unfinished: &Path, to: &Path) -> Result<(), StoreError> {
+    fs::rename(unfinished, to).map_err(file_error(to))?;
+    to_disk(folder_of(to))
 }
 
 /// A copy on its way into the place of the database. Whoever has it holds the lock on the state folder.
@@ -123,7 +138,7 @@ impl Restoring {
         fs::set_permissions(&unfinished, std::os::unix::fs::PermissionsExt::from_mode(0o600))
             .map_err(file_error(&unfinished))?;
         give_to_owner_of(state_dir, &unfinished)?;
-        let Some(store) = Store::open_file(&unfinished).await? else {
+        let Some(store) = Store::open_copy(&unfinished, &MIGRATIONS).await? else {
             return Err(StoreError::Guard(format!("{} is no database of sweepd", from.display())));
         };
         let mut reader = store.reader().await?;

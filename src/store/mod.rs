@@ -9,10 +9,12 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use sqlx::migrate::Migrator;
 use sqlx::pool::PoolConnection;
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteSynchronous};
 use sqlx::{ConnectOptions, Sqlite, SqliteConnection};
 
+use crate::domain::time::Wall;
 use under_way::{Operation, UnderWay};
 
 pub mod actions;
@@ -33,6 +35,7 @@ pub mod marks;
 pub mod outlook;
 pub mod recent;
 pub mod retries;
+pub mod schema;
 pub mod settle;
 pub mod slots;
 pub mod status;
@@ -70,8 +73,8 @@ pub enum StoreError {
         /// What SQLite said.
         source: Arc<sqlx::Error>,
     },
-    /// The database is of another version.
-    #[error("the database was written by another version of sweepd: {0}")]
+    /// The database does not fit this version of sweepd: says why, and what to do.
+    #[error("{0}")]
     Version(String),
     /// A guarded update did not touch exactly one row, or a state machine refused: nothing was
     /// written.
@@ -192,24 +195,41 @@ fn create_private(path: &Path) -> Result<(), StoreError> {
 impl Store {
     /// Opens the database in `state_dir`, creating and migrating it. For the daemon, which holds
     /// the lock on the folder.
-    pub async fn open(state_dir: &Path) -> Result<Self, StoreError> {
+    pub async fn open(state_dir: &Path, at: Wall) -> Result<Self, StoreError> {
+        Self::open_with(state_dir, &schema::MIGRATIONS, at).await
+    }
+
+    /// The same, with the schema of `migrations`. A database that has an older one is copied before it is
+    /// migrated, which is put on record; one that has a newer one is refused, and stays as it is.
+    pub async fn open_with(state_dir: &Path, migrations: &Migrator, at: Wall) -> Result<Self, StoreError> {
         let path = state_dir.join(FILE);
         create_private(&path)?;
         let mut connection = options(&path).connect().await.doing("open the database")?;
         check_sqlite(&mut connection).await?;
-        sqlx::migrate!("./migrations")
-            .run(&mut connection)
-            .await
-            .map_err(|error| StoreError::Version(error.to_string()))?;
-        Ok(Self::around(connection, &path))
+        let migrated = schema::bring_up(&mut connection, &path, migrations, at).await?;
+        let store = Self::around(connection, &path);
+        if let Some(migrated) = migrated {
+            store.record_migration(&migrated, at).await?;
+        }
+        Ok(store)
     }
 
     /// Opens the database of a state folder as it is. For commands; `None` when there is none yet.
     pub async fn open_existing(state_dir: &Path) -> Result<Option<Self>, StoreError> {
-        Self::open_file(&state_dir.join(FILE)).await
+        let path = state_dir.join(FILE);
+        let Some(mut connection) = Self::connect_file(&path).await? else { return Ok(None) };
+        schema::expect_current(&mut connection, &path, &schema::MIGRATIONS).await?;
+        Ok(Some(Self::around(connection, &path)))
     }
 
-    async fn open_file(path: &Path) -> Result<Option<Self>, StoreError> {
+    /// Opens a copy, which is migrated if it has an older schema; `None` when it is no database of sweepd.
+    async fn open_copy(path: &Path, migrations: &Migrator) -> Result<Option<Self>, StoreError> {
+        let Some(mut connection) = Self::connect_file(path).await? else { return Ok(None) };
+        schema::bring_up_copy(&mut connection, path, migrations).await?;
+        Ok(Some(Self::around(connection, path)))
+    }
+
+    async fn connect_file(path: &Path) -> Result<Option<SqliteConnection>, StoreError> {
         let failed = |error| StoreError::File { path: path.to_owned(), source: Arc::new(error) };
         match std::fs::metadata(path) {
             Ok(found) if found.len() > 0 => {}
@@ -224,10 +244,7 @@ impl Store {
             .fetch_one(&mut connection)
             .await
             .doing("read the database's schema")?;
-        if tables == 0 {
-            return Ok(None);
-        }
-        Ok(Some(Self::around(connection, path)))
+        Ok((tables > 0).then_some(connection))
     }
 
     fn around(connection: SqliteConnection, path: &Path) -> Self {

@@ -270,7 +270,7 @@ impl World {
 
     async fn incarnation(&self, opened: &OnceLock<Store>, blow: &Blow, death: Death) -> bool {
         let clock: Arc<dyn Clock> = Arc::clone(&self.clock) as Arc<dyn Clock>;
-        let store = Store::open(self.folder.path()).await.unwrap();
+        let store = Store::open(self.folder.path(), clock.wall()).await.unwrap();
         opened.set(store.clone()).unwrap();
         let boot_id = BootId(format!("boot-{}", self.boots));
         let birth = Birth {

@@ -37,6 +37,7 @@ mod feeding;
 mod long_files;
 mod looking;
 mod marking;
+mod migrating;
 mod ordering;
 mod recording;
 mod settling;
@@ -154,7 +155,7 @@ struct Bench {
 impl Bench {
     async fn new() -> Self {
         let folder = tempfile::tempdir().unwrap();
-        let store = Store::open(folder.path()).await.unwrap();
+        let store = Store::open(folder.path(), at(0)).await.unwrap();
         let tenant = store.tenant(&"contoso".parse().unwrap()).await.unwrap();
         let budget = store.budget(tenant, "directory/app").await.unwrap();
         let epoch = store.begin_incarnation(birth(0)).await.unwrap().epoch;

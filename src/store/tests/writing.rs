@@ -107,7 +107,7 @@ async fn what_was_ordered_before_closing_is_written_and_nothing_after() {
     let (written, ()) = tokio::join!(unit(&bench.store, 1, false), bench.store.close());
     assert!(written.is_ok());
     assert!(matches!(unit(&bench.store, 2, false).await, Err(StoreError::Closed)));
-    let again = Store::open(bench.folder.path()).await.unwrap();
+    let again = Store::open(bench.folder.path(), at(0)).await.unwrap();
     assert_eq!(again.record_head().await.unwrap().seq, 2);
     assert!(again.verify_record().await.unwrap().is_ok());
 }
