@@ -30,6 +30,8 @@ pub struct Daemon {
     pub site: Site,
     child: Option<Child>,
     starts: u32,
+    /// Arguments before the binary's own, as `setpriv`'s or `unshare`'s: what it is run through.
+    pub through: Vec<String>,
 }
 
 /// The binary with this configuration, deaf to the environment of the test.
@@ -39,10 +41,19 @@ fn sweepd(config: &Path) -> Command {
     command
 }
 
+/// The same, run through another program, which has to become it.
+fn through(words: &[String], config: &Path) -> Command {
+    let Some((program, arguments)) = words.split_first() else { return sweepd(config) };
+    let plain = sweepd(config);
+    let mut command = Command::new(program);
+    command.env_clear().args(arguments).arg(plain.get_program()).args(plain.get_args()).stdin(Stdio::null());
+    command
+}
+
 impl Daemon {
     /// A daemon that does not run yet.
     pub const fn new(site: Site) -> Self {
-        Self { site, child: None, starts: 0 }
+        Self { site, child: None, starts: 0, through: Vec::new() }
     }
 
     /// A daemon that runs and is ready.
@@ -65,11 +76,17 @@ impl Daemon {
 
     /// Starts it, and does not wait.
     pub fn launch(&mut self) {
+        self.launch_with(&[]);
+    }
+
+    /// The same, with these variables in its environment.
+    pub fn launch_with(&mut self, environment: &[(&str, &str)]) {
         assert!(self.child.is_none(), "it runs already");
         self.starts += 1;
         let log = File::create(self.site.path().join(format!("log.{}", self.starts))).unwrap();
-        let child = sweepd(&self.site.config()).arg("run").stdout(Stdio::null()).stderr(log).spawn().unwrap();
-        self.child = Some(child);
+        let mut command = through(&self.through, &self.site.config());
+        command.envs(environment.iter().copied()).arg("run").stdout(Stdio::null()).stderr(log);
+        self.child = Some(command.spawn().unwrap());
     }
 
     /// What it has logged since it was last started.
@@ -112,6 +129,15 @@ impl Daemon {
     /// SIGHUP.
     pub fn hang_up(&self) {
         self.send(Signal::SIGHUP);
+    }
+
+    /// How it ended, if it did.
+    pub fn has_ended(&mut self) -> Option<ExitStatus> {
+        let ended = self.child.as_mut().expect("the daemon was started").try_wait().unwrap();
+        if ended.is_some() {
+            self.child = None;
+        }
+        ended
     }
 
     /// Waits until it has ended; returns how.
