@@ -30,7 +30,7 @@ pub struct Daemon {
     pub site: Site,
     child: Option<Child>,
     starts: u32,
-    /// Arguments before the binary's own, as `setpriv`'s or `unshare`'s: what it is run through.
+    /// What the daemon is run through, its binary included; empty: nothing.
     pub through: Vec<String>,
 }
 
@@ -44,11 +44,13 @@ fn sweepd(config: &Path) -> Command {
 /// The same, run through another program, which has to become it.
 fn through(words: &[String], config: &Path) -> Command {
     let Some((program, arguments)) = words.split_first() else { return sweepd(config) };
-    let plain = sweepd(config);
     let mut command = Command::new(program);
-    command.env_clear().args(arguments).arg(plain.get_program()).args(plain.get_args()).stdin(Stdio::null());
+    command.env_clear().args(arguments).arg("--config").arg(config).stdin(Stdio::null());
     command
 }
+
+/// Whom a service runs as that may do nothing.
+const NOBODY: &str = "65534";
 
 impl Daemon {
     /// A daemon that does not run yet.
@@ -107,6 +109,29 @@ impl Daemon {
     fn send(&self, signal: Signal) {
         let child = self.child.as_ref().expect("the daemon runs");
         kill(Pid::from_raw(child.id().try_into().unwrap()), signal).unwrap();
+    }
+
+    /// Run by root, it is started as somebody who may not read everything, and what the site has is theirs. Else it
+    /// is that anyway. Returns their user id where it is another one.
+    pub fn run_as_somebody_else(&mut self) -> Option<u32> {
+        if !nix::unistd::geteuid().is_root() {
+            return None;
+        }
+        // Where this was built may be nobody else's to enter.
+        let binary = self.site.path().join("sweepd");
+        fs::copy(env!("CARGO_BIN_EXE_sweepd"), &binary).unwrap();
+        let owned = Command::new("chown").args(["-R", &format!("{NOBODY}:{NOBODY}")]).arg(self.site.path()).status();
+        assert!(owned.unwrap().success());
+        let words = ["setpriv", "--reuid", NOBODY, "--regid", NOBODY, "--clear-groups"];
+        self.through = words.into_iter().map(str::to_owned).chain([binary.to_str().unwrap().to_owned()]).collect();
+        NOBODY.parse().ok()
+    }
+
+    /// A line of `/proc/<pid>/status`, in MiB.
+    pub fn memory(&self, key: &str) -> u64 {
+        let status = fs::read_to_string(format!("/proc/{}/status", self.pid())).unwrap();
+        let line = status.lines().find(|line| line.starts_with(key)).unwrap();
+        line.split_whitespace().nth(1).unwrap().parse::<u64>().unwrap() / 1024
     }
 
     /// Its process.
