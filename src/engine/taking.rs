@@ -390,7 +390,7 @@ impl Taking {
 
     /// Makes ready what is let go, its file being put away.
     pub async fn release(&self, known: &KnownSweep) -> Result<(), StoreError> {
-        if known.state != "open" {
+        if known.state != "open" || known.released {
             return Ok(());
         }
         // The first of it may be sent while the rest is made ready.
