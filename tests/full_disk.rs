@@ -116,5 +116,5 @@ async fn a_full_disk_stops_the_taking_and_it_goes_on_by_itself() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_disk_that_is_full_to_the_last_byte_loses_nothing() {
-    survives_a_full_disk("min_free = \"1\"").await;
+    survives_a_full_disk("min_free = \"0\"").await;
 }
