@@ -240,3 +240,86 @@ async fn folders_that_vanish_and_return_lose_nothing() {
     daemon.site.put("back.txt", list(&fleet(9, 2, "back")));
     assert_eq!(number(&daemon.receipt("processed/back.txt").await, "queued"), 2);
 }
+
+/// Content that is half a list, a table or a document: cut, repeated, and strewn with bytes.
+fn jumble(dice: &mut support::Dice, ids: &[SimulatedMachine]) -> Vec<u8> {
+    const PIECES: [&str; 22] = [
+        "\n",
+        "\n",
+        "\r\n",
+        ",",
+        ";",
+        "\t",
+        " ",
+        "\"",
+        "# why ",
+        "machine_id",
+        "id,priority\n",
+        "low",
+        "{",
+        "}",
+        "[",
+        "]",
+        ":",
+        "\"id\":",
+        "{\"machines\":[",
+        "null",
+        "\0",
+        "\u{feff}",
+    ];
+    let mut content = Vec::new();
+    for _ in 0..dice.below(60) {
+        match dice.below(5) {
+            0 => content.extend(ids[usize::try_from(dice.below(ids.len() as u64)).unwrap()].id.to_string().bytes()),
+            1 => content.extend(format!("\"{}\"", ids[0].id).bytes()),
+            2 => content.push(u8::try_from(dice.below(256)).unwrap()),
+            _ => content.extend(PIECES[usize::try_from(dice.below(PIECES.len() as u64)).unwrap()].bytes()),
+        }
+    }
+    content
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn whatever_bytes_there_are_each_line_is_in_the_receipt_once() {
+    let (_simulator, mut daemon) = scene(&["contoso"], "hold_above = 0").await;
+    daemon.start().await;
+    daemon.told(&["pause"]);
+    let machines = fleet(5, 12, "any");
+    let mut dice = support::Dice(20_261_122);
+    let names: Vec<String> =
+        (0..150).map(|n| format!("{n}{}", ["", ".txt", ".csv", ".json", ".jsonl"][n % 5])).collect();
+    for name in &names {
+        let id = &machines[0].id;
+        // Half of them begin as they should.
+        let mut content = match (dice.below(2), name.rsplit('.').next().unwrap()) {
+            (0, "csv") => format!("machine_id,priority\n{id},low\n").into_bytes(),
+            (0, "json") => {
+                format!("{{\"name\":\"{name}\",\"machines\":[\"{id}\",null,{{\"id\":\"x\"}}]}}").into_bytes()
+            }
+            (0, _) => format!("{id}\n").into_bytes(),
+            _ => Vec::new(),
+        };
+        if !content.starts_with(b"{\"name") {
+            content.extend(jumble(&mut dice, &machines));
+            // No two are alike: none is called already taken.
+            content.extend(format!("\n{name}").bytes());
+        }
+        daemon.site.put(name, content);
+    }
+    eventually("end of them", || daemon.site.waiting_files().is_empty().then_some(())).await;
+    let (mut taken, mut queued) = (0, 0);
+    for name in &names {
+        let found = ["processed", "rejected"].map(|place| daemon.site.spool(&format!("{place}/{name}")).exists());
+        assert_eq!(found.iter().filter(|there| **there).count(), 1, "{name}: {found:?}");
+        let place = if found[0] { "processed" } else { "rejected" };
+        let receipt = daemon.receipt(&format!("{place}/{name}")).await;
+        assert_adds_up(&receipt);
+        let listed = receipt["refusals"].as_array().unwrap().len() as u64;
+        assert_eq!(listed, number(&receipt, "refused"), "{receipt}");
+        taken += u64::from(found[0]);
+        queued += number(&receipt, "queued");
+    }
+    assert!(taken > 10 && taken < 140, "{taken} of 150 were taken: this shows little");
+    assert_eq!(queued, daemon.jobs().len() as u64);
+    assert!(queued <= machines.len() as u64, "a job for each machine, whatever asked for it");
+}
