@@ -116,7 +116,7 @@ async fn what_cannot_be_read_stays_with_one_warning_until_it_can() {
     let closed = daemon.site.spool("incoming/closed.txt");
     let unfinished = closed.with_extension("tmp");
     fs::write(&unfinished, list(&fleet(1, 2, "closed"))).unwrap();
-    fs::set_permissions(&unfinished, Permissions::from_mode(0)).unwrap();
+    fs::set_permissions(&unfinished, Permissions::from_mode(0o000)).unwrap();
     fs::rename(&unfinished, &closed).unwrap();
     daemon.site.put("open.txt", list(&fleet(2, 2, "open")));
     assert_eq!(number(&daemon.receipt("processed/open.txt").await, "queued"), 2);

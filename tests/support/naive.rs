@@ -5,6 +5,7 @@
     dead_code,
     clippy::unwrap_used,
     clippy::indexing_slicing,
+    clippy::option_option,
     reason = "a test fails loudly; not all of it is used everywhere"
 )]
 

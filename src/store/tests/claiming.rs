@@ -314,25 +314,28 @@ async fn a_pause_with_an_end_is_over_then_and_not_before() {
     bench.assert_whole().await;
 }
 
-/// The instructions that SQLite's machine runs to claim the next job of so many, with as many parked and done ones, and
-/// what its plan reads.
-async fn cost_of_a_claim(queued: u32) -> usize {
+/// The instructions that SQLite's machine runs to claim the next job of so many, behind as many done and parked ones,
+/// and with none at all of one priority; with the index of the ready ones, or without it.
+async fn cost_of_a_claim(queued: u32, indexed: bool) -> usize {
     let bench = Bench::with_machines(&[1, 2, 3]).await;
     bench
         .store
         .write(move |connection| {
             Box::pin(async move {
-                for (from, state) in [(0, "'queued', NULL, NULL"), (1, "'queued', 9e15, NULL"), (2, "'failed', NULL, 5")] {
+                for (from, state) in [(0, "'failed', NULL, 5"), (1, "'queued', 9e15, NULL"), (2, "'queued', NULL, NULL")] {
                     sqlx::query(sqlx::AssertSqlSafe(format!(
                         "WITH RECURSIVE n (n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM n WHERE n < {queued})
                          INSERT INTO jobs (tenant_id, sweep_n, machine, scan_type, priority, on_pending, comment,
                                            created_at, updated_at, state, parked_until, finished_at)
-                         SELECT tenant_id, sweep_n, unhex(format('%040x', n * 3 + {from} + 1000)), 'Quick', n % 4, 'skip', '',
+                         SELECT tenant_id, sweep_n, unhex(format('%040x', n * 3 + {from} + 1000)), 'Quick', n % 3, 'skip', '',
                                 created_at, updated_at, {state} FROM n, (SELECT * FROM jobs WHERE id = 1)"
                     )))
                     .execute(&mut *connection)
                     .await
                     .doing("fill the queue")?;
+                }
+                if !indexed {
+                    sqlx::query("DROP INDEX jobs_ready").execute(&mut *connection).await.doing("drop the index")?;
                 }
                 sqlx::query("UPDATE job_counts SET n = n + 100000000").execute(connection).await.doing("count").map(drop)
             })
@@ -360,7 +363,9 @@ async fn cost_of_a_claim(queued: u32) -> usize {
 
 #[tokio::test]
 async fn a_claim_costs_the_same_however_long_the_queue_is() {
-    let (short, long) = (cost_of_a_claim(1000).await, cost_of_a_claim(100_000).await);
+    let (short, long) = (cost_of_a_claim(1000, true).await, cost_of_a_claim(100_000, true).await);
     assert!(short > 100, "{short}: nothing was counted");
     assert_eq!(short, long, "instructions, with 1,000 and with 100,000 queued");
+    let without = cost_of_a_claim(10_000, false).await;
+    assert!(without > 10 * long, "{without} without the index and {long} with it: this shows nothing");
 }
