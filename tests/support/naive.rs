@@ -189,7 +189,7 @@ const IDS: [&str; 5] = ["machine_id", "machineid", "device id", "deviceid", "id"
 const ONBOARDING: [&str; 2] = ["onboarding status", "onboardingstatus"];
 
 /// The place of the name that is preferred, of two alike the first.
-fn column<'a>(names: impl Iterator<Item = &'a str> + Clone, known: &[&str]) -> Option<usize> {
+fn column<'a>(names: &(impl Iterator<Item = &'a str> + Clone), known: &[&str]) -> Option<usize> {
     known.iter().find_map(|known| names.clone().position(|name| name.trim().eq_ignore_ascii_case(known)))
 }
 
@@ -209,7 +209,7 @@ fn judge(n: u64, id: Option<String>, onboarding: Option<&str>, priority: Option<
 }
 
 fn table(text: &str) -> Option<Vec<Fate>> {
-    let names = |record: &(u64, Vec<String>, bool)| column(record.1.iter().map(String::as_str), &IDS);
+    let names = |record: &(u64, Vec<String>, bool)| column(&record.1.iter().map(String::as_str), &IDS);
     let cut = [',', ';', '\t'].map(|separator| records(text, separator));
     let mut best: Option<&Vec<(u64, Vec<String>, bool)>> = None;
     for records in &cut {
@@ -223,7 +223,7 @@ fn table(text: &str) -> Option<Vec<Fate>> {
         return None;
     }
     let at = names(header)?;
-    let of = |known: &[&str]| column(header.1.iter().map(String::as_str), known);
+    let of = |known: &[&str]| column(&header.1.iter().map(String::as_str), known);
     let (onboarding, priority) = (of(&ONBOARDING), of(&["priority"]));
     let judged = rest.iter().map(|(n, fields, open)| {
         let field = |index: Option<usize>| index.and_then(|index| fields.get(index)).map(String::as_str);
