@@ -3,10 +3,14 @@
 //! takes for it over what it has when idle; and for how long a second writer had to wait at the most meanwhile,
 //! which is no less than what the daemon's own writer was held.
 //!
-//! `SWEEPD_BENCH_MACHINES=100000 cargo bench --bench intake` takes fewer.
+//! Then a hundred thousand files of one machine each, dropped at once for one of two tenants: how long they take, how
+//! much memory, and how long the other tenant's file waits among them.
+//!
+//! `SWEEPD_BENCH_MACHINES=100000 SWEEPD_BENCH_FILES=10000 cargo bench --bench intake` takes fewer.
 
 #![allow(
     clippy::expect_used,
+    clippy::indexing_slicing,
     clippy::print_stdout,
     clippy::disallowed_methods,
     clippy::cast_precision_loss,
@@ -130,9 +134,57 @@ fn wait_for_the_writer(database: &Path, stop: &AtomicBool) -> Duration {
     })
 }
 
+/// A number from the environment.
+fn asked(variable: &str, otherwise: u32) -> u32 {
+    std::env::var(variable).ok().and_then(|n| n.parse().ok()).unwrap_or(otherwise)
+}
+
+/// A hundred thousand files of one tenant, and one of another.
+async fn small_files(files: u32) {
+    let tenants = [quick_tenant(fleet(1, 1, "a")), quick_tenant(fleet(2, 1, "b"))];
+    let simulator = simulate(2, tenants.to_vec()).await;
+    let configured = [Configured::of("a", &tenants[0]), Configured::of("b", &tenants[1])];
+    let daemon = Daemon::started(Site::new(&simulator, &configured, "hold_above = 0")).await;
+    daemon.told(&["pause"]);
+    let idle = memory(&daemon, "VmRSS:");
+    let begun = Instant::now();
+    for (n, id) in ids(files, "small").iter().enumerate() {
+        daemon.site.put(&format!("a/{n}.txt"), id);
+    }
+    let dropped = begun.elapsed();
+    let begun_other = Instant::now();
+    daemon.site.put("b/one.txt", &ids(1, "other")[0]);
+    let (other, all) = (daemon.site.spool("processed/b/one.txt.receipt.json"), daemon.site.spool("incoming/a"));
+    let mut waited = None;
+    while fs::read_dir(&all).expect("the folder").next().is_some() {
+        if waited.is_none() && other.exists() {
+            waited = Some(begun_other.elapsed());
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    println!(
+        "{files} files of one machine each: dropped in {:.1} s, taken in {:.1} s; peak memory over idle: {:.1} MiB; \
+         the other tenant's file waited {:.1} s",
+        dropped.as_secs_f64(),
+        begun.elapsed().as_secs_f64(),
+        memory(&daemon, "VmHWM:") - idle,
+        waited.unwrap_or_else(|| begun_other.elapsed()).as_secs_f64(),
+    );
+}
+
 #[tokio::main]
 async fn main() {
-    let machines = std::env::var("SWEEPD_BENCH_MACHINES").ok().and_then(|n| n.parse().ok()).unwrap_or(1_000_000);
+    let machines = asked("SWEEPD_BENCH_MACHINES", 1_000_000);
+    let files = asked("SWEEPD_BENCH_FILES", 100_000);
+    if files > 0 {
+        small_files(files).await;
+    }
+    if machines > 0 {
+        lists(machines).await;
+    }
+}
+
+async fn lists(machines: u32) {
     let tenant = quick_tenant(fleet(1, 1, "nobody"));
     let simulator = simulate(1, vec![tenant.clone()]).await;
     let site = Site::new(&simulator, &[Configured::of("contoso", &tenant)], "hold_above = 0");

@@ -92,7 +92,7 @@ impl Metrics {
         self.machines.get_or_create(&labels).inc_by(lines);
     }
 
-    /// Something in the drop folder is no regular file.
+    /// Something in the drop folder is no regular file, or one that cannot be taken now.
     pub fn left_in_place(&self) {
         self.left_in_place.inc();
     }
@@ -123,7 +123,7 @@ impl Metrics {
         registry.register("sweepd_intake_machines", "Lines of files dealt with, by result", self.machines.clone());
         registry.register(
             "sweepd_intake_left_in_place",
-            "Things in the drop folder that are no regular file, and stay",
+            "Things in the drop folder that stay there: no regular files, and files that cannot be taken now",
             self.left_in_place.clone(),
         );
         registry.register(

@@ -18,6 +18,7 @@ use serde_json::Value;
 use support::{
     Configured, Daemon, Site, assert_adds_up, eventually, first_state_of, list, number, quick_tenant, simulate, text,
 };
+use sweepd::clock::{Clock, SystemClock};
 use sweepd::simulator::{Simulator, TenantOptions, fleet};
 
 const HUGE: usize = 150_000;
@@ -146,4 +147,36 @@ async fn the_record_says_whose_a_file_was_and_what() {
     );
     assert!(text(about, "modified_at").ends_with('Z') && text(about, "changed_at").ends_with('Z'), "{taken}");
     assert_eq!(taken["receipt"]["sha256"], receipt["sha256"], "{taken}");
+}
+
+/// What is in the database, and cannot be put away for want of something: once it can be, its machines are sent for
+/// without anybody's help.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_can_be_put_away_only_at_the_second_try_is_sent_for_then() {
+    let (_simulator, daemon) = one("hold_above = 0").await;
+    // In the way of its receipt.
+    let in_the_way = daemon.site.spool("processed/.long.txt.receipt.json.tmp");
+    fs::create_dir(&in_the_way).unwrap();
+    let machines = fleet(10, 2500, "long");
+    daemon.site.put("long.txt", list(&machines));
+    eventually("word of it", || daemon.has_logged("the file stays where it is").then_some(())).await;
+    assert!(daemon.site.spool("incoming/long.txt").exists());
+    fs::remove_dir(&in_the_way).unwrap();
+    let receipt = daemon.receipt("processed/long.txt").await;
+    assert_eq!(number(&receipt, "queued"), 2500, "{receipt}");
+    let database =
+        sqlx::sqlite::SqliteConnectOptions::new().filename(daemon.site.state().join("sweepd.db")).read_only(true);
+    let mut connection = sqlx::ConnectOptions::connect(&database).await.unwrap();
+    let deadline = SystemClock.boot() + support::PATIENCE;
+    loop {
+        let hidden: i64 = sqlx::query_scalar("SELECT count(*) FROM jobs WHERE parked_until IS NOT NULL")
+            .fetch_one(&mut connection)
+            .await
+            .unwrap();
+        if hidden == 0 {
+            break;
+        }
+        assert!(SystemClock.boot() < deadline, "{hidden} jobs stay hidden");
+        support::pause(std::time::Duration::from_millis(50)).await;
+    }
 }

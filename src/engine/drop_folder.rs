@@ -32,6 +32,7 @@ struct Looking<'a> {
     moved: HashSet<PathBuf>,
     later: HashMap<PathBuf, Boot>,
     told: HashMap<PathBuf, String>,
+    unreadable: HashMap<PathBuf, String>,
     unsettled: bool,
     /// A look at a folder of a hundred thousand files takes its time: while files wait, so much passes between two.
     not_before: Boot,
@@ -86,6 +87,7 @@ impl<'a> Looking<'a> {
             moved: HashSet::new(),
             later: HashMap::new(),
             told: HashMap::new(),
+            unreadable: HashMap::new(),
             unsettled: false,
             not_before: Boot(0),
         }
@@ -99,13 +101,17 @@ impl<'a> Looking<'a> {
         self.watch.folders(&self.folder.incoming());
         self.moved.extend(self.watch.moved_in());
         let found = self.folder.look(&self.moved, self.taking.intake.settle, begun);
-        for (folder, why) in &found.unreadable {
-            tracing::error!(folder = %folder.display(), why, "the drop folder cannot be read; it is made again if it is gone");
-        }
         if !found.unreadable.is_empty() && self.folder.create().is_ok() {
             self.watch.folders(&self.folder.incoming());
         }
         self.taking.shared.health.watching(found.unreadable.is_empty());
+        for (folder, why) in &found.unreadable {
+            // Told once for each folder and reason, not at every look.
+            if self.unreadable.get(folder) != Some(why) {
+                tracing::error!(folder = %folder.display(), why, "the drop folder cannot be read; it is made again if it is gone");
+            }
+        }
+        self.unreadable = found.unreadable.into_iter().collect();
         for odd in &found.odd {
             self.taking.shared.metrics.left_in_place();
             tracing::warn!(path = %odd.display(), "left in place: it is no regular file");
@@ -149,9 +155,16 @@ impl<'a> Looking<'a> {
         match took {
             Took::Done => {}
             Took::Busy(whose) => self.turns.wait(ready, whose),
+            Took::Later(_) if !ready.path.exists() => {
+                tracing::info!(file = %ready.path.display(), "the file was taken back");
+            }
             Took::Later(why) => {
                 // Told once for each file and reason, not at every try.
-                if self.told.insert(ready.path.clone(), why.clone()).as_ref() != Some(&why) {
+                let before = self.told.insert(ready.path.clone(), why.clone());
+                if before.is_none() {
+                    self.taking.shared.metrics.left_in_place();
+                }
+                if before.as_ref() != Some(&why) {
                     tracing::error!(file = %ready.path.display(), why, "the file stays where it is and is tried again every {} s", AGAIN.as_secs());
                 }
                 self.later.insert(ready.path, self.taking.shared.clock.boot() + AGAIN);

@@ -1,12 +1,14 @@
 //! The putting away of a file that was dealt with, and the receipt that comes to lie beside it.
 
 use std::io;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::Path;
 
+use super::steps::{Step, passed};
 use crate::domain::id::TenantName;
 use crate::domain::time::Wall;
 use crate::intake::folder::{Ready, receipt_name};
-use crate::intake::receipt::{Receipt, Refusals, Status, write_aside};
+use crate::intake::receipt::{Aside, Receipt, Refusals, Status, write_aside};
 use crate::store::sweeps::Counts;
 
 /// A receipt, but for what became of the lines.
@@ -52,13 +54,39 @@ pub fn move_and_receipt(from: Option<&Path>, target: &Path, receipt: &[u8]) -> i
         out.write_all(receipt)?;
         out.write_all(b"\n")
     })?;
+    passed(Step::ReceiptAside);
     match from.map(|from| std::fs::rename(from, target)) {
         None | Some(Ok(())) => {}
         // Moved before a kill; or taken back by somebody after it was read: its receipt stands.
         Some(Err(error)) if error.kind() == io::ErrorKind::NotFound => {}
         Some(Err(error)) => return Err(error),
     }
-    written.reveal()
+    passed(Step::Moved);
+    written.reveal()?;
+    passed(Step::Receipted);
+    Ok(())
+}
+
+/// What a kill left between the moving of a file and its receipt: the receipt gets its name. One whose file was not
+/// moved goes away: it is written anew when the file is. Returns how many got their names.
+pub fn finish_receipts(folder: &Path) -> io::Result<usize> {
+    let mut finished = 0;
+    for entry in std::fs::read_dir(folder)? {
+        let hidden = entry?.file_name();
+        let Some(name) = hidden.as_bytes().strip_prefix(b".").and_then(|name| name.strip_suffix(b".receipt.json.tmp"))
+        else {
+            continue;
+        };
+        let name = std::ffi::OsString::from_vec(name.to_vec());
+        let receipt = folder.join(receipt_name(&name));
+        if folder.join(&name).exists() && !receipt.exists() {
+            Aside::left(folder.join(&hidden), receipt).reveal()?;
+            finished += 1;
+        } else {
+            std::fs::remove_file(folder.join(&hidden))?;
+        }
+    }
+    Ok(finished)
 }
 
 #[cfg(test)]
@@ -83,5 +111,27 @@ mod tests {
         // A second time, after a kill: the same.
         move_and_receipt(Some(&from), &target, b"{}").unwrap();
         assert!(target.exists() && receipt.exists());
+    }
+
+    #[test]
+    fn receipts_get_their_names_where_their_files_were_moved() {
+        let dir = tempfile::tempdir().unwrap();
+        let write = |name: &str| std::fs::write(dir.path().join(name), name).unwrap();
+        for name in ["moved.txt", ".moved.txt.receipt.json.tmp", ".waits.txt.receipt.json.tmp", ".else.tmp"]
+            .into_iter()
+            .chain(["done.txt", "done.txt.receipt.json", ".done.txt.receipt.json.tmp"])
+        {
+            write(name);
+        }
+        assert_eq!(finish_receipts(dir.path()).unwrap(), 1);
+        let mut names: Vec<_> = std::fs::read_dir(dir.path())
+            .unwrap()
+            .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+            .collect();
+        names.sort();
+        assert_eq!(names, [".else.tmp", "done.txt", "done.txt.receipt.json", "moved.txt", "moved.txt.receipt.json"]);
+        let kept = std::fs::read_to_string(dir.path().join("done.txt.receipt.json")).unwrap();
+        assert_eq!(kept, "done.txt.receipt.json", "what has its name keeps it");
+        assert_eq!(finish_receipts(dir.path()).unwrap(), 0);
     }
 }

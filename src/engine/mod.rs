@@ -16,10 +16,12 @@ mod lane;
 mod look;
 mod machines;
 pub mod online;
+mod opening;
 mod reading;
 mod reads;
 pub mod results;
 mod spending;
+pub mod steps;
 mod taking;
 mod turns;
 

@@ -9,9 +9,10 @@ use tokio::sync::mpsc;
 
 use super::Shared;
 use super::filing::{blank, count};
+use super::steps::{Step, passed};
 use super::taking::{Refuse, Taking, reject};
 use crate::config::Tenant;
-use crate::domain::id::{SweepId, TenantName};
+use crate::domain::id::TenantName;
 use crate::domain::sweep::Source;
 use crate::domain::time::Wall;
 use crate::intake::folder::{Place, Ready};
@@ -50,6 +51,7 @@ impl Work<'_> {
         let mut parts = self.read(file);
         let mut refusals = Refusals::default();
         let first = self.next(&mut parts).await?;
+        passed(Step::Read);
         let more = first.len() == CHUNK;
         let mut chunk = self.chunk(first, &mut refusals);
         if !more && resume.is_none() {
@@ -61,7 +63,9 @@ impl Work<'_> {
         } else {
             let new = self.new_sweep();
             let id = new.id;
-            (store.begin_sweep(new).await?, id, 0)
+            let sweep = store.begin_sweep(new).await?;
+            passed(Step::Begun);
+            (sweep, id, 0)
         };
         if skip > 0 {
             self.open_what_is_there(sweep).await?;
@@ -75,6 +79,7 @@ impl Work<'_> {
                 skip -= lines;
             } else {
                 store.append_lines(self.row, sweep, chunk, &mut keys, self.received_at).await?;
+                passed(Step::Appended);
             }
             if !more || keys.len() >= Keys::BATCH {
                 self.open(sweep, std::mem::take(&mut keys)).await?;
@@ -106,7 +111,9 @@ impl Work<'_> {
         store.forget_unasked(&parts.now).await?;
         let completion = parts.complete(counts, store.asked(self.row, sweep).await?);
         store.complete_sweep(self.row, sweep, completion, self.received_at).await?;
-        self.finish(id).await
+        passed(Step::Committed);
+        let known = store.known_by_id(id).await?;
+        self.taking.finish(self.ready, self.name, &known).await
     }
 
     /// Opens what an earlier incarnation appended: it may not have come to that.
@@ -122,7 +129,9 @@ impl Work<'_> {
 
     async fn open(&self, sweep: SweepRow, keys: Keys) -> Result<(), StoreError> {
         let store = &self.taking.shared.store;
-        self.taking.beating(store.open_lines(self.row, sweep, keys)).await
+        self.taking.beating(store.open_lines(self.row, sweep, keys)).await?;
+        passed(Step::Keyed);
+        Ok(())
     }
 
     async fn take_at_once(self, chunk: Chunk, refusals: Refusals) -> Result<(), Refuse> {
@@ -137,7 +146,9 @@ impl Work<'_> {
         let store = &self.taking.shared.store;
         store.forget_unasked(&parts.now).await?;
         store.take_sweep(new, chunk, self.received_at, move |counts, asked| parts.complete(counts, asked)).await?;
-        self.finish(id).await
+        passed(Step::Committed);
+        let known = store.known_by_id(id).await?;
+        self.taking.finish(self.ready, self.name, &known).await
     }
 
     fn new_sweep(&self) -> NewSweep {
@@ -181,33 +192,6 @@ impl Work<'_> {
             hold_above: self.taking.intake.hold_above,
             hold_full_above: self.taking.intake.hold_full_above,
         }
-    }
-
-    /// The file is in the database: it is put away, and the lane told.
-    async fn finish(self, id: SweepId) -> Result<(), Refuse> {
-        let taking = self.taking;
-        let known = taking.shared.store.known_by_id(id).await?;
-        taking.file_away(&known, &self.ready.path).await?;
-        taking.release(&known).await?;
-        let tenant = self.name.as_str();
-        let Counts { lines, queued, joined, duplicates, not_eligible, refused } = known.counts;
-        let result = if known.state == "held" { "held" } else { "taken" };
-        taking.shared.metrics.file(tenant, result);
-        for (result, lines) in [
-            ("queued", queued),
-            ("joined", joined),
-            ("duplicates", duplicates),
-            ("not_eligible", not_eligible),
-            ("refused", refused),
-        ] {
-            taking.shared.metrics.machines(tenant, result, lines);
-        }
-        tracing::info!(
-            tenant, sweep = %id, file = self.ready.relative(), lines, queued, joined, duplicates, not_eligible, refused,
-            "{result}: {}", if result == "held" { "more machines than are let go unasked; see `sweepd sweep release`" } else { "its machines are in the queue" }
-        );
-        taking.wake_lanes();
-        Ok(())
     }
 
     /// Reads the file on a thread of its own, a chunk at a time; not further ahead than one.

@@ -4,26 +4,26 @@
 //! file is moved, then the receipt is written. A start finishes what it finds half done.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fs::File;
-use std::io::{self, Read, Seek};
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use super::filing::{blank, count, move_and_receipt};
+use super::filing::{blank, count, finish_receipts, move_and_receipt};
+use super::opening::{Opened, open, sha256_of};
 use super::reading::Work;
+use super::steps::{Step, passed};
 use super::{Running, Shared};
 use crate::config::{Config, Intake, Tenant};
 use crate::domain::id::TenantName;
 use crate::domain::time::Wall;
 use crate::intake::folder::{Folder, Place, Ready};
-use crate::intake::formats::{self, Header, Options, Unusable};
+use crate::intake::formats::{Header, Options};
 use crate::intake::receipt::{Receipt, Refusals, Status};
 use crate::intake::room::shortage;
 use crate::store::StoreError;
 use crate::store::events::{Kind, Subject};
 use crate::store::sweeps::{Counts, KnownSweep};
-use sha2::{Digest, Sha256};
 
 /// What came of a file.
 #[derive(Debug)]
@@ -66,16 +66,6 @@ impl Refuse {
 
 pub fn reject(reason: impl Into<String>) -> Refuse {
     Refuse::Reject(reason.into(), Refusals::default(), Counts::default())
-}
-
-/// A file that has been opened and hashed.
-struct Opened {
-    file: File,
-    sha256: String,
-    uid: u32,
-    /// Whose it is, how long, and when it was written, for the record.
-    about: serde_json::Value,
-    header: Header,
 }
 
 /// What taking files needs.
@@ -148,6 +138,7 @@ impl Taking {
     /// Takes a file, whole or not at all.
     pub async fn take(&self, ready: &Ready) -> Took {
         let received_at = self.shared.clock.wall();
+        passed(Step::Seen);
         let opened = match self.open(ready).await {
             Ok(opened) => opened,
             Err(Refuse::Later(why)) => return Took::Later(why),
@@ -166,6 +157,7 @@ impl Taking {
                     .await;
             }
         };
+        passed(Step::Hashed);
         let sha256 = opened.sha256.clone();
         let tenant = self.tenant_of(ready, &opened.header);
         let name = tenant.as_ref().ok().cloned();
@@ -254,8 +246,7 @@ impl Taking {
         let resume = match known {
             Some(known) if known.state == "taking" => Some(known),
             Some(known) if !known.filed && known.file == ready.relative() => {
-                self.file_away(&known, &ready.path).await?;
-                return Ok(());
+                return self.finish(ready, name, &known).await;
             }
             Some(known) => return self.already_taken(ready, &opened.sha256, name, &known, received_at).await,
             None => None,
@@ -315,6 +306,7 @@ impl Taking {
         if let Err(error) = self.shared.store.record(at, Kind::FileRejected, Subject::default(), body).await {
             return Took::Later(error.to_string());
         }
+        passed(Step::Recorded);
         let folder = ready.folder.as_ref();
         let kept = self.folder.free_name(Place::Rejected, folder, &ready.name);
         let target = self.folder.place(Place::Rejected, folder).join(kept);
@@ -330,10 +322,38 @@ impl Taking {
     /// Moves the file, then writes its receipt: whoever waits for the receipt finds the file moved.
     async fn put_away(&self, from: &Path, target: &Path, receipt: &Receipt) -> io::Result<()> {
         let text = serde_json::to_vec_pretty(receipt)?;
-        let (from, target) = (from.to_owned(), target.to_owned());
-        tokio::task::spawn_blocking(move || move_and_receipt(Some(&from), &target, &text))
-            .await
-            .map_err(io::Error::other)?
+        let (from, target, sha256) = (from.to_owned(), target.to_owned(), receipt.sha256.clone());
+        let put_away = move || {
+            // Another may have taken its name since it was read: that one is still to be taken.
+            let same = sha256.is_empty() || sha256_of(&from).is_ok_and(|found| found == sha256);
+            move_and_receipt(same.then_some(&*from), &target, &text)
+        };
+        tokio::task::spawn_blocking(put_away).await.map_err(io::Error::other)?
+    }
+
+    /// The file is in the database: it is put away, its jobs are made ready, and the lanes told.
+    pub async fn finish(&self, ready: &Ready, tenant: &TenantName, known: &KnownSweep) -> Result<(), Refuse> {
+        self.file_away(known, &ready.path).await?;
+        self.release(known).await?;
+        let tenant = tenant.as_str();
+        let Counts { lines, queued, joined, duplicates, not_eligible, refused } = known.counts;
+        let result = if known.state == "held" { "held" } else { "taken" };
+        self.shared.metrics.file(tenant, result);
+        for (result, lines) in [
+            ("queued", queued),
+            ("joined", joined),
+            ("duplicates", duplicates),
+            ("not_eligible", not_eligible),
+            ("refused", refused),
+        ] {
+            self.shared.metrics.machines(tenant, result, lines);
+        }
+        tracing::info!(
+            tenant, sweep = %known.id, file = ready.relative(), lines, queued, joined, duplicates, not_eligible, refused,
+            "{result}: {}", if result == "held" { "more machines than are let go unasked; see `sweepd sweep release`" } else { "its machines are in the queue" }
+        );
+        self.wake_lanes();
+        Ok(())
     }
 
     /// Finishes the putting away of a sweep's file, however far it got.
@@ -350,6 +370,7 @@ impl Taking {
         };
         tokio::task::spawn_blocking(put_away).await.map_err(io::Error::other)??;
         self.shared.store.sweep_filed(known.n).await?;
+        passed(Step::Filed);
         self.shared.signals.finished.notify_one();
         Ok(())
     }
@@ -369,12 +390,14 @@ impl Taking {
 
     /// Makes ready what is let go, its file being put away.
     pub async fn release(&self, known: &KnownSweep) -> Result<(), StoreError> {
-        if known.state != "open" {
+        if known.state != "open" || known.released {
             return Ok(());
         }
         // The first of it may be sent while the rest is made ready.
         self.wake_lanes();
-        self.beating(self.shared.store.release_sweep(known.n, self.shared.clock.wall())).await
+        self.beating(self.shared.store.release_sweep(known.n, self.shared.clock.wall())).await?;
+        passed(Step::Released);
+        Ok(())
     }
 
     /// Waits for what may take a while, and says meanwhile that the loop is alive.
@@ -398,6 +421,7 @@ impl Taking {
     }
 
     async fn try_finish_half_done(&self) -> Result<(), StoreError> {
+        self.finish_receipts().await;
         let store = &self.shared.store;
         for (known, _) in store.half_done_sweeps().await? {
             let from = self.folder.incoming_file(&known.file);
@@ -419,63 +443,20 @@ impl Taking {
         Ok(())
     }
 
+    /// Files that no sweep tells of, rejected and repeated ones, may lack their receipts.
+    async fn finish_receipts(&self) {
+        let folders = self.folder.put_away_to();
+        let finish = move || folders.into_iter().map(|folder| (finish_receipts(&folder), folder)).collect::<Vec<_>>();
+        for (finished, folder) in tokio::task::spawn_blocking(finish).await.unwrap_or_default() {
+            if let Err(error) = finished {
+                tracing::warn!(folder = %folder.display(), %error, "receipts that were written before a kill cannot be finished");
+            }
+        }
+    }
+
     pub fn wake_lanes(&self) {
         for running in self.lanes.lock().unwrap_or_else(PoisonError::into_inner).values() {
             running.lane.wake.notify_one();
         }
     }
-}
-
-/// The SHA-256 of a file's content, in hexadecimal digits.
-fn sha256_of(path: &Path) -> io::Result<String> {
-    hash(&mut open_plainly(path)?)
-}
-
-/// Not followed, and not waited for: what was a file a moment ago may be a link or a pipe now.
-fn open_plainly(path: &Path) -> io::Result<File> {
-    use std::os::unix::fs::OpenOptionsExt;
-    let flags = nix::fcntl::OFlag::O_NOFOLLOW | nix::fcntl::OFlag::O_NONBLOCK | nix::fcntl::OFlag::O_CLOEXEC;
-    std::fs::OpenOptions::new().read(true).custom_flags(flags.bits()).open(path)
-}
-
-fn hash(file: &mut File) -> io::Result<String> {
-    let mut hash = Sha256::new();
-    let mut buffer = vec![0; 64 * 1024];
-    loop {
-        let n = file.read(&mut buffer)?;
-        if n == 0 {
-            return Ok(format!("{:x}", hash.finalize()));
-        }
-        hash.update(buffer.get(..n).unwrap_or_default());
-    }
-}
-
-fn open(path: &Path, name: &str, at_most: u64, options: Options) -> Result<Opened, Refuse> {
-    use std::os::unix::fs::MetadataExt;
-    let mut file = open_plainly(path)?;
-    let metadata = file.metadata()?;
-    if !metadata.is_file() {
-        return Err(Refuse::Later("it is no regular file any more".to_owned()));
-    }
-    if metadata.len() > at_most {
-        return Err(reject(format!(
-            "the file has {} bytes, more than max_file_size ({at_most}); split it, or raise the limit",
-            metadata.len()
-        )));
-    }
-    let sha256 = hash(&mut file)?;
-    file.rewind()?;
-    let header = match formats::header(name, &file, &options) {
-        Ok(header) => header,
-        Err(Unusable::Read(error)) => return Err(error.into()),
-        // The full reading says it again, with the counts: here it is enough that it is no header.
-        Err(_) => Header::default(),
-    };
-    file.rewind()?;
-    let time = |seconds: i64| Wall(seconds.saturating_mul(1000)).rfc3339();
-    let about = serde_json::json!({
-        "uid": metadata.uid(), "size": metadata.len(),
-        "modified_at": time(metadata.mtime()), "changed_at": time(metadata.ctime()),
-    });
-    Ok(Opened { file, sha256, uid: metadata.uid(), about, header })
 }

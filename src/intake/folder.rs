@@ -214,10 +214,10 @@ impl Folder {
         }
     }
 
-    /// A free name for a file that is put away: its own, else with a number before its ending; cut
-    /// where a receipt's name would become longer than file systems allow.
+    /// A free name for a file that is put away: its own, else with a number before its ending; as text, which the
+    /// record can keep; cut where a receipt's name would become longer than file systems allow.
     pub fn free_name(&self, place: Place, folder: Option<&TenantName>, name: &OsStr) -> OsString {
-        let name = &shortened(name);
+        let name: &OsStr = &OsString::from(shortened(&name.to_string_lossy()));
         let at = self.place(place, folder);
         let taken = |name: &OsStr| at.join(name).exists() || at.join(receipt_name(name)).exists();
         if !taken(name) {
@@ -254,9 +254,22 @@ impl Folder {
         self.tenants.contains(tenant).then_some(tenant)
     }
 
-    /// The incoming file that was recorded under this relative path.
+    /// The incoming file that was recorded under this relative path: as text, in which a name that is none is not
+    /// the same.
     pub fn incoming_file(&self, relative: &str) -> PathBuf {
-        self.spool.join("incoming").join(relative)
+        let path = self.spool.join("incoming").join(relative);
+        if !relative.contains(char::REPLACEMENT_CHARACTER) || fs::symlink_metadata(&path).is_ok() {
+            return path;
+        }
+        let (Some(folder), Some(name)) = (path.parent(), path.file_name()) else { return path };
+        let same =
+            |entry: fs::DirEntry| (entry.file_name().to_string_lossy() == name.to_string_lossy()).then(|| entry.path());
+        fs::read_dir(folder).ok().and_then(|entries| entries.flatten().find_map(same)).unwrap_or(path)
+    }
+
+    /// The folders that files are put away to.
+    pub fn put_away_to(&self) -> Vec<PathBuf> {
+        [Place::Processed, Place::Rejected].iter().flat_map(|place| self.folders(place.as_str())).collect()
     }
 
     fn below(&self, kind: &str, folder: Option<&TenantName>) -> PathBuf {
@@ -266,20 +279,18 @@ impl Folder {
 }
 
 /// A name that leaves room for a number, `.receipt.json` and `.tmp` within 255 bytes.
-fn shortened(name: &OsStr) -> OsString {
-    use std::os::unix::ffi::{OsStrExt, OsStringExt};
+fn shortened(name: &str) -> String {
     const ROOM: usize = 200;
-    let bytes = name.as_bytes();
-    if bytes.len() <= ROOM {
+    if name.len() <= ROOM {
         return name.to_owned();
     }
-    let ending = Path::new(name).extension().map(OsStrExt::as_bytes).filter(|ending| ending.len() <= 16);
-    let mut short = bytes.iter().copied().take(ROOM - 17).collect::<Vec<_>>();
+    let ending = Path::new(name).extension().and_then(OsStr::to_str).filter(|ending| ending.len() <= 16);
+    let mut short = name.get(..name.floor_char_boundary(ROOM - 17)).unwrap_or_default().to_owned();
     if let Some(ending) = ending {
-        short.push(b'.');
-        short.extend_from_slice(ending);
+        short.push('.');
+        short.push_str(ending);
     }
-    OsString::from_vec(short)
+    short
 }
 
 /// The name of the receipt of a file.
@@ -307,6 +318,8 @@ fn entries(folder: &Path) -> io::Result<Vec<Entry>> {
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::ffi::OsStringExt;
+
     use super::*;
 
     const SETTLE: Duration = Duration::from_secs(2);
@@ -388,5 +401,21 @@ mod tests {
         assert_eq!(free("plain"), "plain.1");
         let long = format!("{}.csv", "x".repeat(251));
         assert!(free(&long).len() <= 200 && free(&long).to_string_lossy().ends_with(".csv"));
+        // Each of these becomes a character of three bytes.
+        let noise = OsString::from_vec([vec![0xff; 200], b".csv".to_vec()].concat());
+        let kept = folder.free_name(Place::Processed, None, &noise).into_string().unwrap();
+        assert!(kept.len() <= 200 && kept.ends_with("\u{fffd}.csv"), "{kept}");
+    }
+
+    #[test]
+    fn a_name_that_is_no_text_is_found_by_what_is_recorded_of_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let folder = Folder::new(dir.path(), &tenants(&["a"]));
+        folder.create().unwrap();
+        let path = dir.path().join("incoming").join(OsString::from_vec(b"caf\xe9.txt".to_vec()));
+        fs::write(&path, "x").unwrap();
+        assert_eq!(folder.incoming_file("caf\u{fffd}.txt"), path);
+        let gone = dir.path().join("incoming/th\u{fffd}.txt");
+        assert_eq!(folder.incoming_file("th\u{fffd}.txt"), gone);
     }
 }

@@ -112,6 +112,11 @@ pub struct Aside {
 }
 
 impl Aside {
+    /// One that an earlier run left at `unfinished`, whole, to be called `path`.
+    pub const fn left(unfinished: std::path::PathBuf, path: std::path::PathBuf) -> Self {
+        Self { unfinished, path }
+    }
+
     /// Gives it its name. On disk, with whatever else was renamed in its folder, when this returns.
     pub fn reveal(self) -> io::Result<()> {
         std::fs::rename(&self.unfinished, &self.path)?;

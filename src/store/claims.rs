@@ -91,7 +91,7 @@ impl Store {
     }
 }
 
-async fn claim(connection: &mut SqliteConnection, ask: Ask) -> Result<Claimed, StoreError> {
+pub(crate) async fn claim(connection: &mut SqliteConnection, ask: Ask) -> Result<Claimed, StoreError> {
     let paused: bool = sqlx::query_scalar("SELECT paused_at IS NOT NULL FROM tenants WHERE id = ?")
         .bind(ask.tenant)
         .fetch_one(&mut *connection)

@@ -137,6 +137,8 @@ pub struct KnownSweep {
     pub filed_as: Option<String>,
     /// Whether its file has been put away.
     pub filed: bool,
+    /// Whether its jobs have been made ready.
+    pub released: bool,
     /// What has been counted so far.
     pub counts: Counts,
     /// Its receipt, once it is complete.
@@ -231,13 +233,13 @@ fn known_of(row: &sqlx::sqlite::SqliteRow) -> Result<KnownSweep, sqlx::Error> {
         sha256: row.try_get("sha256")?,
         filed_as: row.try_get("filed_as")?,
         filed: row.try_get("filed")?,
+        released: row.try_get("released")?,
         counts: counts_of(row)?,
         receipt: row.try_get("receipt")?,
     })
 }
 
-const KNOWN: &str =
-    "n, id, file, sha256, state, filed_as, filed, receipt, lines, queued, joined, duplicates, not_eligible, refused";
+const KNOWN: &str = "n, id, file, sha256, state, filed_as, filed, released, receipt, lines, queued, joined, duplicates, not_eligible, refused";
 
 impl Store {
     /// Takes in a file that fits one chunk, whole: sweep, jobs, counts and receipt in one

@@ -30,6 +30,8 @@ pub struct Daemon {
     pub site: Site,
     child: Option<Child>,
     starts: u32,
+    /// What the daemon is run through, its binary included; empty: nothing.
+    pub through: Vec<String>,
 }
 
 /// The binary with this configuration, deaf to the environment of the test.
@@ -39,10 +41,21 @@ fn sweepd(config: &Path) -> Command {
     command
 }
 
+/// The same, run through another program, which has to become it.
+fn through(words: &[String], config: &Path) -> Command {
+    let Some((program, arguments)) = words.split_first() else { return sweepd(config) };
+    let mut command = Command::new(program);
+    command.env_clear().args(arguments).arg("--config").arg(config).stdin(Stdio::null());
+    command
+}
+
+/// Whom a service runs as that may do nothing.
+const NOBODY: &str = "65534";
+
 impl Daemon {
     /// A daemon that does not run yet.
     pub const fn new(site: Site) -> Self {
-        Self { site, child: None, starts: 0 }
+        Self { site, child: None, starts: 0, through: Vec::new() }
     }
 
     /// A daemon that runs and is ready.
@@ -65,11 +78,17 @@ impl Daemon {
 
     /// Starts it, and does not wait.
     pub fn launch(&mut self) {
+        self.launch_with(&[]);
+    }
+
+    /// The same, with these variables in its environment.
+    pub fn launch_with(&mut self, environment: &[(&str, &str)]) {
         assert!(self.child.is_none(), "it runs already");
         self.starts += 1;
         let log = File::create(self.site.path().join(format!("log.{}", self.starts))).unwrap();
-        let child = sweepd(&self.site.config()).arg("run").stdout(Stdio::null()).stderr(log).spawn().unwrap();
-        self.child = Some(child);
+        let mut command = through(&self.through, &self.site.config());
+        command.envs(environment.iter().copied()).arg("run").stdout(Stdio::null()).stderr(log);
+        self.child = Some(command.spawn().unwrap());
     }
 
     /// What it has logged since it was last started.
@@ -92,6 +111,29 @@ impl Daemon {
         kill(Pid::from_raw(child.id().try_into().unwrap()), signal).unwrap();
     }
 
+    /// Run by root, it is started as somebody who may not read everything, and what the site has is theirs. Else it
+    /// is that anyway. Returns their user id where it is another one.
+    pub fn run_as_somebody_else(&mut self) -> Option<u32> {
+        if !nix::unistd::geteuid().is_root() {
+            return None;
+        }
+        // Where this was built may be nobody else's to enter.
+        let binary = self.site.path().join("sweepd");
+        fs::copy(env!("CARGO_BIN_EXE_sweepd"), &binary).unwrap();
+        let owned = Command::new("chown").args(["-R", &format!("{NOBODY}:{NOBODY}")]).arg(self.site.path()).status();
+        assert!(owned.unwrap().success());
+        let words = ["setpriv", "--reuid", NOBODY, "--regid", NOBODY, "--clear-groups"];
+        self.through = words.into_iter().map(str::to_owned).chain([binary.to_str().unwrap().to_owned()]).collect();
+        NOBODY.parse().ok()
+    }
+
+    /// A line of `/proc/<pid>/status`, in MiB.
+    pub fn memory(&self, key: &str) -> u64 {
+        let status = fs::read_to_string(format!("/proc/{}/status", self.pid())).unwrap();
+        let line = status.lines().find(|line| line.starts_with(key)).unwrap();
+        line.split_whitespace().nth(1).unwrap().parse::<u64>().unwrap() / 1024
+    }
+
     /// Its process.
     pub fn pid(&self) -> u32 {
         self.child.as_ref().expect("the daemon runs").id()
@@ -112,6 +154,15 @@ impl Daemon {
     /// SIGHUP.
     pub fn hang_up(&self) {
         self.send(Signal::SIGHUP);
+    }
+
+    /// How it ended, if it did.
+    pub fn has_ended(&mut self) -> Option<ExitStatus> {
+        let ended = self.child.as_mut().expect("the daemon was started").try_wait().unwrap();
+        if ended.is_some() {
+            self.child = None;
+        }
+        ended
     }
 
     /// Waits until it has ended; returns how.

@@ -1,7 +1,10 @@
 //! TX1: job, slot and attempt together, or nothing.
 
+use std::sync::atomic::{AtomicUsize, Ordering};
+
 use super::*;
 use crate::domain::ledger::{Admission, HOUR, MARGIN, MINUTE, Window};
+use crate::store::Doing as _;
 
 #[tokio::test]
 async fn job_slot_and_attempt_are_on_disk_before_the_call_may_leave() {
@@ -309,4 +312,60 @@ async fn a_pause_with_an_end_is_over_then_and_not_before() {
     assert!(!pause(None, 23).await, "it lasts until it is resumed");
     assert!(end(99).await.is_some(), "which nobody has done");
     bench.assert_whole().await;
+}
+
+/// The instructions that SQLite's machine runs to claim the next job of so many, behind as many done and parked ones,
+/// and with none at all of one priority; with the index of the ready ones, or without it.
+async fn cost_of_a_claim(queued: u32, indexed: bool) -> usize {
+    let bench = Bench::with_machines(&[1, 2, 3]).await;
+    bench
+        .store
+        .write(move |connection| {
+            Box::pin(async move {
+                for (from, state) in [(0, "'failed', NULL, 5"), (1, "'queued', 9e15, NULL"), (2, "'queued', NULL, NULL")] {
+                    sqlx::query(sqlx::AssertSqlSafe(format!(
+                        "WITH RECURSIVE n (n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM n WHERE n < {queued})
+                         INSERT INTO jobs (tenant_id, sweep_n, machine, scan_type, priority, on_pending, comment,
+                                           created_at, updated_at, state, parked_until, finished_at)
+                         SELECT tenant_id, sweep_n, unhex(format('%040x', n * 3 + {from} + 1000)), 'Quick', n % 3, 'skip', '',
+                                created_at, updated_at, {state} FROM n, (SELECT * FROM jobs WHERE id = 1)"
+                    )))
+                    .execute(&mut *connection)
+                    .await
+                    .doing("fill the queue")?;
+                }
+                if !indexed {
+                    sqlx::query("DROP INDEX jobs_ready").execute(&mut *connection).await.doing("drop the index")?;
+                }
+                sqlx::query("UPDATE job_counts SET n = n + 100000000").execute(connection).await.doing("count").map(drop)
+            })
+        })
+        .await
+        .unwrap();
+    let ask = bench.ask(1);
+    let steps = Arc::new(AtomicUsize::new(0));
+    let counted = Arc::clone(&steps);
+    let count = move || {
+        counted.fetch_add(1, Ordering::Relaxed);
+        true
+    };
+    let claimed = bench.store.write(move |connection| {
+        Box::pin(async move {
+            connection.lock_handle().await.unwrap().set_progress_handler(1, count);
+            let claimed = crate::store::claims::claim(connection, ask).await;
+            connection.lock_handle().await.unwrap().remove_progress_handler();
+            claimed
+        })
+    });
+    assert!(matches!(claimed.await.unwrap(), Claimed::Call(_)));
+    steps.load(Ordering::Relaxed)
+}
+
+#[tokio::test]
+async fn a_claim_costs_the_same_however_long_the_queue_is() {
+    let (short, long) = (cost_of_a_claim(1000, true).await, cost_of_a_claim(100_000, true).await);
+    assert!(short > 100, "{short}: nothing was counted");
+    assert_eq!(short, long, "instructions, with 1,000 and with 100,000 queued");
+    let without = cost_of_a_claim(10_000, false).await;
+    assert!(without > 10 * long, "{without} without the index and {long} with it: this shows nothing");
 }
