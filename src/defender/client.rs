@@ -397,6 +397,10 @@ impl Client {
         }
         Err(match reply.status {
             401 => Read::Unauthorized,
+            // A page that forbids is a firewall's, or a proxy's.
+            403 if answer.code.is_none() => {
+                Read::Failed(format!("403, not in Defender's words: {}", start(&reply, token)))
+            }
             403 => Read::Forbidden(said(&reply, &answer, token)),
             404 if is_missing(&answer) => Read::Absent,
             404 => Read::Failed(format!(

@@ -10,7 +10,7 @@ use serde_json::value::RawValue;
 use super::{Machines, Reply, retry_after};
 use crate::domain::action::{Action, ActionStatus, Origin, Seen};
 use crate::domain::eligibility::Ineligible;
-use crate::domain::id::MachineId;
+use crate::domain::id::{AttemptId, MachineId};
 use crate::domain::outcome::Answer;
 use crate::domain::time::Wall;
 
@@ -23,14 +23,30 @@ const RAW_AT_MOST: usize = 16 * 1024;
 #[serde(rename_all = "camelCase")]
 struct WireAction {
     id: String,
-    r#type: String,
-    status: String,
+    #[serde(default, deserialize_with = "word")]
+    r#type: Option<String>,
+    #[serde(default, deserialize_with = "word")]
+    status: Option<String>,
+    #[serde(default, deserialize_with = "word")]
     machine_id: Option<String>,
+    #[serde(default, deserialize_with = "word")]
     scope: Option<String>,
+    #[serde(default, deserialize_with = "word")]
     requestor_comment: Option<String>,
+    #[serde(default, deserialize_with = "word")]
     creation_date_time_utc: Option<String>,
+    #[serde(default, deserialize_with = "word")]
     last_update_date_time_utc: Option<String>,
+    #[serde(default, deserialize_with = "word")]
     last_update_time_utc: Option<String>,
+}
+
+/// A string, or nothing where there is something else: a field that nobody expected so hides no action.
+fn word<'de, D: serde::Deserializer<'de>>(field: D) -> Result<Option<String>, D::Error> {
+    Ok(match Value::deserialize(field)? {
+        Value::String(text) => Some(text),
+        _ => None,
+    })
 }
 
 #[derive(Deserialize)]
@@ -66,7 +82,9 @@ pub struct Page {
 /// Reads one action; `None` when it is none.
 pub fn action(raw: &str) -> Option<Seen> {
     let wire: WireAction = serde_json::from_str(raw).ok()?;
-    if wire.id.is_empty() {
+    let is_marked = wire.requestor_comment.as_deref().is_some_and(|comment| AttemptId::marked_in(comment).is_some());
+    // Anything may have an id; but nothing that carries a mark of ours is overlooked.
+    if wire.id.is_empty() || !is_marked && (wire.r#type.is_none() || wire.status.is_none()) {
         return None;
     }
     let time = |text: Option<&String>| text.and_then(|text| Wall::parse(text));
@@ -77,8 +95,8 @@ pub fn action(raw: &str) -> Option<Seen> {
     Some(Seen {
         action: Action {
             id: wire.id,
-            action_type: wire.r#type,
-            status: ActionStatus::parse(&wire.status),
+            action_type: wire.r#type.unwrap_or_default(),
+            status: ActionStatus::parse(wire.status.as_deref().unwrap_or_default()),
             machine: wire.machine_id.and_then(|id| id.parse().ok()),
             origin: Origin::Foreign,
             scope: wire.scope.and_then(|scope| scope.parse().ok()),
@@ -200,6 +218,19 @@ mod tests {
 
     const CREATED: &str = include_str!("../../tests/fixtures/api/scan_created.json");
     const LIST: &str = include_str!("../../tests/fixtures/api/actions_as_documented.json");
+
+    #[test]
+    fn a_row_with_fields_that_nobody_expects_is_read_as_far_as_it_goes() {
+        let odd = CREATED
+            .replace("\"RunAntiVirusScan\"", "null")
+            .replace("\"Pending\"", "{\"code\":1}")
+            .replace("\"scope\":null", "\"scope\":[7]");
+        let seen = action(&odd).unwrap();
+        assert_eq!((seen.action.action_type.as_str(), seen.action.scope), ("", None));
+        assert!(!seen.action.status.is_open());
+        assert!(crate::domain::outcome::mark(&seen.action).is_some());
+        assert!(action(&odd.replace("[sweepd", "[other")).is_none(), "anything may have an id");
+    }
 
     #[test]
     fn a_fresh_scan_is_read_with_scope_null() {

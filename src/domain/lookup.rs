@@ -20,6 +20,9 @@ const LOOKS: [Duration; 5] = [
     Duration::from_mins(5),
 ];
 
+/// So long after a 404 the machine itself is read.
+const PASSING: Duration = Duration::from_secs(45);
+
 /// Why an attempt is looked up.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Question {
@@ -37,7 +40,9 @@ super::sweep::words!(Question { Effect = "effect", Blocker = "blocker", Machine 
 pub fn next_look(question: Question, since: Boot, looks: u32, horizon: Duration, now: Boot) -> Boot {
     let scheduled = match question {
         // The blocker exists already: the answer said so.
-        Question::Blocker | Question::Machine if looks == 0 => return now,
+        Question::Blocker if looks == 0 => return now,
+        // What made Defender not know the machine for a moment may also make it not find it.
+        Question::Machine if looks == 0 => return since + PASSING.min(horizon),
         Question::Blocker | Question::Machine | Question::Effect => LOOKS
             .get(looks as usize)
             .copied()
@@ -134,9 +139,14 @@ mod tests {
 
     #[test]
     fn what_exists_already_is_looked_for_at_once() {
-        for question in [Question::Blocker, Question::Machine] {
-            assert_eq!(next_look(question, Boot(7), 0, HORIZON, Boot(7)), Boot(7));
-        }
+        assert_eq!(next_look(Question::Blocker, Boot(7), 0, HORIZON, Boot(7)), Boot(7));
+    }
+
+    #[test]
+    fn what_may_pass_is_given_time_to() {
+        let look = |horizon| next_look(Question::Machine, Boot(7), 0, horizon, Boot(7));
+        assert_eq!(look(HORIZON), Boot(7) + Duration::from_secs(45));
+        assert_eq!(look(Duration::from_secs(4)), Boot(7) + Duration::from_secs(4), "a short horizon is kept");
     }
 
     #[test]

@@ -8,10 +8,12 @@ use super::feed;
 use super::lane::Lane;
 use super::reads::{NotRead, read};
 use crate::defender::{ActionQuery, Read};
+use crate::domain::action::Seen;
 use crate::domain::feed::{PAGE, Step, Walk};
 use crate::domain::job::State;
 use crate::domain::ledger::CallKind;
 use crate::domain::lookup::{Known, Question};
+use crate::domain::outcome::mark;
 use crate::domain::time::Boot;
 use crate::store::attempts::Looked;
 use crate::store::settle::{Asked, Look};
@@ -102,6 +104,7 @@ async fn actions(lane: &Lane, asked: &Asked, began: Boot) -> Result<Option<Look>
         Question::Effect | Question::Machine => ActionQuery::ScansOf(asked.machine),
     };
     let mut seen = Vec::new();
+    let mut is_whole = true;
     let mut walk = Walk::counting(PAGE);
     loop {
         let (wanted, turn) = (&wanted, walk.turn());
@@ -112,10 +115,12 @@ async fn actions(lane: &Lane, asked: &Asked, began: Boot) -> Result<Option<Look>
         match answer {
             Read::Got(listed) => {
                 let step = walk.take(listed.seen.iter().map(feed::row), listed.entries, listed.more);
+                is_whole &= listed.seen.len() == listed.entries;
                 seen.extend(listed.seen);
                 match step {
                     Step::Next => {}
-                    Step::Done => return Ok(Some(Look::Read(seen))),
+                    // What cannot be read may be what is looked for: then its absence shows nothing.
+                    Step::Done => return Ok((is_whole || decides(asked, &seen)).then_some(Look::Read(seen))),
                     Step::Circles => return Ok(None),
                 }
             }
@@ -132,6 +137,14 @@ async fn actions(lane: &Lane, asked: &Asked, began: Boot) -> Result<Option<Look>
             | Read::NotSent(_) => return Ok(None),
         }
     }
+}
+
+/// Whether what was seen answers the question, whatever was not.
+fn decides(asked: &Asked, seen: &[Seen]) -> bool {
+    seen.iter().any(|seen| match asked.question {
+        Question::Blocker => seen.action.status.is_open(),
+        Question::Effect | Question::Machine => mark(&seen.action) == Some(asked.attempt),
+    })
 }
 
 /// Whether Defender knows the machine; nothing when that could not be read now.

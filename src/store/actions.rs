@@ -57,7 +57,7 @@ async fn owner(
     )
     .bind(tenant)
     .bind(&action.id)
-    .bind(mark(action).filter(|_| action.is_scan()).map(|attempt| attempt.to_string()))
+    .bind(mark(action).filter(|_| action.is_scan() || action.action_type.is_empty()).map(|attempt| attempt.to_string()))
     .bind(action.machine.map(|machine| machine.bytes().to_vec()))
     .fetch_optional(connection)
     .await
