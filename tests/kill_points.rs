@@ -49,8 +49,9 @@ impl Kind {
         let passes = |step: &Step| match step {
             Step::Seen | Step::Hashed | Step::ReceiptAside | Step::Moved | Step::Receipted => true,
             Step::Read => self != Self::Repeated,
-            Step::Begun | Step::Appended | Step::Keyed => self == Self::Long,
-            Step::Committed | Step::Filed | Step::Released => matches!(self, Self::Short | Self::Long),
+            // A short file is let go with its commit.
+            Step::Begun | Step::Appended | Step::Keyed | Step::Released => self == Self::Long,
+            Step::Committed | Step::Filed => matches!(self, Self::Short | Self::Long),
             Step::Recorded => self == Self::Useless,
         };
         Step::ALL.into_iter().filter(passes).collect()

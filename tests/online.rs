@@ -154,7 +154,8 @@ async fn how_it_ends_tells_scripts_what_is_wrong() {
     assert_eq!(arrivals(&wrong.simulator), [0; 4], "without a token nothing is read");
     assert!(!output.stdout.contains("not-the-secret"));
 
-    for (code, body, exit) in [(401, "", 77), (503, "<html>", 69), (429, "", 0), (400, "", 0)] {
+    let odata = r#"{"error":{"code":"ODataError","message":"No such option."}}"#;
+    for (code, body, exit) in [(401, "", 77), (503, "<html>", 69), (429, "", 0), (400, "", 69), (400, odata, 0)] {
         let scene = scene(|_, _| {}).await;
         refuse(&scene.simulator, CallKind::ListMachines, code, body);
         let (tenant, output) = checked(&scene.daemon);

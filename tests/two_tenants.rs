@@ -142,6 +142,8 @@ async fn a_tenant_that_is_throttled_or_hangs_slows_nobody_else() {
     ] {
         let scene = scene(false).await;
         scene.simulator.add_fault(1, Fault::always(target, kind.clone()));
+        // It may have signed in already.
+        scene.simulator.with_tenant(1, sweepd::simulator::Tenant::revoke_tokens);
         // Its machines first, and its calls on the wire before anybody else has asked.
         scene.daemon.site.put("fabrikam/devices.txt", list(&scene.fabrikam));
         scene.daemon.receipt("processed/fabrikam/devices.txt").await;

@@ -398,7 +398,7 @@ impl Client {
         Err(match reply.status {
             401 => Read::Unauthorized,
             // A page that forbids is a firewall's, or a proxy's.
-            403 if answer.code.is_none() => {
+            403 if reply.text.trim_start().starts_with('<') => {
                 Read::Failed(format!("403, not in Defender's words: {}", start(&reply, token)))
             }
             403 => Read::Forbidden(said(&reply, &answer, token)),
