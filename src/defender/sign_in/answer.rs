@@ -19,9 +19,17 @@ struct WireToken {
     expires_on: Value,
 }
 
-/// Why there is none.
+/// Why there is none, as it comes: no field that is of another kind hides what the others say.
 #[derive(Deserialize, Default)]
 #[serde(default)]
+struct WireRefusal {
+    error: Value,
+    error_description: Value,
+    error_codes: Value,
+}
+
+/// Why there is none.
+#[derive(Default)]
 pub(super) struct Refusal {
     pub(super) error: String,
     pub(super) error_description: String,
@@ -60,7 +68,13 @@ fn number(value: &Value) -> Option<u64> {
 impl Refusal {
     /// What an answer refuses with; blank where it does not say.
     pub(super) fn read(reply: &Reply) -> Self {
-        serde_json::from_str(&reply.text).unwrap_or_default()
+        let wire: WireRefusal = serde_json::from_str(&reply.text).unwrap_or_default();
+        let text = |value: Value| value.as_str().map(str::to_owned).unwrap_or_default();
+        Self {
+            error: text(wire.error),
+            error_description: text(wire.error_description),
+            error_codes: wire.error_codes.as_array().into_iter().flatten().filter_map(number).collect(),
+        }
     }
 
     /// Whether Entra wrote it, and not something on the way.
@@ -68,11 +82,12 @@ impl Refusal {
         !self.error_codes.is_empty()
     }
 
-    /// Without these texts, should it repeat them.
+    /// Without these texts, should it repeat them, as they are or as they were sent in a form.
     pub(super) fn without(mut self, secrets: &[SecretString]) -> Self {
-        for secret in secrets {
+        for secret in secrets.iter().map(ExposeSecret::expose_secret) {
+            let sent: String = url::form_urlencoded::byte_serialize(secret.as_bytes()).collect();
             for text in [&mut self.error, &mut self.error_description] {
-                *text = text.replace(secret.expose_secret(), "[redacted]");
+                *text = text.replace(secret, "[redacted]").replace(&sent, "[redacted]");
             }
         }
         self
@@ -197,6 +212,23 @@ mod tests {
 
     fn reply(status: u16, body: &Value) -> Reply {
         Reply { status, text: body.to_string(), ..Reply::default() }
+    }
+
+    #[test]
+    fn a_refusal_with_a_field_that_nobody_expects_says_what_the_others_say() {
+        let refusal = |body: Value| Refusal::read(&reply(401, &body));
+        let text =
+            refusal(json!({ "error": { "code": 1 }, "error_description": null, "error_codes": ["7000215", [], 7] }));
+        assert_eq!(text.remedy().map(|(code, _)| code), Some(7_000_215));
+        let text = refusal(json!({ "error": "invalid_client", "error_description": "AADSTS7000222: it has expired" }));
+        assert_eq!((text.name().as_str(), text.remedy().map(|(code, _)| code)), ("invalid_client", Some(7_000_222)));
+    }
+
+    #[test]
+    fn a_secret_that_is_repeated_as_it_was_sent_is_not_shown() {
+        let said = json!({ "error": "no", "error_description": "bad s3c/+~x, sent as s3c%2F%2B%7Ex" });
+        let refusal = Refusal::read(&reply(401, &said)).without(&[SecretString::from("s3c/+~x")]);
+        assert_eq!(refusal.said(), "bad [redacted], sent as [redacted]");
     }
 
     #[test]

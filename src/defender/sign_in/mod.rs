@@ -237,6 +237,8 @@ impl SignIn {
             Err(Failure::NotSent(why) | Failure::Lost(why)) => {
                 let check = if self.credential.is_managed() {
                     "is this a machine in Azure, and may the service reach that address?"
+                } else if why.contains("UnknownIssuer") {
+                    "something on the way opens TLS, such as a proxy: name its CA in network.ca_file"
                 } else {
                     "check network, proxy and firewall"
                 };
