@@ -95,7 +95,7 @@ fn configure(folder: &Path, tenant: &TenantOptions) -> Result<String, Failure> {
     std::fs::set_permissions(&secret, std::fs::Permissions::from_mode(0o600))?;
     Ok(format!(
         "[daemon]\nstate_dir = \"{}\"\n[http]\nlisten = \"127.0.0.1:0\"\n[intake]\nhold_above = 0\nhold_full_above = 0\n\
-         [follow_up]\ninterval = \"2s\"\n[tenants.contoso]\ntenant_id = \"{}\"\ncomment = \"sweepd demo\"\n\
+         [network]\nunknown_grace = \"5s\"\n[follow_up]\ninterval = \"2s\"\nlookup_horizon = \"5s\"\n[tenants.contoso]\ntenant_id = \"{}\"\ncomment = \"sweepd demo\"\n\
          api_url = \"URL\"\nauthority_url = \"URL\"\n\
          [tenants.contoso.auth]\nmethod = \"client_secret\"\nclient_id = \"{}\"\nsecret_file = \"demo-secret\"\n",
         folder.join("state").display(),

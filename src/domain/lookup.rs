@@ -21,7 +21,7 @@ const LOOKS: [Duration; 5] = [
 ];
 
 /// So long after a 404 the machine itself is read.
-const PASSING: Duration = Duration::from_secs(45);
+const PASSING: Duration = Duration::from_secs(30);
 
 /// Why an attempt is looked up.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -145,7 +145,7 @@ mod tests {
     #[test]
     fn what_may_pass_is_given_time_to() {
         let look = |horizon| next_look(Question::Machine, Boot(7), 0, horizon, Boot(7));
-        assert_eq!(look(HORIZON), Boot(7) + Duration::from_secs(45));
+        assert_eq!(look(HORIZON), Boot(7) + Duration::from_secs(30));
         assert_eq!(look(Duration::from_secs(4)), Boot(7) + Duration::from_secs(4), "a short horizon is kept");
     }
 
