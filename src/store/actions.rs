@@ -249,7 +249,9 @@ async fn follow(connection: &mut SqliteConnection, owner: &Owner, action: &Actio
         events::append(connection, at, Kind::AttemptResolved, subject, &body).await?;
     }
     if matches!(job.state, State::Queued | State::Sending) {
-        let with = With { action: Some(action.id.clone()), ..With::default() };
+        // A probe does not count against its job; but what was accepted was asked for at least once.
+        let attempts = i64::from(job.attempts == 0);
+        let with = With { action: Some(action.id.clone()), attempts, ..With::default() };
         job.state = jobs::apply(connection, &job, Event::Accepted, with, at).await?;
         job.action = Some(action.id.clone());
     }
