@@ -27,7 +27,7 @@ if [[ -d $folder ]]; then
 fi
 if [[ -z $mirror ]]; then
     # shellcheck disable=SC2016 # apt puts the site in.
-    mirror=$(apt-get indextargets --format '$(SITE)' 'Created-By: Packages' "Codename: $suite" | head -n 1)
+    mirror=$(apt-get indextargets --format '$(SITE)' 'Created-By: Packages' "Codename: $suite" | sed -n 1p)
 fi
 if [[ -z $mirror ]]; then
     printf '%s: apt has no %s here; say --mirror URL\n' "$0" "$suite" >&2

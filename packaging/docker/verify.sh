@@ -51,33 +51,9 @@ work=$(cd "$work" && pwd)
 
 buildah() { command buildah --storage-driver vfs --root "$work/storage" --runroot "$work/runroot" "$@"; }
 
-held=0
-broken=0
-# Tells of a check: its name, what was seen, and the words of a test that has to hold.
-check() {
-    local name=$1 seen=${2//$'\n'/; }
-    shift 2
-    if "$@" >/dev/null 2>&1; then
-        held=$((held + 1))
-        printf 'ok - %s%s\n' "$name" "${seen:+ # $seen}"
-    else
-        broken=$((broken + 1))
-        printf 'not ok - %s%s\n' "$name" "${seen:+ # $seen}"
-    fi
-}
-same() { [[ $1 == "$2" ]]; }
-fails() { ! "$@"; }
-within() {
-    local tenths=$1
-    shift
-    for ((i = 0; i < tenths; i++)); do
-        if "$@" >/dev/null 2>&1; then
-            return 0
-        fi
-        sleep 0.1
-    done
-    return 1
-}
+exec 3>&1
+# shellcheck source=packaging/checks.sh
+source "$here/../checks.sh"
 
 # Makes an image of a folder, under a name, unless there is one.
 image_of() {
@@ -174,7 +150,7 @@ runs() {
     local container=$!
     started+=("$container")
     within 300 grep --quiet '"message":"signed in"' "$work/run/log" || true
-    process=$(pgrep --uid 10464 --full '^/usr/local/bin/sweepd run$' | head -n 1)
+    process=$(pgrep --oldest --uid 10464 --full '^/usr/local/bin/sweepd run$')
     check 'it runs on a read-only root, and signs in' "$(jq --raw-output .message "$work/run/log" 2>/dev/null | tail -n 2)" \
         grep --quiet '"message":"signed in"' "$work/run/log"
     check 'as the user, without privileges' "$(grep -E '^(Uid|CapEff|NoNewPrivs):' "/proc/$process/status" | tr '\t' ' ')" \
@@ -183,7 +159,7 @@ runs() {
         fails inside sh -c 'touch /touched || touch /usr/touched'
     check 'the volume can' "" inside touch /var/lib/sweepd/touched
     check 'its HEALTHCHECK says that it is well' "" healthcheck
-    sed -n 's/^# \([0-9a-f]\{40\}\)$/\1/p' "$work/run/simulator" | head -n 20 |
+    sed -n 's/^# \([0-9a-f]\{40\}\)$/\1/p' "$work/run/simulator" | sed -n 1,20p |
         inside sh -c 'cat >/var/lib/sweepd/spool/incoming/list.part && mv /var/lib/sweepd/spool/incoming/list.part /var/lib/sweepd/spool/incoming/list.txt'
     within 300 test -e "$work/run/state/spool/processed/list.txt.receipt.json" || true
     check 'a dropped list is taken' "$(jq --compact-output '[.status, .queued]' "$work/run/state/spool/processed/list.txt.receipt.json")" \

@@ -9,37 +9,9 @@ readonly unit=sweepd.service
 readonly state=/var/lib/sweepd
 readonly incoming=$state/spool/incoming
 
-# Puts a check on the report: its name, what was seen, and the words of a test that has to hold.
-check() {
-    local name=$1 seen=$2
-    shift 2
-    if [[ -n $seen ]]; then
-        seen=" # ${seen//$'\n'/; }"
-    fi
-    if "$@" >/dev/null 2>&1; then
-        printf 'ok - %s%s\n' "$name" "$seen" >>"$report"
-    else
-        printf 'not ok - %s%s\n' "$name" "$seen" >>"$report"
-    fi
-}
-
-same() { [[ $1 == "$2" ]]; }
-holds() { [[ $1 == *"$2"* ]]; }
-fails() { ! "$@"; }
-between() { (($1 >= $2 && $1 <= $3)); }
-
-# Waits for a command to hold; at most so many tenths of a second.
-within() {
-    local tenths=$1
-    shift
-    for ((i = 0; i < tenths; i++)); do
-        if "$@" >/dev/null 2>&1; then
-            return 0
-        fi
-        sleep 0.1
-    done
-    return 1
-}
+exec 3>>"$report"
+# shellcheck source=packaging/checks.sh
+source /verify/checks.sh
 
 property() { systemctl show --property="$1" --value "$unit"; }
 is() { [[ $(property "$1") == "$2" ]]; }

@@ -53,7 +53,7 @@ mkdir "$work/share"
 # The same program under two versions: what an upgrade does is the package's, not the program's.
 "$here/../deb/build.sh" "${build_options[@]}" --fast --deb-version 0.0.1-1 --output "$work/share/older.deb" >&2
 "$here/../deb/build.sh" --no-build --fast --output "$work/share/newer.deb" >&2
-cp "$here/verify-inside.sh" "$work/share/"
+cp "$here/verify-inside.sh" "$here/../checks.sh" "$work/share/"
 
 # A machine of its own each time: what a run leaves behind must not help the next.
 cp -a --reflink=auto "$work/root" "$work/machine"
