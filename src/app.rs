@@ -22,7 +22,7 @@ use crate::engine::{Engine, RandomIds, Shared, Signals};
 use crate::health::Health;
 use crate::metrics::Metrics;
 use crate::store::incarnations::{Birth, StateLock};
-use crate::store::tenants::Waiting;
+use crate::store::tenants::{Operator, Waiting};
 use crate::store::{Store, StoreError, View};
 use crate::web::report::DISABLED;
 use crate::web::{Burndown, Server, Shown};
@@ -100,6 +100,17 @@ impl From<std::io::Error> for Failure {
     }
 }
 
+/// Who runs this process.
+pub fn operator() -> Operator {
+    let login_uid = std::fs::read_to_string("/proc/self/loginuid").ok().and_then(|text| text.trim().parse().ok());
+    Operator {
+        uid: nix::unistd::getuid().as_raw(),
+        // The audit subsystem's "not set".
+        login_uid: login_uid.filter(|uid| *uid != u32::MAX),
+        host: nix::unistd::gethostname().map_or_else(|_| "?".to_owned(), |name| name.to_string_lossy().into_owned()),
+    }
+}
+
 /// A running daemon.
 #[derive(Debug)]
 pub struct App {
@@ -143,6 +154,21 @@ async fn note_disabled(store: &Store, disabled: &BTreeMap<TenantName, String>) -
     for (name, why) in disabled {
         let row = store.tenant(name).await?;
         store.set_waiting(row, Waiting { what: format!("{DISABLED}{why}"), until: None }).await?;
+    }
+    Ok(())
+}
+
+/// Has the tenants wait if this database is not the one that ran here last.
+async fn expect_its_history(store: &Store, config: &Config, clock: &dyn Clock) -> Result<(), StoreError> {
+    let (state_dir, lag) = (&config.daemon.state_dir, config.follow_up.lookup_horizon);
+    let at = clock.wall();
+    if store.keep_landmark(state_dir, config.tenants.keys(), &operator(), at, lag).await? {
+        tracing::error!(
+            until = (at + lag).rfc3339(),
+            "the database is older than what ran here last (a copy was put in its place?): every tenant is paused \
+             until Defender's list has shown what is missing here, or `sweepd resume`; \
+             use `sweepd restore` to put a backup back"
+        );
     }
     Ok(())
 }
@@ -196,6 +222,7 @@ impl App {
             lookup_horizon: config.follow_up.lookup_horizon,
             version: env!("CARGO_PKG_VERSION"),
         };
+        expect_its_history(&store, config, &*clock).await?;
         let inherited = store.begin_incarnation(birth).await?;
         if inherited.lost_calls > 0 {
             tracing::warn!(

@@ -12,6 +12,7 @@ mod support;
 
 use std::fs;
 use std::path::Path;
+use std::time::Duration;
 
 use support::{
     Configured, Daemon, Site, assert_scanned_once, eventually, list, number, quick_tenant, scan_arrivals, seen,
@@ -86,6 +87,49 @@ async fn a_restored_copy_sends_nothing_twice_and_knows_what_was_spent() {
     }
     assert_scanned_once(&seen(&simulator), &machines);
     assert_eq!(scan_arrivals(&simulator, 0), MACHINES);
+    daemon.told(&["audit", "verify"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_older_database_file_put_in_place_waits_for_a_list_that_lags() {
+    let (mut tenant, machines) = scene();
+    // What is sent is not listed before its scan has ended: nothing but the note beside the database tells.
+    tenant.list_lag = Duration::from_secs(4);
+    tenant.action_duration = (Duration::from_millis(1), Duration::from_millis(500));
+    let simulator = simulate(31, vec![tenant.clone()]).await;
+    let site = Site::new(&simulator, &[Configured::of("contoso", &tenant)], "");
+    let config = fs::read_to_string(site.config()).unwrap();
+    site.write_config(&config.replace("lookup_horizon = \"4s\"", "lookup_horizon = \"20s\""));
+    let mut daemon = Daemon::started(site).await;
+    daemon.told(&["pause"]);
+    daemon.site.put("devices.txt", list(&machines));
+    daemon.receipt("processed/devices.txt").await;
+    let older = daemon.site.path().join("older.db");
+    daemon.told(&["backup", older.to_str().unwrap()]);
+    daemon.told(&["resume"]);
+    eventually("every call", || (scan_arrivals(&simulator, 0) == MACHINES).then_some(())).await;
+    daemon.kill();
+
+    let database = daemon.site.state().join("sweepd.db");
+    for ending in ["-wal", "-shm"] {
+        fs::remove_file(format!("{}{ending}", database.display())).unwrap();
+    }
+    fs::copy(&older, &database).map(drop).unwrap();
+    // The copy was made in a pause, which is over: what keeps it from sending is the note.
+    daemon.told(&["resume"]);
+    daemon.start().await;
+    assert!(daemon.has_logged("the database is older than what ran here last"));
+    held(&daemon, &simulator).await;
+    let told = daemon.lines(&["reconcile"]);
+    assert_eq!((number(&told[0], "actions"), number(&told[0], "jobs")), (4, 4), "{told:?}");
+    daemon.all_final(MACHINES).await;
+    assert_scanned_once(&seen(&simulator), &machines);
+    assert_eq!(scan_arrivals(&simulator, 0), MACHINES);
+    // What it holds now is what ran here last.
+    daemon.told(&["resume"]);
+    assert!(daemon.terminate().await.success());
+    daemon.start().await;
+    assert_eq!(daemon.status()["tenants"]["contoso"]["paused"], false, "{}", daemon.status());
     daemon.told(&["audit", "verify"]);
 }
 

@@ -26,11 +26,10 @@ use std::sync::Arc;
 
 use clap::{CommandFactory, Parser, Subcommand};
 
-use crate::app::{Exit, Failure};
+use crate::app::{Exit, Failure, operator};
 use crate::clock::{Clock, SystemClock};
 use crate::config::{self, Config, Environment};
 use crate::store::Store;
-use crate::store::tenants::Operator;
 
 /// Keeps a Microsoft Defender for Endpoint fleet scanned.
 #[derive(Debug, Parser)]
@@ -131,17 +130,6 @@ impl Context {
 fn whole_number<const LEAST: u32>(text: &str) -> Result<u32, String> {
     let number = text.parse().ok().filter(|number| *number >= LEAST);
     number.ok_or_else(|| format!("write a whole number from {LEAST} to {}", u32::MAX))
-}
-
-/// Who gives this command.
-fn operator() -> Operator {
-    let login_uid = std::fs::read_to_string("/proc/self/loginuid").ok().and_then(|text| text.trim().parse().ok());
-    Operator {
-        uid: nix::unistd::getuid().as_raw(),
-        // The audit subsystem's "not set".
-        login_uid: login_uid.filter(|uid| *uid != u32::MAX),
-        host: nix::unistd::gethostname().map_or_else(|_| "?".to_owned(), |name| name.to_string_lossy().into_owned()),
-    }
 }
 
 /// Runs the command line of this process.

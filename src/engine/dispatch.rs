@@ -62,6 +62,10 @@ async fn round(lane: &Arc<Lane>) -> Result<Round, StoreError> {
     if lane.shared.is_blocked_by_disk() {
         return Ok(Round::Wait("the database to take writes again (is the disk full?)".to_owned(), None));
     }
+    // Before a pause: it is longer, and wants somebody.
+    if lane.minds_marks() && store.unknown_marks(lane.row).await? > 0 {
+        return Ok(Round::Wait(marks::WAITING.to_owned(), None));
+    }
     if let Some(pause) = store.pause_of(lane.row).await? {
         let now = lane.wall();
         let reason = pause.reason.map(|reason| format!(": {reason}")).unwrap_or_default();
@@ -77,9 +81,6 @@ async fn round(lane: &Arc<Lane>) -> Result<Round, StoreError> {
             ),
             None => Round::Wait(format!("`sweepd resume`: paused{reason}"), None),
         });
-    }
-    if lane.minds_marks() && store.unknown_marks(lane.row).await? > 0 {
-        return Ok(Round::Wait(marks::WAITING.to_owned(), None));
     }
     if let Some(SignedOut { since, why, until }) = lane.signed_out() {
         let since = local(since, lane.wall());

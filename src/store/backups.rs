@@ -10,7 +10,7 @@ use sqlx::{ConnectOptions, Connection, SqliteConnection};
 
 use super::events::{Head, Kind, Subject};
 use super::schema::{MIGRATIONS, Migrated};
-use super::tenants::{Operator, Sending};
+use super::tenants::Operator;
 use super::{Doing, FILE, Store, StoreError, create_private, options};
 use crate::domain::time::Wall;
 
@@ -158,11 +158,7 @@ impl Restoring {
     pub async fn finish(self, operator: Operator, at: Wall) -> Result<Option<PathBuf>, StoreError> {
         let until = at + HOUR_OVER;
         for tenant in self.store.tenants_status().await? {
-            let longer = tenant.pause.is_some_and(|pause| pause.until.is_none_or(|end| end >= until));
-            if !longer {
-                let reason = Some("restored from a backup".to_owned());
-                self.store.set_paused(&tenant.name, Sending::Paused(reason, Some(until)), operator.clone(), at).await?;
-            }
+            self.store.pause_until(&tenant.name, "restored from a backup", until, &operator, at).await?;
         }
         let body = serde_json::json!({ "paused_until": until.rfc3339(), "by": operator });
         self.store.record(at, Kind::Restored, Subject::default(), body).await?;
@@ -172,6 +168,7 @@ impl Restoring {
         let database = self.state_dir.join(FILE);
         let aside = put_aside(&database, at)?;
         fs::rename(&self.unfinished, &database).map_err(file_error(&database))?;
+        super::landmark::forget(&self.state_dir)?;
         to_disk(&self.state_dir)?;
         Ok(aside)
     }
@@ -186,7 +183,7 @@ fn give_to_owner_of(folder: &Path, path: &Path) -> Result<(), StoreError> {
     chown(path, Some(owner.uid()), Some(owner.gid())).map_err(file_error(path))
 }
 
-fn remove_if_there(path: &Path) -> Result<(), StoreError> {
+pub(super) fn remove_if_there(path: &Path) -> Result<(), StoreError> {
     match fs::remove_file(path) {
         Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(file_error(path)(error)),
         _ => Ok(()),

@@ -215,6 +215,19 @@ impl Store {
 }
 
 impl View {
+    /// Whether the record has this very event.
+    pub(super) async fn record_has(&self, event: &Head) -> Result<bool, StoreError> {
+        if event.seq == 0 {
+            return Ok(true);
+        }
+        sqlx::query_scalar("SELECT EXISTS (SELECT 1 FROM events WHERE seq = ? AND hash = unhex(?))")
+            .bind(event.seq)
+            .bind(&event.hash)
+            .fetch_one(&mut *self.reader().await?)
+            .await
+            .doing("look for an event")
+    }
+
     /// Whether an event of the record has this hash, written in hexadecimal digits.
     pub async fn record_holds(&self, hash: &str) -> Result<bool, StoreError> {
         sqlx::query_scalar("SELECT EXISTS (SELECT 1 FROM events WHERE hash = unhex(?))")

@@ -29,6 +29,7 @@ pub mod events;
 pub mod incarnations;
 pub mod ineligible;
 pub mod jobs;
+mod landmark;
 pub mod lists;
 pub mod long_files;
 pub mod marks;

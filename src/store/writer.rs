@@ -10,8 +10,9 @@ use futures_util::future::BoxFuture;
 use sqlx::{Connection, SqliteConnection};
 use tokio::sync::{mpsc, oneshot};
 
+use super::landmark::Landmark;
 use super::under_way::{Operation, UnderWay};
-use super::{Doing, StoreError};
+use super::{Doing, StoreError, events};
 
 /// What a unit of work returns: a future on the connection it was given.
 pub type Unit<'c, T> = BoxFuture<'c, Result<T, StoreError>>;
@@ -66,6 +67,8 @@ enum Order {
     InTransaction(Box<dyn Work>),
     /// Between transactions.
     Outside(Box<dyn Work>),
+    /// Note there from now on what is committed.
+    Keep(Landmark),
     Close(oneshot::Sender<()>),
 }
 
@@ -112,6 +115,10 @@ impl Writer {
         answer.await.map_err(|_| StoreError::Closed)?
     }
 
+    pub(super) async fn keep(&self, landmark: Landmark) -> Result<(), StoreError> {
+        self.orders.send(Order::Keep(landmark)).await.map_err(|_| StoreError::Closed)
+    }
+
     pub(super) async fn close(&self) {
         let (done, closed) = oneshot::channel();
         if self.orders.send(Order::Close(done)).await.is_ok() {
@@ -123,6 +130,7 @@ impl Writer {
 async fn serve(mut connection: SqliteConnection, mut waiting: mpsc::Receiver<Order>) {
     let mut orders = Vec::with_capacity(GROUP);
     let mut closed = None;
+    let mut landmark = None;
     while closed.is_none() && waiting.recv_many(&mut orders, GROUP).await > 0 {
         let mut group = Vec::with_capacity(orders.len());
         for order in orders.drain(..) {
@@ -132,11 +140,12 @@ async fn serve(mut connection: SqliteConnection, mut waiting: mpsc::Receiver<Ord
                     let (_, finish) = work.run(&mut connection).await;
                     finish(Ok(()));
                 }
+                Order::Keep(kept) => landmark = Some(kept),
                 Order::Close(done) => closed = Some(done),
             }
         }
         if !group.is_empty() {
-            commit(&mut connection, group).await;
+            commit(&mut connection, group, &mut landmark).await;
         }
     }
     if let Err(error) = connection.close().await {
@@ -146,7 +155,7 @@ async fn serve(mut connection: SqliteConnection, mut waiting: mpsc::Receiver<Ord
     drop(closed);
 }
 
-async fn commit(connection: &mut SqliteConnection, group: Vec<Box<dyn Work>>) {
+async fn commit(connection: &mut SqliteConnection, group: Vec<Box<dyn Work>>, landmark: &mut Option<Landmark>) {
     let mut finishes = Vec::with_capacity(group.len());
     let fate = run(connection, group, &mut finishes).await;
     if fate.is_err() {
@@ -155,9 +164,29 @@ async fn commit(connection: &mut SqliteConnection, group: Vec<Box<dyn Work>>) {
         if let Err(error) = sqlx::query("ROLLBACK").execute(&mut *connection).await {
             tracing::debug!(%error, "nothing left to roll back");
         }
+    } else {
+        // Before anybody acts on what is committed.
+        note(connection, landmark).await;
     }
     for finish in finishes {
         finish(fate.clone());
+    }
+}
+
+/// Notes where the record stands now. A note that cannot be written is told once, and not tried again: an older
+/// one does no harm.
+async fn note(connection: &mut SqliteConnection, landmark: &mut Option<Landmark>) {
+    let Some(kept) = landmark else { return };
+    let noted = match events::head(connection).await {
+        Ok(head) => kept.note(&head).map_err(|error| format!("{}: {error}", kept.path().display())),
+        Err(error) => Err(error.to_string()),
+    };
+    if let Err(error) = noted {
+        tracing::warn!(
+            error,
+            "where the record stands cannot be noted: an older copy of the database put in its place is noticed later"
+        );
+        *landmark = None;
     }
 }
 

@@ -34,6 +34,7 @@ mod counting;
 mod ending;
 mod errands;
 mod feeding;
+mod landmark;
 mod long_files;
 mod looking;
 mod marking;
