@@ -180,3 +180,26 @@ async fn what_can_be_put_away_only_at_the_second_try_is_sent_for_then() {
         support::pause(std::time::Duration::from_millis(50)).await;
     }
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_lies_there_for_longer_than_it_is_kept_is_removed_and_what_waits_is_not() {
+    let (_simulator, daemon) = one("").await;
+    let config = fs::read_to_string(daemon.site.config()).unwrap();
+    daemon.site.put("a.txt", list(&fleet(5, 3, "kept")));
+    daemon.site.put("nonsense.txt", "what is this\n");
+    daemon.receipt("processed/a.txt").await;
+    daemon.receipt("rejected/nonsense.txt").await;
+    daemon.site.put("unfinished.part", "it has not been taken");
+    daemon.site.write_config(&format!("{config}\n[retention]\nspool = \"1s\"\n"));
+    let count = |folder: &str| fs::read_dir(daemon.site.spool(folder)).unwrap().count();
+    assert_eq!((count("processed"), count("rejected")), (2, 2));
+    eventually("end of what was kept", || {
+        // Each looks anew; by itself it is every minute.
+        daemon.hang_up();
+        (count("processed") + count("rejected") == 0).then_some(())
+    })
+    .await;
+    assert!(daemon.site.spool("incoming/unfinished.part").exists());
+    assert!(daemon.has_logged("removed files of the spool folder"));
+    assert_eq!(number(&daemon.status()["tenants"]["contoso"]["jobs"], "queued"), 3, "what was taken stays taken");
+}

@@ -282,7 +282,7 @@ pub struct Retention {
     pub keep: Duration,
     /// Where older ones go; absolute. None: nothing is removed.
     pub archive_dir: Option<PathBuf>,
-    /// How long processed, rejected and result files stay.
+    /// How long processed, rejected and result files stay; zero: for ever.
     pub spool: Duration,
 }
 

@@ -9,6 +9,7 @@ mod cancel;
 mod control;
 mod dispatch;
 mod drop_folder;
+mod expiry;
 mod feed;
 mod filing;
 mod follow;
@@ -300,6 +301,7 @@ impl Engine {
         let taking = taking::Taking::new(self.shared.clone(), config, Arc::clone(&self.lanes));
         taking.folder().create()?;
         let results = results::Results::new(self.shared.clone(), config);
+        let expiry = expiry::Expiry::new(self.shared.clone(), config);
         let turn = Intake { stop: stop.clone(), taking: TaskTracker::new() };
         let tracked = turn.taking.clone();
         let before = std::mem::replace(&mut *self.intake.lock().unwrap_or_else(PoisonError::into_inner), turn);
@@ -308,7 +310,8 @@ impl Engine {
         self.loops.spawn(tracked.track_future(async move {
             // The file that is being taken is taken to its end: two must never take the same.
             before.taking.wait().await;
-            tokio::join!(drop_folder::run(taking, stop.clone()), results::run(results, stop));
+            let (taken, ended) = (drop_folder::run(taking, stop.clone()), expiry::run(expiry, stop.clone()));
+            tokio::join!(taken, ended, results::run(results, stop));
         }));
         Ok(())
     }

@@ -3,6 +3,7 @@
 //! Nothing here knows the database: the engine asks what is ready, reads it, and hands the lines
 //! on.
 
+pub mod expiry;
 pub mod folder;
 pub mod formats;
 pub mod receipt;
