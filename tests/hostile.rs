@@ -241,6 +241,35 @@ async fn folders_that_vanish_and_return_lose_nothing() {
     assert_eq!(number(&daemon.receipt("processed/back.txt").await, "queued"), 2);
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_file_that_is_written_in_place_is_taken_when_its_writer_has_closed_it() {
+    let (_simulator, mut daemon) = scene(&["contoso"], "").await;
+    daemon.start().await;
+    daemon.told(&["pause"]);
+    let incoming = daemon.site.spool("incoming");
+    let machines = fleet(10, 40, "slow");
+    // One has written half of it and thinks; the other has not begun, as in `report > list.txt`.
+    let mut half = File::create(incoming.join("half.txt")).unwrap();
+    half.write_all(list(&machines[..10]).as_bytes()).unwrap();
+    let mut empty = File::create(incoming.join("empty.txt")).unwrap();
+    for (n, name) in ["one.txt", "two.txt"].into_iter().enumerate() {
+        // They are younger: whenever they have settled, those have as well.
+        fs::write(incoming.join(name), list(&fleet(11 + n as u64, 1, "other"))).unwrap();
+        assert_eq!(number(&daemon.receipt(&format!("processed/{name}")).await, "queued"), 1);
+    }
+    assert_eq!(daemon.site.names_in("incoming"), ["empty.txt", "half.txt"]);
+    half.write_all(list(&machines[10..20]).as_bytes()).unwrap();
+    empty.write_all(list(&machines[20..]).as_bytes()).unwrap();
+    drop((half, empty));
+    for name in ["half.txt", "empty.txt"] {
+        assert_eq!(number(&daemon.receipt(&format!("processed/{name}")).await, "queued"), 20, "{name}");
+    }
+    // A link is made, and never closed.
+    fs::write(daemon.site.path().join("linked"), list(&fleet(13, 3, "linked"))).unwrap();
+    fs::hard_link(daemon.site.path().join("linked"), incoming.join("linked.txt")).unwrap();
+    assert_eq!(number(&daemon.receipt("processed/linked.txt").await, "queued"), 3);
+}
+
 /// Content that is half a list, a table or a document: cut, repeated, and strewn with bytes.
 fn jumble(dice: &mut support::Dice, ids: &[SimulatedMachine]) -> Vec<u8> {
     const PIECES: [&str; 22] = [

@@ -19,6 +19,9 @@ use crate::intake::folder::{Folder, Ready};
 /// After a file could not be taken for a reason that may pass.
 const AGAIN: Duration = Duration::from_secs(30);
 
+/// After a file could have been taken for so long but for a writer that does not close it.
+const OPEN_TOO_LONG: Duration = Duration::from_mins(10);
+
 /// While the disk is short, it is looked at so often.
 const SHORT: Duration = Duration::from_secs(5);
 
@@ -33,6 +36,8 @@ struct Looking<'a> {
     later: HashMap<PathBuf, Boot>,
     told: HashMap<PathBuf, String>,
     unreadable: HashMap<PathBuf, String>,
+    /// Since when a file would be taken but for its writer; nothing once that was told.
+    written_to: HashMap<PathBuf, Option<Boot>>,
     unsettled: bool,
     /// A look at a folder of a hundred thousand files takes its time: while files wait, so much passes between two.
     not_before: Boot,
@@ -88,6 +93,7 @@ impl<'a> Looking<'a> {
             later: HashMap::new(),
             told: HashMap::new(),
             unreadable: HashMap::new(),
+            written_to: HashMap::new(),
             unsettled: false,
             not_before: Boot(0),
         }
@@ -120,10 +126,32 @@ impl<'a> Looking<'a> {
         self.moved.retain(|path| path.exists());
         self.told.retain(|path, _| path.exists());
         self.later.retain(|path, until| path.exists() && *until > begun);
-        let ready = found.ready.into_iter().filter(|ready| !self.later.contains_key(&ready.path)).collect();
+        let (whole, written_to): (Vec<_>, Vec<_>) =
+            found.ready.into_iter().partition(|ready| self.is_closed(&ready.path));
+        self.wait_for_writers(written_to, begun);
+        let ready = whole.into_iter().filter(|ready| !self.later.contains_key(&ready.path)).collect();
         self.turns.found(ready, self.taking.only());
         let now = clock.boot();
         self.not_before = now + now.since(begun) * 4;
+    }
+
+    /// Renamed into place, a file is whole, whoever still has it open.
+    fn is_closed(&self, path: &PathBuf) -> bool {
+        self.moved.contains(path) || !self.watch.is_written_to(path)
+    }
+
+    /// Whoever writes in place is waited for, however long it takes: their closing wakes the next look.
+    fn wait_for_writers(&mut self, files: Vec<Ready>, now: Boot) {
+        let before = std::mem::take(&mut self.written_to);
+        for Ready { path, .. } in files {
+            let mut since = before.get(&path).copied().unwrap_or(Some(now));
+            if since.is_some_and(|since| now.since(since) >= OPEN_TOO_LONG) {
+                self.taking.shared.metrics.left_in_place();
+                tracing::warn!(file = %path.display(), "left in place: a program has had it open for writing all the time; it is taken once that is closed");
+                since = None;
+            }
+            self.written_to.insert(path, since);
+        }
     }
 
     fn next(&mut self) -> Option<Ready> {
