@@ -107,6 +107,7 @@ async fn a_dry_run_and_a_useless_input_queue_nothing() {
         &["submit", &id, "--tenant", "northwind"],
         &["submit", &id, "--not-before", "tomorrow"],
         &["submit", &id, "1234"],
+        &["submit", &id, "--name", &"x".repeat(201)],
     ] {
         let output = daemon.command(wrong);
         assert_eq!((output.code, output.stdout.as_str()), (2, ""), "{wrong:?}: {}", output.stderr);
@@ -119,6 +120,36 @@ async fn a_dry_run_and_a_useless_input_queue_nothing() {
     assert_eq!(daemon.site.names_in("processed"), ["last.txt", "last.txt.receipt.json"]);
     assert_eq!(daemon.site.names_in("rejected"), Vec::<String>::new());
     assert_scanned_once(&seen(&simulator), &machines[..1]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_document_says_of_its_machines_is_handed_over_with_them() {
+    let (_simulator, daemon, machines) = scene().await;
+    let document = json!({
+        "name": "servers", "scan_type": "Full", "priority": "high", "comment": "as agreed",
+        "not_before": "2099-01-01T00:00:00Z", "on_pending": "wait", "machines": [machines[0].id.to_string()],
+    });
+    let path = daemon.site.path().join("servers.json");
+    fs::write(&path, document.to_string()).unwrap();
+    let path = path.to_str().unwrap();
+    daemon.told(&["submit", path]);
+    // What is asked for counts more.
+    daemon.told(&["submit", path, "--scan", "quick", "--priority", "low"]);
+    let elsewhere = daemon.site.path().join("elsewhere.json");
+    fs::write(&elsewhere, document.to_string().replacen('{', "{\"tenant\":\"northwind\",", 1)).unwrap();
+    for wrong in
+        [&["submit", elsewhere.to_str().unwrap()][..], &["submit", elsewhere.to_str().unwrap(), "--tenant", "contoso"]]
+    {
+        let output = daemon.command(wrong);
+        assert_eq!((output.code, output.stdout.as_str()), (2, ""), "{wrong:?}: {}", output.stderr);
+    }
+    let jobs = eventually("jobs", || Some(daemon.jobs()).filter(|jobs| jobs.len() == 2)).await;
+    let mut asked: Vec<_> = jobs.iter().map(|job| (text(job, "scan_type"), text(job, "priority"))).collect();
+    asked.sort_unstable();
+    assert_eq!(asked, [("Full", "high"), ("Quick", "low")]);
+    assert!(jobs.iter().all(|job| text(job, "state") == "queued"), "each waits for its time: {jobs:?}");
+    let shown = daemon.told(&["sweep", "list", "--json"]);
+    assert_eq!(shown.matches("\"servers\"").count(), 2, "{shown}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

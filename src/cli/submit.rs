@@ -18,7 +18,7 @@ use crate::domain::sweep::{OnPending, Priority, ScanType, clean_comment};
 use crate::domain::time::Wall;
 use crate::engine::{Ids, RandomIds};
 use crate::intake::folder::{Folder, Place, receipt_name};
-use crate::intake::formats::{self, Line, Options, Refusal, Row, Unusable};
+use crate::intake::formats::{self, Header, Line, NAME_MAX, Options, Refusal, Row, Unusable};
 use crate::intake::receipt::{Receipt, Status};
 
 #[derive(Debug, clap::Args)]
@@ -67,15 +67,15 @@ struct Parsed {
 
 pub async fn run(context: &Context, args: &Args) -> Result<(), Failure> {
     let config = context.plain_config()?;
-    let tenant = tenant(&config, args.tenant.as_deref())?;
-    let header = header(args, tenant.as_ref())?;
     let mut machines = tempfile::tempfile()?;
-    let parsed = {
+    let (parsed, said) = {
         let mut out = BufWriter::new(&mut machines);
         let parsed = parse(args, &config, &mut out)?;
         out.flush()?;
         parsed
     };
+    let tenant = tenant(&config, args.tenant.as_deref(), said.tenant.as_deref())?;
+    let header = header(args, tenant.as_ref(), said)?;
     for refusal in parsed.refusals.iter().take(20) {
         eprintln!("line {}: {}: {}", refusal.line, refusal.text, refusal.reason);
     }
@@ -104,9 +104,13 @@ pub async fn run(context: &Context, args: &Args) -> Result<(), Failure> {
     })
 }
 
-fn tenant(config: &Config, wanted: Option<&str>) -> Result<Option<TenantName>, Failure> {
-    if wanted.is_some() {
-        return Ok(pause::chosen(config, wanted)?.pop());
+/// Whose the machines are: what is asked for, which must not differ from what a document says, or the only one.
+fn tenant(config: &Config, wanted: Option<&str>, said: Option<&str>) -> Result<Option<TenantName>, Failure> {
+    if let (Some(wanted), Some(said)) = (wanted, said.filter(|said| wanted != Some(said))) {
+        return Err(Failure::new(Exit::Usage, format!("the file names the tenant `{said}`, and --tenant `{wanted}`")));
+    }
+    if let Some(named) = wanted.or(said) {
+        return Ok(pause::chosen(config, Some(named))?.pop());
     }
     let mut all = pause::chosen(config, None)?;
     match (all.len(), &config.intake.default_tenant) {
@@ -119,8 +123,8 @@ fn tenant(config: &Config, wanted: Option<&str>) -> Result<Option<TenantName>, F
     }
 }
 
-/// What the document says for all of its machines.
-fn header(args: &Args, tenant: Option<&TenantName>) -> Result<Map<String, Value>, Failure> {
+/// What holds for all of the machines: what is asked for, else what a document that was read says.
+fn header(args: &Args, tenant: Option<&TenantName>, said: Header) -> Result<Map<String, Value>, Failure> {
     let usage = |message: String| Failure::new(Exit::Usage, message);
     let mut header = Map::new();
     let mut set = |key: &str, value: Option<Value>| {
@@ -129,24 +133,33 @@ fn header(args: &Args, tenant: Option<&TenantName>) -> Result<Map<String, Value>
         }
     };
     set("tenant", tenant.map(|tenant| tenant.as_str().into()));
-    set("name", args.name.clone().map(Value::from));
-    set("scan_type", args.scan.map(|scan| scan.as_str().into()));
-    set("priority", args.priority.map(|priority| priority.as_str().into()));
-    set("on_pending", args.on_pending.map(|on_pending| on_pending.as_str().into()));
-    if let Some(comment) = &args.comment {
-        set("comment", Some(clean_comment(comment).map_err(|error| usage(error.to_string()))?.into()));
+    if let Some(length) = args.name.as_ref().map(|name| name.trim().chars().count()).filter(|n| *n > NAME_MAX) {
+        return Err(usage(format!("the name has {length} characters; at most {NAME_MAX} are accepted")));
     }
-    if let Some(time) = &args.not_before {
-        let at = Wall::parse(time)
-            .ok_or_else(|| usage(format!("--not-before {time}: write it as 2026-11-30T22:00:00+01:00")))?;
-        set("not_before", Some(at.rfc3339().into()));
-    }
+    set("name", args.name.clone().or(said.name).map(Value::from));
+    set("scan_type", args.scan.or(said.scan_type).map(|scan| scan.as_str().into()));
+    set("priority", args.priority.or(said.priority).map(|priority| priority.as_str().into()));
+    set("on_pending", args.on_pending.or(said.on_pending).map(|on_pending| on_pending.as_str().into()));
+    let comment = match &args.comment {
+        Some(comment) => Some(clean_comment(comment).map_err(|error| usage(error.to_string()))?),
+        None => said.comment,
+    };
+    set("comment", comment.map(Value::from));
+    let not_before = match &args.not_before {
+        Some(time) => Some(
+            Wall::parse(time)
+                .ok_or_else(|| usage(format!("--not-before {time}: write it as 2026-11-30T22:00:00+01:00")))?,
+        ),
+        None => said.not_before,
+    };
+    set("not_before", not_before.map(|at| at.rfc3339().into()));
     set("submitted_by", serde_json::to_value(operator()).ok());
     Ok(header)
 }
 
-/// Reads the input in whichever format it has, and writes it as entries of a document.
-fn parse(args: &Args, config: &Config, out: &mut dyn Write) -> Result<Parsed, Failure> {
+/// Reads the input in whichever format it has, and writes it as entries of a document. Also what a document that was
+/// read says of all its machines.
+fn parse(args: &Args, config: &Config, out: &mut dyn Write) -> Result<(Parsed, Header), Failure> {
     let (name, input): (&str, Box<dyn Read>) = match args.input.as_slice() {
         [one] if one == "-" => ("", Box::new(io::stdin())),
         [one] if one.parse::<MachineId>().is_err() => {
@@ -195,7 +208,7 @@ fn parse(args: &Args, config: &Config, out: &mut dyn Write) -> Result<Parsed, Fa
     match (read, broken) {
         (_, Some(error)) | (Err(Unusable::Read(error)), None) => Err(error.into()),
         (Err(unusable), None) => Err(Failure::new(Exit::Input, unusable.to_string())),
-        (Ok(_), None) => Ok(parsed),
+        (Ok(said), None) => Ok((parsed, said)),
     }
 }
 

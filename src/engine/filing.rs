@@ -4,6 +4,7 @@ use std::io;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::Path;
 
+use super::opening::open_plainly;
 use super::steps::{Step, passed};
 use crate::domain::id::TenantName;
 use crate::domain::time::Wall;
@@ -55,7 +56,7 @@ pub fn move_and_receipt(from: Option<&Path>, target: &Path, receipt: &[u8]) -> i
         out.write_all(b"\n")
     })?;
     passed(Step::ReceiptAside);
-    match from.map(|from| std::fs::rename(from, target)) {
+    match from.map(|from| put(from, target)) {
         None | Some(Ok(())) => {}
         // Moved before a kill; or taken back by somebody after it was read: its receipt stands.
         Some(Err(error)) if error.kind() == io::ErrorKind::NotFound => {}
@@ -65,6 +66,31 @@ pub fn move_and_receipt(from: Option<&Path>, target: &Path, receipt: &[u8]) -> i
     written.reveal()?;
     passed(Step::Receipted);
     Ok(())
+}
+
+/// Moves a file, to another file system as well.
+fn put(from: &Path, target: &Path) -> io::Result<()> {
+    match std::fs::rename(from, target) {
+        Err(error) if error.kind() == io::ErrorKind::CrossesDevices => carry(from, target),
+        renamed => renamed,
+    }
+}
+
+/// Moves a file out of another file system, such as a share that is mounted at `incoming/`: the copy is on disk before the
+/// file goes away. One that may be read and not removed stays where it is.
+fn carry(from: &Path, target: &Path) -> io::Result<()> {
+    use std::os::unix::fs::MetadataExt;
+    let mut source = open_plainly(from)?;
+    let before = source.metadata()?;
+    let copy = write_aside(target, |out| io::copy(&mut source, out).map(drop))?;
+    let now = std::fs::symlink_metadata(from)?;
+    let state = |of: &std::fs::Metadata| (of.dev(), of.ino(), of.size(), of.mtime(), of.mtime_nsec());
+    if state(&before) != state(&now) {
+        return Err(io::Error::other("it changed while it was being put away"));
+    }
+    // In this order a kill leaves it in one of both places, and never in both under its name.
+    std::fs::remove_file(from)?;
+    copy.reveal()
 }
 
 /// What a kill left between the moving of a file and its receipt: the receipt gets its name. One whose file was not
@@ -111,6 +137,26 @@ mod tests {
         // A second time, after a kill: the same.
         move_and_receipt(Some(&from), &target, b"{}").unwrap();
         assert!(target.exists() && receipt.exists());
+    }
+
+    #[test]
+    fn a_file_is_put_away_to_another_file_system() {
+        use std::os::unix::fs::MetadataExt;
+        let (here, there) = (tempfile::tempdir().unwrap(), tempfile::tempdir_in("/dev/shm").unwrap());
+        let device = |dir: &tempfile::TempDir| std::fs::metadata(dir.path()).unwrap().dev();
+        if device(&here) == device(&there) {
+            eprintln!("skipped: there is one file system only");
+            return;
+        }
+        let (from, target) = (there.path().join("list.txt"), here.path().join("processed/list.txt"));
+        std::fs::write(&from, "one").unwrap();
+        move_and_receipt(Some(&from), &target, b"{}").unwrap();
+        assert!(!from.exists());
+        assert_eq!(std::fs::read_to_string(&target).unwrap(), "one");
+        let mut names: Vec<_> =
+            std::fs::read_dir(here.path().join("processed")).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+        names.sort();
+        assert_eq!(names, ["list.txt", "list.txt.receipt.json"]);
     }
 
     #[test]

@@ -26,7 +26,7 @@ pub fn sha256_of(path: &Path) -> io::Result<String> {
 }
 
 /// Not followed, and not waited for: what was a file a moment ago may be a link or a pipe now.
-fn open_plainly(path: &Path) -> io::Result<File> {
+pub fn open_plainly(path: &Path) -> io::Result<File> {
     use std::os::unix::fs::OpenOptionsExt;
     let flags = nix::fcntl::OFlag::O_NOFOLLOW | nix::fcntl::OFlag::O_NONBLOCK | nix::fcntl::OFlag::O_CLOEXEC;
     std::fs::OpenOptions::new().read(true).custom_flags(flags.bits()).open(path)

@@ -1,5 +1,6 @@
 //! The reading of one file into the database, a chunk at a time, on a thread of its own.
 
+use std::collections::HashSet;
 use std::fs::File;
 use std::io::{self, Read};
 use std::sync::Arc;
@@ -12,7 +13,7 @@ use super::filing::{blank, count};
 use super::steps::{Step, passed};
 use super::taking::{Refuse, Taking, reject};
 use crate::config::Tenant;
-use crate::domain::id::TenantName;
+use crate::domain::id::{MachineId, TenantName};
 use crate::domain::sweep::Source;
 use crate::domain::time::Wall;
 use crate::intake::folder::{Place, Ready};
@@ -49,11 +50,11 @@ impl Work<'_> {
     pub async fn run(self, file: File, resume: Option<KnownSweep>) -> Result<(), Refuse> {
         let store = &self.taking.shared.store;
         let mut parts = self.read(file);
-        let mut refusals = Refusals::default();
+        let (mut refusals, mut left_out) = (Refusals::default(), HashSet::new());
         let first = self.next(&mut parts).await?;
         passed(Step::Read);
         let more = first.len() == CHUNK;
-        let mut chunk = self.chunk(first, &mut refusals);
+        let mut chunk = self.chunk(first, &mut refusals, &mut left_out);
         if !more && resume.is_none() {
             return self.take_at_once(chunk, refusals).await;
         }
@@ -100,7 +101,7 @@ impl Work<'_> {
                 }
             };
             more = lines.len() == CHUNK;
-            chunk = self.chunk(lines, &mut refusals);
+            chunk = self.chunk(lines, &mut refusals, &mut left_out);
         }
         let counts = store.counts_of(sweep).await?;
         if counts.refused == counts.lines {
@@ -236,7 +237,7 @@ impl Work<'_> {
         }
     }
 
-    fn chunk(&self, lines: Vec<Line>, refusals: &mut Refusals) -> Chunk {
+    fn chunk(&self, lines: Vec<Line>, refusals: &mut Refusals, left_out: &mut HashSet<MachineId>) -> Chunk {
         let mut chunk = Chunk::default();
         let comment: Arc<str> = self.header.comment.clone().unwrap_or_default().into();
         for line in lines {
@@ -245,6 +246,7 @@ impl Work<'_> {
                     chunk.refused += 1;
                     refusals.add(refusal);
                 }
+                Line::NotEligible { machine, .. } if !left_out.insert(machine) => chunk.left_out_again += 1,
                 Line::NotEligible { line, machine, name, reason } => {
                     chunk.left_out.push(LeftOut { line, machine, name, reason });
                 }

@@ -136,9 +136,18 @@ impl Folder {
     /// The folders to watch.
     pub fn incoming(&self) -> Vec<PathBuf> {
         let mut folders = self.folders("incoming");
+        let linked = self.linked();
+        folders.retain(|folder| !linked.contains(folder));
         let left = self.only.as_ref().map(|only| self.spool.join("incoming").join(only.as_str()));
         folders.extend(left.filter(|left| fs::symlink_metadata(left).is_ok_and(|found| found.is_dir())));
         folders
+    }
+
+    /// Tenants' folders in whose place a link lies. Whoever may drop files can put one there, to our own database for
+    /// instance: it is not followed.
+    fn linked(&self) -> Vec<PathBuf> {
+        let is_link = |folder: &PathBuf| fs::symlink_metadata(folder).is_ok_and(|found| found.is_symlink());
+        self.folders("incoming").into_iter().skip(1).filter(is_link).collect()
     }
 
     /// Whether files lie in tenants' folders.
@@ -177,6 +186,8 @@ impl Folder {
                 }
             }
         }
+        let why = "a link lies in its place, which is not followed; a folder elsewhere can be mounted there";
+        found.unreadable.extend(self.linked().into_iter().map(|folder| (folder, why.to_owned())));
         self.seen.retain(|path, _| present.contains(path));
         self.warned.retain(|path| present.contains(path));
         found
@@ -368,6 +379,23 @@ mod tests {
         let again = folder.look(&HashSet::new(), Duration::ZERO, Boot(1));
         assert!(again.odd.is_empty());
         assert_eq!(names(&again), ["b/list.txt"]);
+    }
+
+    #[test]
+    fn a_tenants_folder_that_is_a_link_is_not_followed() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut folder = Folder::new(dir.path(), &tenants(&["a", "b"]));
+        folder.create().unwrap();
+        fs::create_dir(dir.path().join("state")).unwrap();
+        fs::write(dir.path().join("state/sweepd.db"), "x").unwrap();
+        fs::write(dir.path().join("incoming/b/list.txt"), "x").unwrap();
+        fs::remove_dir(dir.path().join("incoming/a")).unwrap();
+        std::os::unix::fs::symlink("../state", dir.path().join("incoming/a")).unwrap();
+        folder.look(&HashSet::new(), Duration::ZERO, Boot(0));
+        let found = folder.look(&HashSet::new(), Duration::ZERO, Boot(1));
+        assert_eq!(names(&found), ["b/list.txt"], "the others go on");
+        assert_eq!(found.unreadable.len(), 1, "{found:?}");
+        assert!(!folder.incoming().contains(&dir.path().join("incoming/a")), "nor is it watched");
     }
 
     #[test]

@@ -44,9 +44,12 @@ struct Document<'a> {
     results: &'a [ResultRow],
 }
 
+/// What begins a formula; the wide ones do where Chinese or Japanese is written.
+const FORMULA: [char; 11] = ['=', '+', '-', '@', '\t', '\r', '\n', '＝', '＋', '－', '＠'];
+
 /// A cell that no spreadsheet runs as a formula.
 pub fn inert(cell: &str) -> String {
-    if cell.starts_with(['=', '+', '-', '@', '\t', '\r']) { format!("'{cell}") } else { cell.to_owned() }
+    if cell.starts_with(FORMULA) { format!("'{cell}") } else { cell.to_owned() }
 }
 
 const HEADER: [&str; 12] = [
@@ -125,7 +128,7 @@ mod tests {
 
     #[test]
     fn cells_that_a_spreadsheet_would_run_are_made_inert() {
-        for formula in ["=1+1", "+1", "-1", "@SUM(A1)", "\tx", "\rx"] {
+        for formula in ["=1+1", "+1", "-1", "@SUM(A1)", "\tx", "\rx", "\n=1", "＝1+1", "＋1", "－1", "＠SUM(A1)"] {
             assert!(inert(formula).starts_with('\''), "{formula:?}");
         }
         assert_eq!(inert("pc-1"), "pc-1");

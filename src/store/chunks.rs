@@ -96,11 +96,13 @@ pub(crate) async fn add(
         lines: chunk.lines(),
         queued,
         joined,
-        duplicates: (chunk.jobs.len() as u64).saturating_sub(queued + joined),
+        duplicates: (chunk.jobs.len() as u64).saturating_sub(queued + joined) + chunk.left_out_again,
         not_eligible: chunk.left_out.len() as u64,
         refused: chunk.refused,
     };
     tally(connection, tenant, sweep, &counts).await?;
+    let again = take_back(connection, sweep, (0, i64::MAX)).await?;
+    let counts = Counts { duplicates: counts.duplicates + again, not_eligible: counts.not_eligible - again, ..counts };
     sqlx::query(
         "UPDATE sweeps SET full = full + (SELECT count(*) FROM jobs WHERE id > ? AND scan_type = 'Full') WHERE n = ?",
     )
@@ -219,6 +221,37 @@ pub(crate) async fn leave_out(
     .await
     .doing("leave machines out")
     .map(drop)
+}
+
+/// Of lines that were left out, those whose machine another line of the file asks for are duplicates of that: an event
+/// table tells of a device before and after it was onboarded. Returns how many. May be repeated.
+pub(crate) async fn take_back(
+    connection: &mut SqliteConnection,
+    sweep: SweepRow,
+    (first, last): (i64, i64),
+) -> Result<u64, StoreError> {
+    let again = sqlx::query(
+        "DELETE FROM left_out WHERE sweep_n = ?1 AND line BETWEEN ?2 AND ?3 AND EXISTS (
+             SELECT 1 FROM open_jobs AS o JOIN jobs ON jobs.id = o.job_id
+             WHERE o.tenant_id = (SELECT tenant_id FROM sweeps WHERE n = ?1) AND o.machine = left_out.machine
+               AND (jobs.sweep_n = ?1 OR EXISTS (SELECT 1 FROM joins WHERE joins.sweep_n = ?1 AND joins.job_id = jobs.id)))",
+    )
+    .bind(sweep)
+    .bind(first)
+    .bind(last)
+    .execute(&mut *connection)
+    .await
+    .doing("find who is asked for after all")?
+    .rows_affected();
+    if again > 0 {
+        sqlx::query("UPDATE sweeps SET duplicates = duplicates + ?1, not_eligible = not_eligible - ?1 WHERE n = ?2")
+            .bind(i64::try_from(again).unwrap_or(i64::MAX))
+            .bind(sweep)
+            .execute(connection)
+            .await
+            .doing("count who is asked for after all")?;
+    }
+    Ok(again)
 }
 
 async fn tally(

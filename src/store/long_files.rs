@@ -13,7 +13,7 @@ use std::fmt::Write as _;
 use serde_json::json;
 use sqlx::{Row, SqliteConnection};
 
-use super::chunks::leave_out;
+use super::chunks::{leave_out, take_back};
 use super::jobs;
 use super::sweeps::{CHUNK, Chunk, NewJob, SweepRow};
 use super::tenants::TenantRow;
@@ -84,7 +84,7 @@ async fn append(
     let full = chunk.jobs.iter().filter(|job| job.scan == ScanType::Full).count();
     sqlx::query(
         "UPDATE sweeps SET lines = lines + ?1, queued = queued + ?2, full = full + ?3, not_eligible = not_eligible + ?4,
-             refused = refused + ?5, open = open + ?2 WHERE n = ?6",
+             refused = refused + ?5, duplicates = duplicates + ?7, open = open + ?2 WHERE n = ?6",
     )
     .bind(number(chunk.lines()))
     .bind(n)
@@ -92,6 +92,7 @@ async fn append(
     .bind(number(chunk.left_out.len() as u64))
     .bind(number(chunk.refused))
     .bind(sweep)
+    .bind(number(chunk.left_out_again))
     .execute(&mut *connection)
     .await
     .doing("count a chunk")?;
@@ -393,7 +394,27 @@ impl Store {
             self.write(move |connection| Box::pin(async move { make_way(connection, tenant, sweep, &text).await }))
                 .await?;
         }
-        Ok(())
+        self.take_back_lines(sweep).await
+    }
+
+    async fn take_back_lines(&self, sweep: SweepRow) -> Result<(), StoreError> {
+        let mut after = 0;
+        loop {
+            let last: Option<i64> = sqlx::query_scalar(
+                "SELECT max(line) FROM (SELECT line FROM left_out WHERE sweep_n = ? AND line > ? ORDER BY line LIMIT ?)",
+            )
+            .bind(sweep)
+            .bind(after)
+            .bind(number(CHUNK as u64))
+            .fetch_one(&mut *self.reader().await?)
+            .await
+            .doing("find who was left out")?;
+            let Some(last) = last else { return Ok(()) };
+            let lines = (after + 1, last);
+            self.write(move |connection| Box::pin(async move { take_back(connection, sweep, lines).await.map(drop) }))
+                .await?;
+            after = last;
+        }
     }
 
     /// Adds lines to such a sweep, and opens them.

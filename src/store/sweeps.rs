@@ -83,6 +83,8 @@ pub struct Chunk {
     pub jobs: Vec<NewJob>,
     /// Machines to leave out.
     pub left_out: Vec<LeftOut>,
+    /// Lines with a machine that an earlier line has left out.
+    pub left_out_again: u64,
     /// Lines that cannot be used.
     pub refused: u64,
 }
@@ -90,7 +92,7 @@ pub struct Chunk {
 impl Chunk {
     /// How many lines these are.
     pub fn lines(&self) -> u64 {
-        (self.jobs.len() + self.left_out.len()) as u64 + self.refused
+        (self.jobs.len() + self.left_out.len()) as u64 + self.left_out_again + self.refused
     }
 }
 

@@ -21,7 +21,7 @@ const KEYS: &[&str] =
     &["tenant", "name", "scan_type", "comment", "priority", "not_before", "on_pending", "submitted_by", "machines"];
 
 /// The longest name of a sweep, in characters.
-const NAME_MAX: usize = 200;
+pub const NAME_MAX: usize = 200;
 
 /// What the visitors share.
 struct Context<'a, 's> {

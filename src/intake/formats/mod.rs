@@ -27,6 +27,7 @@ use encoding_rs_io::DecodeReaderBytesBuilder;
 use crate::domain::id::MachineId;
 use crate::domain::sweep::{OnPending, Priority, ScanType};
 use crate::domain::time::Wall;
+pub use document::NAME_MAX;
 use lines::LINE_MAX;
 
 /// What a JSON document says about all its machines. Other formats say nothing.

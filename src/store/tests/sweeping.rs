@@ -22,12 +22,35 @@ async fn end_next(bench: &Bench, seconds: i64) {
 async fn every_line_is_counted_once() {
     let bench = Bench::with_machines(&[1]).await;
     let left = LeftOut { line: 5, machine: machine(9), name: None, reason: "not_onboarded".to_owned() };
-    let chunk = Chunk { jobs: quick(&[1, 2, 2, 3, 1]), left_out: vec![left], refused: 2 };
+    let chunk = Chunk { jobs: quick(&[1, 2, 2, 3, 1]), left_out: vec![left], left_out_again: 3, refused: 2 };
     let sweep = bench.take(chunk, false).await;
-    let expected = Counts { lines: 8, queued: 2, joined: 1, duplicates: 2, not_eligible: 1, refused: 2 };
+    let expected = Counts { lines: 11, queued: 2, joined: 1, duplicates: 5, not_eligible: 1, refused: 2 };
     assert_eq!(bench.counts(sweep).await, expected);
     assert_eq!(bench.store.left_out(sweep).await.unwrap().len(), 1);
     bench.assert_whole().await;
+}
+
+#[tokio::test]
+async fn who_is_left_out_by_one_line_and_asked_for_by_another_counts_once() {
+    let left = |line, n| LeftOut { line, machine: machine(n), name: None, reason: "not_onboarded".to_owned() };
+    let file = || Chunk {
+        jobs: vec![job(3, machine(1)), job(4, machine(2))],
+        left_out: vec![left(1, 1), left(2, 2), left(5, 3)],
+        ..Chunk::default()
+    };
+    // 1 has a new job, 2 an open one; 3 has one of somebody else.
+    let expected = Counts { lines: 5, queued: 1, joined: 1, duplicates: 2, not_eligible: 1, refused: 0 };
+    let short = Bench::with_machines(&[2, 3]).await;
+    let sweep = short.take(file(), false).await;
+    assert_eq!(short.counts(sweep).await, expected);
+    let long = Bench::with_machines(&[2, 3]).await;
+    let pieces = long.store.begin_sweep(long.new_sweep()).await.unwrap();
+    assert_eq!(long.store.add_chunk(long.tenant, pieces, file(), at(1)).await.unwrap(), expected);
+    for (bench, sweep) in [(&short, sweep), (&long, pieces)] {
+        let left: Vec<_> = bench.store.left_out(sweep).await.unwrap().iter().map(|left| left.machine).collect();
+        assert_eq!(left, [machine(3)]);
+        bench.assert_whole().await;
+    }
 }
 
 #[tokio::test]
