@@ -251,6 +251,9 @@ async fn a_file_that_is_written_in_place_is_taken_when_its_writer_has_closed_it(
     // One has written half of it and thinks; the other has not begun, as in `report > list.txt`.
     let mut half = File::create(incoming.join("half.txt")).unwrap();
     half.write_all(list(&machines[..10]).as_bytes()).unwrap();
+    // It does not notice that the daemon is killed meanwhile.
+    daemon.kill();
+    daemon.start().await;
     let mut empty = File::create(incoming.join("empty.txt")).unwrap();
     for (n, name) in ["one.txt", "two.txt"].into_iter().enumerate() {
         // They are younger: whenever they have settled, those have as well.

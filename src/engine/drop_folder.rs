@@ -84,6 +84,7 @@ impl<'a> Looking<'a> {
     fn new(taking: &'a Taking) -> Self {
         let mut watch = Watch::new(Arc::new(Notify::new()));
         watch.folders(&taking.folder.incoming());
+        watch.writers_of_before(&taking.folder.incoming());
         Self {
             taking,
             folder: taking.folder.clone(),

@@ -6,6 +6,7 @@
 pub mod expiry;
 pub mod folder;
 pub mod formats;
+mod open_files;
 pub mod receipt;
 pub mod results;
 pub mod room;

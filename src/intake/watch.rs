@@ -10,6 +10,8 @@ use notify::event::{AccessKind, AccessMode, ModifyKind, RenameMode};
 use notify::{EventKind, RecommendedWatcher, RecursiveMode, Watcher};
 use tokio::sync::Notify;
 
+use super::open_files;
+
 /// Watches folders until dropped.
 #[derive(Debug)]
 pub struct Watch {
@@ -106,6 +108,24 @@ impl Watch {
                 tracing::warn!(folder = %folder.display(), %error, "the folder cannot be watched; files are found by looking");
             }
         }
+    }
+
+    /// To be called once, when these folders are watched: who has begun to write there before is waited for too, as far
+    /// as `/proc` tells.
+    pub fn writers_of_before(&mut self, folders: &[PathBuf]) {
+        if self.watcher.is_none() {
+            return;
+        }
+        let open = || folders.iter().flat_map(|folder| open_files::written_to(folder)).collect::<HashSet<_>>();
+        let before = open();
+        if before.is_empty() {
+            return;
+        }
+        let lock = || self.writers.lock().unwrap_or_else(PoisonError::into_inner);
+        lock().0.extend(before.iter().map(|path| (path.clone(), Writer::Wrote)));
+        // Who has closed meanwhile may have been heard before they were known; who does from here on is heard.
+        let still = open();
+        lock().0.retain(|path, _| still.contains(path) || !before.contains(path));
     }
 
     /// Paths that were renamed into place since the last call.
