@@ -224,6 +224,7 @@ fn entry(row: &Row) -> Value {
     set("comment", row.comment.as_ref().map(ToString::to_string));
     set("priority", row.priority.map(|priority| priority.to_string()));
     set("not_before", row.not_before.map(Wall::rfc3339));
+    set("on_pending", row.on_pending.map(|on_pending| on_pending.to_string()));
     if entry.len() == 1 { row.machine.to_string().into() } else { entry.into() }
 }
 

@@ -257,7 +257,7 @@ impl Work<'_> {
                     scan: row.scan_type.or(self.header.scan_type).unwrap_or(self.tenant.default_scan),
                     priority: row.priority.or(self.header.priority).unwrap_or_default(),
                     not_before: row.not_before.or(self.header.not_before),
-                    on_pending: self.header.on_pending.unwrap_or(self.tenant.on_pending),
+                    on_pending: row.on_pending.or(self.header.on_pending).unwrap_or(self.tenant.on_pending),
                     comment: row.comment.map_or_else(|| Arc::clone(&comment), Arc::from),
                 }),
             }

@@ -330,7 +330,7 @@ fn entry(n: u64, value: &Json) -> Fate {
         Some(Json::Text(text)) => Ok(Some(text.as_str())),
         Some(_) => Err(()),
     };
-    let wanted = [text(&["scan_type"]), text(&["comment"]), text(&["not_before"])];
+    let wanted = [text(&["scan_type"]), text(&["comment"]), text(&["not_before"]), text(&["on_pending"])];
     if wanted.iter().any(|field| *field != Ok(None)) {
         return Fate::Unsaid;
     }

@@ -21,6 +21,7 @@ pub enum Slot {
     Comment,
     Priority,
     NotBefore,
+    OnPending,
 }
 
 /// Every spelling that is understood, in any case. Where two of one slot are present, the one that
@@ -40,6 +41,7 @@ const SPELLINGS: &[(&str, Slot)] = &[
     ("comment", Slot::Comment),
     ("priority", Slot::Priority),
     ("not_before", Slot::NotBefore),
+    ("on_pending", Slot::OnPending),
 ];
 
 /// The spellings of a machine id, for messages.
@@ -65,6 +67,7 @@ pub struct Slots<T> {
     pub comment: T,
     pub priority: T,
     pub not_before: T,
+    pub on_pending: T,
 }
 
 impl<T> Slots<T> {
@@ -78,6 +81,7 @@ impl<T> Slots<T> {
             Slot::Comment => &mut self.comment,
             Slot::Priority => &mut self.priority,
             Slot::NotBefore => &mut self.not_before,
+            Slot::OnPending => &mut self.on_pending,
         }
     }
 
@@ -91,6 +95,7 @@ impl<T> Slots<T> {
             comment: with(&self.comment),
             priority: with(&self.priority),
             not_before: with(&self.not_before),
+            on_pending: with(&self.on_pending),
         }
     }
 }
@@ -188,6 +193,7 @@ fn row(line: u64, found: &Found<'_>) -> Result<Row, Fault> {
         comment: optional("comment", found.comment.as_ref(), comment)?.map(String::into_boxed_str),
         priority: optional("priority", found.priority.as_ref(), word)?,
         not_before: optional("not_before", found.not_before.as_ref(), not_before)?,
+        on_pending: optional("on_pending", found.on_pending.as_ref(), word)?,
     })
 }
 

@@ -58,12 +58,22 @@ pub struct Row {
     pub comment: Option<Box<str>>,
     pub priority: Option<Priority>,
     pub not_before: Option<Wall>,
+    pub on_pending: Option<OnPending>,
 }
 
 impl Row {
     /// A machine of which nothing but the id is said.
     const fn of(line: u64, machine: MachineId) -> Self {
-        Self { line, machine, name: None, scan_type: None, comment: None, priority: None, not_before: None }
+        Self {
+            line,
+            machine,
+            name: None,
+            scan_type: None,
+            comment: None,
+            priority: None,
+            not_before: None,
+            on_pending: None,
+        }
     }
 }
 

@@ -135,6 +135,24 @@ fn the_other_fixtures_are_read() {
 }
 
 #[test]
+fn a_machine_may_say_itself_what_to_do_while_it_is_busy() {
+    let document = format!(
+        r#"{{"on_pending":"skip","machines":[{{"machine_id":"{A}","on_pending":"Wait"}},{{"machine_id":"{B}","on_pending":"no"}}]}}"#
+    );
+    let table = format!("machine_id,on_pending\n{A},wait\n{B},no\n");
+    for (name, input) in [("a.json", document), ("a.csv", table)] {
+        let mut lines = Vec::new();
+        let mut keep = |line| {
+            lines.push(line);
+            Ok(())
+        };
+        read(name, input.as_bytes(), &Options::default(), &mut keep).unwrap();
+        assert!(matches!(&lines[0], Line::Row(row) if row.on_pending == Some(OnPending::Wait)), "{lines:?}");
+        assert!(matches!(&lines[1], Line::Refused(refusal) if refusal.reason.contains("skip, wait")), "{lines:?}");
+    }
+}
+
+#[test]
 fn csv_takes_every_separator_and_encoding() {
     for separator in [',', ';', '\t'] {
         let text = format!(
