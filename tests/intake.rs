@@ -9,12 +9,14 @@
 
 mod support;
 
+use std::collections::BTreeSet;
 use std::ffi::OsStr;
 use std::fs;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{MetadataExt, symlink};
 
-use serde_json::Value;
+use serde_json::{Value, json};
+use sha2::{Digest, Sha256};
 use support::{
     Configured, Daemon, Site, assert_adds_up, eventually, first_state_of, list, number, quick_tenant, simulate, text,
 };
@@ -202,4 +204,103 @@ async fn what_lies_there_for_longer_than_it_is_kept_is_removed_and_what_waits_is
     assert!(daemon.site.spool("incoming/unfinished.part").exists());
     assert!(daemon.has_logged("removed files of the spool folder"));
     assert_eq!(number(&daemon.status()["tenants"]["contoso"]["jobs"], "queued"), 3, "what was taken stays taken");
+}
+
+/// Files of two tenants that lie side by side are taken at once, and useless ones of nobody: whatever names they come
+/// to want, each keeps its content and gets its own receipt.
+#[tokio::test(flavor = "multi_thread")]
+async fn files_that_come_to_want_one_name_are_all_kept() {
+    const PAIRS: u8 = 20;
+    let (_simulator, _, mut daemon) = two("hold_above = 0").await;
+    assert!(daemon.terminate().await.success());
+    let incoming = daemon.site.spool("incoming");
+    let mut dropped = BTreeSet::new();
+    for n in 0..PAIRS {
+        for (tenant, letter) in [("a", 0xe8), ("b", 0xe9)] {
+            let machines: Vec<_> =
+                fleet(u64::from(n) * 256 + letter, 2, "any").iter().map(|m| m.id.to_string()).collect();
+            let letter = u8::try_from(letter).unwrap();
+            let useful = json!({ "tenant": tenant, "machines": machines }).to_string();
+            let useless = format!("nothing of use in {n} of {tenant}\n");
+            for (begin, content) in [(b'u', useful), (b'x', useless)] {
+                // As text, the names of a pair are the same.
+                fs::write(incoming.join(OsStr::from_bytes(&[begin, n + b'A', letter, b'.', b'd'])), &content).unwrap();
+                assert!(dropped.insert(content));
+            }
+        }
+    }
+    daemon.start().await;
+    eventually("end of them", || daemon.site.waiting_files().is_empty().then_some(())).await;
+    let mut kept = BTreeSet::new();
+    for place in ["processed", "rejected"] {
+        let names = daemon
+            .site
+            .names_in(place)
+            .into_iter()
+            .filter(|name| name.starts_with(['u', 'x']) && !name.contains("receipt"));
+        for name in names {
+            let content = fs::read_to_string(daemon.site.spool(&format!("{place}/{name}"))).unwrap();
+            let receipt = daemon.receipt(&format!("{place}/{name}")).await;
+            assert_eq!(text(&receipt, "sha256"), format!("{:x}", Sha256::digest(&content)), "{name}: {receipt}");
+            assert!(kept.insert(content));
+        }
+    }
+    assert_eq!(kept, dropped, "none took the place of another");
+}
+
+/// One tenant's results cannot be written: the others' are, and its own are once they can be, also after a kill. What
+/// was written once is not written again.
+#[tokio::test(flavor = "multi_thread")]
+async fn results_that_cannot_be_written_wait_over_a_kill_and_keep_nobody_elses_back() {
+    let (_simulator, tenants, mut daemon) = two("").await;
+    let in_the_way = daemon.site.spool("results/a");
+    fs::remove_dir(&in_the_way).unwrap();
+    fs::write(&in_the_way, "").unwrap();
+    let mut sweeps = Vec::new();
+    for (name, tenant) in ["a", "b"].into_iter().zip(&tenants) {
+        daemon.site.put(&format!("{name}/list.txt"), list(&tenant.machines));
+        let receipt = daemon.receipt(&format!("processed/{name}/list.txt")).await;
+        sweeps.push(text(&receipt, "sweep_id").to_owned());
+    }
+    daemon.told(&["resume", "--tenant", "a"]);
+    eventually("word of it", || daemon.has_logged("results cannot be written").then_some(())).await;
+    daemon.told(&["resume", "--tenant", "b"]);
+    assert_eq!(number(&daemon.results("b", &sweeps[1]).await, "machines"), 1);
+    fs::remove_file(daemon.site.spool(&format!("results/b/{}.json", sweeps[1]))).unwrap();
+    daemon.kill();
+    fs::remove_file(&in_the_way).unwrap();
+    daemon.start().await;
+    assert_eq!(number(&daemon.results("a", &sweeps[0]).await, "machines"), 1);
+    daemon.site.put("b/next.txt", list(&fleet(11, 1, "next")));
+    let next = daemon.receipt("processed/b/next.txt").await;
+    daemon.results("b", text(&next, "sweep_id")).await;
+    assert!(!daemon.site.names_in("results/b").contains(&format!("{}.json", sweeps[1])), "somebody has taken it away");
+}
+
+/// Directly in `incoming/`, whose a file is shows only when it is opened: two of one tenant may be opened at once. If they
+/// say the same, one is taken.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_same_content_twice_at_once_is_taken_once() {
+    const PAIRS: usize = 20;
+    let (_simulator, _, mut daemon) = two("default_tenant = \"a\"\nhold_above = 0").await;
+    assert!(daemon.terminate().await.success());
+    for n in 0..PAIRS {
+        let content = list(&fleet(300 + n as u64, 3, "same"));
+        for name in ["one", "other"] {
+            fs::write(daemon.site.spool(&format!("incoming/{n}-{name}.txt")), &content).unwrap();
+        }
+    }
+    daemon.start().await;
+    eventually("end of them", || daemon.site.waiting_files().is_empty().then_some(())).await;
+    for n in 0..PAIRS {
+        let mut found = Vec::new();
+        for name in ["one", "other"] {
+            let receipt = daemon.receipt(&format!("processed/{n}-{name}.txt")).await;
+            found.push((text(&receipt, "status").to_owned(), number(&receipt, "queued"), receipt["sweep_id"].clone()));
+        }
+        found.sort_by(|a, b| a.0.cmp(&b.0));
+        assert_eq!((found[0].0.as_str(), found[0].1), ("already_taken", 0), "{found:?}");
+        assert_eq!((found[1].0.as_str(), found[1].1), ("taken", 3), "{found:?}");
+        assert_eq!(found[0].2, found[1].2, "it is the one sweep");
+    }
 }

@@ -60,7 +60,13 @@ pub fn move_and_receipt(from: Option<&Path>, target: &Path, receipt: &[u8]) -> i
         None | Some(Ok(())) => {}
         // Moved before a kill; or taken back by somebody after it was read: its receipt stands.
         Some(Err(error)) if error.kind() == io::ErrorKind::NotFound => {}
-        Some(Err(error)) => return Err(error),
+        Some(Err(error)) => {
+            if error.kind() == io::ErrorKind::AlreadyExists {
+                // What lies there must not get this receipt at the next start.
+                written.withdraw()?;
+            }
+            return Err(error);
+        }
     }
     passed(Step::Moved);
     written.reveal()?;
@@ -70,7 +76,7 @@ pub fn move_and_receipt(from: Option<&Path>, target: &Path, receipt: &[u8]) -> i
 
 /// Moves a file, to another file system as well.
 fn put(from: &Path, target: &Path) -> io::Result<()> {
-    match std::fs::rename(from, target) {
+    match rename_to_free(from, target) {
         Err(error) if error.kind() == io::ErrorKind::CrossesDevices => carry(from, target),
         renamed => renamed,
     }
@@ -80,6 +86,7 @@ fn put(from: &Path, target: &Path) -> io::Result<()> {
 /// file goes away. One that may be read and not removed stays where it is.
 fn carry(from: &Path, target: &Path) -> io::Result<()> {
     use std::os::unix::fs::MetadataExt;
+    is_free(target)?;
     let mut source = open_plainly(from)?;
     let before = source.metadata()?;
     let copy = write_aside(target, |out| io::copy(&mut source, out).map(drop))?;
@@ -91,6 +98,26 @@ fn carry(from: &Path, target: &Path) -> io::Result<()> {
     // In this order a kill leaves it in one of both places, and never in both under its name.
     std::fs::remove_file(from)?;
     copy.reveal()
+}
+
+/// Renames, and never over what lies there by now: that would be lost. Where a file system cannot promise as much, it
+/// is looked at just before.
+fn rename_to_free(from: &Path, target: &Path) -> io::Result<()> {
+    #[cfg(target_env = "gnu")]
+    {
+        use nix::errno::Errno;
+        use nix::fcntl::{AT_FDCWD, RenameFlags, renameat2};
+        match renameat2(AT_FDCWD, from, AT_FDCWD, target, RenameFlags::RENAME_NOREPLACE) {
+            Err(Errno::EINVAL | Errno::ENOSYS) => {}
+            renamed => return renamed.map_err(io::Error::from),
+        }
+    }
+    is_free(target)?;
+    std::fs::rename(from, target)
+}
+
+fn is_free(target: &Path) -> io::Result<()> {
+    if std::fs::symlink_metadata(target).is_ok() { Err(io::ErrorKind::AlreadyExists.into()) } else { Ok(()) }
 }
 
 /// What a kill left between the moving of a file and its receipt: the receipt gets its name. One whose file was not
@@ -157,6 +184,21 @@ mod tests {
             std::fs::read_dir(here.path().join("processed")).unwrap().map(|entry| entry.unwrap().file_name()).collect();
         names.sort();
         assert_eq!(names, ["list.txt", "list.txt.receipt.json"]);
+    }
+
+    #[test]
+    fn no_file_takes_the_place_of_another() {
+        let dir = tempfile::tempdir().unwrap();
+        let (from, target) = (dir.path().join("new.txt"), dir.path().join("processed/list.txt"));
+        std::fs::create_dir(dir.path().join("processed")).unwrap();
+        std::fs::write(&from, "new").unwrap();
+        std::fs::write(&target, "put there by hand").unwrap();
+        let error = move_and_receipt(Some(&from), &target, b"{}").unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::AlreadyExists);
+        assert_eq!(std::fs::read_to_string(&from).unwrap(), "new");
+        assert_eq!(std::fs::read_to_string(&target).unwrap(), "put there by hand");
+        assert_eq!(finish_receipts(&dir.path().join("processed")).unwrap(), 0, "nor has it the other's receipt");
+        assert!(!dir.path().join("processed/list.txt.receipt.json").exists());
     }
 
     #[test]

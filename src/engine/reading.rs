@@ -3,6 +3,7 @@
 use std::collections::HashSet;
 use std::fs::File;
 use std::io::{self, Read};
+use std::path::Path;
 use std::sync::Arc;
 
 use sha2::{Digest, Sha256};
@@ -108,10 +109,12 @@ impl Work<'_> {
             self.taking.abandon(sweep, &self.ready.relative(), "none of its lines can be used").await?;
             return Err(Refuse::Reject(nothing_usable(&refusals), refusals, counts));
         }
-        let parts = self.completion_parts(id.to_string(), refusals, self.filed_as());
+        let promise = self.taking.choose(Place::Processed, self.ready);
+        let parts = self.completion_parts(id.to_string(), refusals, promise.target());
         store.forget_unasked(&parts.now).await?;
         let completion = parts.complete(counts, store.asked(self.row, sweep).await?);
         store.complete_sweep(self.row, sweep, completion, self.received_at).await?;
+        promise.keep();
         passed(Step::Committed);
         let known = store.known_by_id(id).await?;
         self.taking.finish(self.ready, self.name, &known).await
@@ -143,10 +146,12 @@ impl Work<'_> {
         }
         let new = self.new_sweep();
         let id = new.id;
-        let parts = self.completion_parts(id.to_string(), refusals, self.filed_as());
+        let promise = self.taking.choose(Place::Processed, self.ready);
+        let parts = self.completion_parts(id.to_string(), refusals, promise.target());
         let store = &self.taking.shared.store;
         store.forget_unasked(&parts.now).await?;
         store.take_sweep(new, chunk, self.received_at, move |counts, asked| parts.complete(counts, asked)).await?;
+        promise.keep();
         passed(Step::Committed);
         let known = store.known_by_id(id).await?;
         self.taking.finish(self.ready, self.name, &known).await
@@ -171,16 +176,9 @@ impl Work<'_> {
         Stamp { epoch: *epoch, boot_id: boot_id.clone(), boot: clock.boot(), at: clock.wall() }
     }
 
-    fn filed_as(&self) -> String {
-        let folder = self.ready.folder.as_ref();
-        let name = self.taking.folder.free_name(Place::Processed, folder, &self.ready.name);
-        let name = name.to_string_lossy();
-        folder
-            .and_then(|tenant| self.taking.folder.of(tenant))
-            .map_or_else(|| name.clone().into_owned(), |tenant| format!("{tenant}/{name}"))
-    }
-
-    fn completion_parts(&self, id: String, refusals: Refusals, filed_as: String) -> CompletionParts {
+    fn completion_parts(&self, id: String, refusals: Refusals, target: &Path) -> CompletionParts {
+        let top = self.taking.folder.place(Place::Processed, None);
+        let filed_as = target.strip_prefix(top).unwrap_or(target).to_string_lossy().into_owned();
         let mut receipt = blank(self.ready, &self.sha256, Some(self.name), self.received_at, Status::Taken);
         receipt.sweep_id = Some(id);
         CompletionParts {

@@ -19,6 +19,7 @@ use crate::domain::id::TenantName;
 use crate::domain::time::Wall;
 use crate::intake::folder::{Folder, Place, Ready};
 use crate::intake::formats::{Header, Options};
+use crate::intake::names::{Names, Promise};
 use crate::intake::receipt::{Receipt, Refusals, Status};
 use crate::intake::room::shortage;
 use crate::store::StoreError;
@@ -73,6 +74,7 @@ pub struct Taking {
     pub shared: Shared,
     pub intake: Intake,
     pub folder: Folder,
+    names: Names,
     tenants: BTreeMap<TenantName, Tenant>,
     /// Configured, but broken: their files wait.
     disabled: Vec<TenantName>,
@@ -102,6 +104,7 @@ impl Taking {
             shared,
             intake: config.intake.clone(),
             folder: Folder::new(&config.daemon.spool_dir, &names),
+            names: Names::default(),
             tenants: config.tenants.clone(),
             disabled: config.disabled.keys().cloned().collect(),
             lanes,
@@ -112,6 +115,11 @@ impl Taking {
 
     pub fn folder(&self) -> &Folder {
         &self.folder
+    }
+
+    /// The name under which a file is put away, until this is dropped or kept.
+    pub fn choose(&self, place: Place, ready: &Ready) -> Promise<'_> {
+        self.names.choose(&self.folder, place, ready.folder.as_ref(), &ready.name)
     }
 
     /// The only tenant, where there are no tenants' folders.
@@ -277,10 +285,8 @@ impl Taking {
         let mut receipt = blank(ready, sha256, Some(tenant), received_at, Status::AlreadyTaken);
         receipt.sweep_id = Some(known.id.to_string());
         receipt.reason = Some(format!("the same content is being worked on as sweep {}", known.id));
-        let folder = ready.folder.as_ref();
-        let kept = self.folder.free_name(Place::Processed, folder, &ready.name);
-        let target = self.folder.place(Place::Processed, folder).join(kept);
-        self.put_away(&ready.path, &target, &receipt).await?;
+        let promise = self.choose(Place::Processed, ready);
+        self.put_away(&ready.path, promise.target(), &receipt).await?;
         self.shared.metrics.file(tenant.as_str(), "already_taken");
         tracing::info!(%tenant, file = ready.relative(), sweep = %known.id, "already taken: the same content is being worked on");
         Ok(())
@@ -307,10 +313,8 @@ impl Taking {
             return Took::Later(error.to_string());
         }
         passed(Step::Recorded);
-        let folder = ready.folder.as_ref();
-        let kept = self.folder.free_name(Place::Rejected, folder, &ready.name);
-        let target = self.folder.place(Place::Rejected, folder).join(kept);
-        if let Err(error) = self.put_away(&ready.path, &target, &receipt).await {
+        let promise = self.choose(Place::Rejected, ready);
+        if let Err(error) = self.put_away(&ready.path, promise.target(), &receipt).await {
             return Took::Later(error.to_string());
         }
         self.shared.metrics.file(&label, "rejected");
@@ -362,6 +366,9 @@ impl Taking {
             return Err(Refuse::Later(format!("sweep {} has no receipt yet", known.id)));
         };
         let (from, target) = (from.to_owned(), self.spool_path(filed_as));
+        // On record: until the file has it, the name is nobody else's.
+        self.names.reserve(&target);
+        let named = target.clone();
         let (text, sha256) = (receipt.clone().into_bytes(), known.sha256.clone());
         let put_away = move || {
             // A new file of the same name may lie there by now: that one is still to be taken.
@@ -370,6 +377,7 @@ impl Taking {
         };
         tokio::task::spawn_blocking(put_away).await.map_err(io::Error::other)??;
         self.shared.store.sweep_filed(known.n).await?;
+        self.names.release(&named);
         passed(Step::Filed);
         self.shared.signals.finished.notify_one();
         Ok(())

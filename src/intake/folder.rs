@@ -226,11 +226,19 @@ impl Folder {
     }
 
     /// A free name for a file that is put away: its own, else with a number before its ending; as text, which the
-    /// record can keep; cut where a receipt's name would become longer than file systems allow.
-    pub fn free_name(&self, place: Place, folder: Option<&TenantName>, name: &OsStr) -> OsString {
+    /// record can keep; cut where a receipt's name would become longer than file systems allow. `is_promised` tells
+    /// of paths that are another's, though nothing is there yet.
+    pub fn free_name(
+        &self,
+        place: Place,
+        folder: Option<&TenantName>,
+        name: &OsStr,
+        is_promised: impl Fn(&Path) -> bool,
+    ) -> OsString {
         let name: &OsStr = &OsString::from(shortened(&name.to_string_lossy()));
         let at = self.place(place, folder);
-        let taken = |name: &OsStr| at.join(name).exists() || at.join(receipt_name(name)).exists();
+        let is_there = |path: PathBuf| is_promised(&path) || path.exists();
+        let taken = |name: &OsStr| is_there(at.join(name)) || is_there(at.join(receipt_name(name)));
         if !taken(name) {
             return name.to_owned();
         }
@@ -419,7 +427,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let folder = Folder::new(dir.path(), &tenants(&["a"]));
         folder.create().unwrap();
-        let free = |name: &str| folder.free_name(Place::Processed, None, OsStr::new(name));
+        let free = |name: &str| folder.free_name(Place::Processed, None, OsStr::new(name), |_| false);
         assert_eq!(free("list.txt"), "list.txt");
         fs::write(dir.path().join("processed/list.txt"), "").unwrap();
         assert_eq!(free("list.txt"), "list.1.txt");
@@ -431,7 +439,7 @@ mod tests {
         assert!(free(&long).len() <= 200 && free(&long).to_string_lossy().ends_with(".csv"));
         // Each of these becomes a character of three bytes.
         let noise = OsString::from_vec([vec![0xff; 200], b".csv".to_vec()].concat());
-        let kept = folder.free_name(Place::Processed, None, &noise).into_string().unwrap();
+        let kept = folder.free_name(Place::Processed, None, &noise, |_| false).into_string().unwrap();
         assert!(kept.len() <= 200 && kept.ends_with("\u{fffd}.csv"), "{kept}");
     }
 

@@ -117,6 +117,11 @@ impl Aside {
         Self { unfinished, path }
     }
 
+    /// Takes it away again.
+    pub fn withdraw(self) -> io::Result<()> {
+        std::fs::remove_file(self.unfinished)
+    }
+
     /// Gives it its name. On disk, with whatever else was renamed in its folder, when this returns.
     pub fn reveal(self) -> io::Result<()> {
         std::fs::rename(&self.unfinished, &self.path)?;
