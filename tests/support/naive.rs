@@ -80,12 +80,14 @@ fn decoded(bytes: &[u8]) -> String {
         let text = char::decode_utf16(pairs.iter().map(|pair| unit(*pair))).map(|c| c.unwrap_or('\u{fffd}'));
         text.chain((!odd.is_empty()).then_some('\u{fffd}')).collect()
     };
-    match bytes {
+    let text: String = match bytes {
         [0xff, 0xfe, rest @ ..] => units(rest, u16::from_le_bytes),
         [0xfe, 0xff, rest @ ..] => units(rest, u16::from_be_bytes),
         [0xef, 0xbb, 0xbf, rest @ ..] => String::from_utf8_lossy(rest).into_owned(),
-        _ => String::from_utf8_lossy(bytes).into_owned(),
-    }
+        _ => return String::from_utf8_lossy(bytes).into_owned(),
+    };
+    // A program that marks what is marked already does no harm.
+    text.strip_prefix('\u{feff}').map(ToOwned::to_owned).unwrap_or(text)
 }
 
 /// Lines with their numbers, without those that hold nothing.

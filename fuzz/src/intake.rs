@@ -1,0 +1,4 @@
+//! What files are read with.
+
+#[path = "../../src/intake/formats/mod.rs"]
+pub mod formats;
