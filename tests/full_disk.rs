@@ -50,6 +50,9 @@ impl Drop for Small {
 
 const LINES: usize = 20_000;
 
+/// What takes more room in the database than is left to it.
+const HUGE: usize = 60_000;
+
 fn waits(daemon: &Daemon, name: &str) -> bool {
     let path = Path::new("incoming").join(name);
     daemon.site.spool(path.to_str().unwrap()).exists()
@@ -108,6 +111,29 @@ async fn survives_a_full_disk(into_the_wall: bool) {
     daemon.results("", text(&short, "sweep_id")).await;
     assert_scanned_once(&seen(&simulator), &machines);
     assert!(daemon.terminate().await.success());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_disk_that_grows_short_within_a_long_file_stops_it_before_it_is_full() {
+    let tenant = quick_tenant(fleet(1, 1, "nobody"));
+    let simulator = simulate(47, vec![tenant.clone()]).await;
+    let keys = "hold_above = 0\nmin_free = \"8MiB\"";
+    let site = Site::new(&simulator, &[Configured::of("contoso", &tenant)], keys);
+    let Some(small) = Small::at(site.state()) else {
+        return eprintln!("SKIPPED: only root may mount a small file system");
+    };
+    let mut daemon = Daemon::new(site);
+    daemon.start().await;
+    daemon.told(&["pause"]);
+    let aside = daemon.site.state().join("aside");
+    fs::write(&aside, list(&fleet(2, HUGE, "huge"))).unwrap();
+    let ballast = small.fill(11 << 20);
+    fs::rename(aside, daemon.site.spool("incoming/huge.txt")).unwrap();
+    eventually("word of it", || daemon.has_logged("the file stays where it is").then_some(())).await;
+    assert!(waits(&daemon, "huge.txt") && !daemon.has_logged("is full"), "{}", daemon.log_text());
+    fs::remove_file(ballast).unwrap();
+    let taken = daemon.receipt("processed/huge.txt").await;
+    assert_eq!((text(&taken, "status"), number(&taken, "queued")), ("taken", HUGE as u64), "{taken}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -24,20 +24,22 @@ pub struct Physical<'a> {
 pub struct Lines<R> {
     input: R,
     kept: Vec<u8>,
+    /// Whether more than that stands in the line.
+    cut: bool,
     number: u64,
 }
 
 impl<R: BufRead> Lines<R> {
     /// Starts at line 1.
     pub fn new(input: R) -> Self {
-        Self { input, kept: Vec::new(), number: 0 }
+        Self { input, kept: Vec::new(), cut: false, number: 0 }
     }
 
     /// The next line that holds more than blanks and tabs; `None` at the end.
     pub fn next(&mut self) -> io::Result<Option<Physical<'_>>> {
         while self.advance()? {
             if !is_blank(&self.kept) {
-                let too_long = self.kept.len() > LINE_MAX;
+                let too_long = self.cut || self.kept.len() > LINE_MAX;
                 let text = String::from_utf8_lossy(&self.kept);
                 return Ok(Some(Physical { number: self.number, text, too_long }));
             }
@@ -48,6 +50,7 @@ impl<R: BufRead> Lines<R> {
     /// Keeps the next line, at most one byte more than is allowed; `false` at the end.
     fn advance(&mut self) -> io::Result<bool> {
         self.kept.clear();
+        self.cut = false;
         let mut any = false;
         loop {
             let chunk = match self.input.fill_buf() {
@@ -67,6 +70,7 @@ impl<R: BufRead> Lines<R> {
             // Two more than allowed: one for the carriage return, one that tells "too long".
             let room = (LINE_MAX + 2).saturating_sub(self.kept.len());
             self.kept.extend(line.iter().take(room));
+            self.cut |= line.len() > room;
             self.input.consume(used);
             if end.is_some() || used == 0 {
                 self.number += 1;
@@ -120,6 +124,17 @@ mod tests {
             assert!(lines[0].2);
             assert_eq!((lines[1].1.len(), lines[1].2), (LINE_MAX, false));
             assert_eq!(lines[2], (3, "next".to_owned(), false));
+        }
+    }
+
+    #[test]
+    fn nothing_hides_behind_what_is_kept_of_a_line() {
+        let full = "x".repeat(LINE_MAX);
+        for (end, too_long) in [("\r\n", false), ("\r\r\n", false), ("\ry\n", true), ("\r\ry\n", true), ("y\r\n", true)]
+        {
+            for buffer in [1, 4096] {
+                assert_eq!(lines(format!("{full}{end}").as_bytes(), buffer)[0].2, too_long, "{end:?}");
+            }
         }
     }
 

@@ -236,6 +236,19 @@ mod tests {
     }
 
     #[test]
+    fn a_carriage_return_within_quotes_is_content() {
+        assert_eq!(plain("\"x\r\",y\r\n\"z\r\"\r\n"), [record(1, &["x\r", "y"]), record(2, &["z\r"])]);
+    }
+
+    #[test]
+    fn the_longest_record_is_taken_whatever_ends_it() {
+        for end in ["\n", "\r\n", ""] {
+            let all = plain(&format!("{}{end}", "x".repeat(LINE_MAX)));
+            assert_eq!((all[0].1, all[0].2[0].len()), (None, LINE_MAX), "{end:?}");
+        }
+    }
+
+    #[test]
     fn what_is_too_long_is_one_record() {
         let long = "x".repeat(1 << 20);
         for text in

@@ -240,6 +240,28 @@ mod tests {
     }
 
     #[test]
+    fn half_a_pair_keeps_nothing_from_being_cut() {
+        let passed = through(format!("[\"\\ud83d{}\",\"next\"]", "x".repeat(1 << 20)).as_bytes());
+        assert!(passed.len() < LINE_MAX + 64 && passed.ends_with(b"\",\"next\"]"));
+    }
+
+    #[test]
+    fn what_was_closed_is_no_depth() {
+        let text = format!("[{}[]]", "[{}],".repeat(1000));
+        assert_eq!(through(text.as_bytes()), text.as_bytes());
+    }
+
+    #[test]
+    fn a_fence_lets_the_longest_pass_and_no_more() {
+        for (length, passes) in [(LINE_MAX, true), (LINE_MAX + 1, false)] {
+            let tape = RefCell::new(Tape::default());
+            tape.borrow_mut().fence();
+            let read = Watched::new("1".repeat(length).as_bytes(), &tape).read_to_end(&mut Vec::new());
+            assert_eq!(read.is_ok(), passes, "{length}");
+        }
+    }
+
+    #[test]
     fn depth_is_bounded() {
         let tape = RefCell::new(Tape::default());
         let error = Watched::new("[".repeat(1000).as_bytes(), &tape).read_to_end(&mut Vec::new()).unwrap_err();

@@ -81,6 +81,27 @@ fn lists_count_physical_lines() {
 }
 
 #[test]
+fn however_many_blank_lines_stand_before_it_a_line_is_read() {
+    let blank = "\n".repeat(2 * LINE_MAX);
+    for (name, text) in [("a.txt", A.to_owned()), ("a.json", format!("[\"{A}\"]")), ("a.jsonl", format!("\"{A}\""))] {
+        assert_eq!(short(name, format!("{blank}{text}")).len(), 1, "{name}");
+    }
+}
+
+#[test]
+fn of_two_values_alike_the_later_counts() {
+    let text = format!("{{\"id\":\"{A}\",\"ID\":\"{B}\"}}");
+    assert_eq!(short("a.jsonl", &text), ["1 7b1f"]);
+    assert_eq!(short("a.json", format!("[{text}]")), ["1 7b1f"]);
+}
+
+#[test]
+fn what_stands_before_the_machines_does_not_count_as_their_length() {
+    let machines = vec![format!("\"{A}\""); 3000].join(",");
+    assert_eq!(short("a.json", format!("{{\"name\":\"x\",\"comment\":null,\"machines\":[{machines}]}}")).len(), 3000);
+}
+
+#[test]
 fn comments_alone_are_no_lines() {
     assert!(short("a.txt", "# nobody\n").is_empty());
 }
@@ -195,6 +216,9 @@ fn csv_refuses_records_not_files() {
 fn csv_needs_an_id_column() {
     let message = unusable("a.csv", "Host;Owner\nx;y\n");
     assert!(message.contains("names: Host, Owner") && message.contains("machine_id"), "{message}");
+    for name in ["a.CSV", "a.tsv", "a.Tsv"] {
+        assert!(unusable(name, "Host;Owner\nx;y\n").contains("names: Host, Owner"), "{name} is a table by its name");
+    }
     assert!(unusable("a.csv", "\"machine_id\n").contains("header line"));
     assert!(unusable("a.csv", format!("id,{}", "x".repeat(1 << 17))).contains("header line"));
 }
@@ -255,6 +279,7 @@ fn what_is_wrong_with_a_document_is_named() {
         ("{\"scan_type\":\"deep\"}", "`scan_type`: `deep` is not one of: Quick, Full"),
         ("{\"on_pending\":\"x\"}", "`on_pending`: `x` is not one of: skip, wait"),
         ("{\"not_before\":\"x\"}", "`not_before`: `x` is no time"),
+        (&format!("{{\"name\":\"{}\"}}", "x".repeat(201)), "`name`: has 201 characters"),
         ("\"x\"", "an object with `machines`"),
         ("id\n", "line 1, column"),
     ] {

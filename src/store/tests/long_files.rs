@@ -4,6 +4,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::store::long_files::Keys;
+use crate::store::sweeps::LeftOut;
 
 fn chunk(jobs: &[NewJob]) -> Chunk {
     Chunk { jobs: jobs.to_vec(), ..Chunk::default() }
@@ -117,4 +118,30 @@ async fn nobody_joins_what_is_not_opened_yet() {
     complete(&bench, sweep).await;
     assert_eq!((bench.counts(sweep).await.queued, bench.counts(sweep).await.joined), (1, 1));
     bench.assert_whole().await;
+}
+
+#[tokio::test]
+async fn what_is_said_of_one_line_alone_is_kept_for_it() {
+    let bench = Bench::new().await;
+    let sweep = bench.store.begin_sweep(bench.new_sweep()).await.unwrap();
+    let plain = job(1, machine(1));
+    let commented = NewJob { line: 2, machine: machine(2), comment: "of this one".into(), ..plain.clone() };
+    let later = NewJob { line: 3, machine: machine(3), not_before: Some(at(7)), ..plain.clone() };
+    let mut keys = Keys::default();
+    let left = |line: u64| LeftOut { line, machine: machine(9), name: None, reason: "why".to_owned() };
+    let other = NewJob { machine: machine(4), ..plain.clone() };
+    for (line, jobs) in [(4, vec![plain.clone(), commented]), (6, vec![other, later])] {
+        let some = Chunk { jobs, left_out: vec![left(line), left(line + 1)], refused: 1, ..Chunk::default() };
+        bench.store.append_lines(bench.tenant, sweep, some, &mut keys, at(0)).await.unwrap();
+    }
+    open(&bench, sweep, keys).await;
+    let counts = bench.counts(sweep).await;
+    assert_eq!((counts.lines, counts.queued, counts.not_eligible, counts.refused), (10, 4, 4, 2));
+    let rows: Vec<(String, Option<i64>)> = sqlx::query_as("SELECT comment, not_before FROM jobs ORDER BY id")
+        .fetch_all(&mut *bench.store.reader().await.unwrap())
+        .await
+        .unwrap();
+    let said = rows.iter().map(|(comment, not_before)| (comment.as_str(), *not_before)).collect::<Vec<_>>();
+    let plain = &*plain.comment;
+    assert_eq!(said, [(plain, None), ("of this one", None), (plain, None), (plain, Some(at(7).0))]);
 }

@@ -323,6 +323,10 @@ async fn what_a_crash_left_half_done_is_found() {
         bench.store.half_done_sweeps().await.unwrap().into_iter().map(|(sweep, _)| sweep.n).collect::<Vec<_>>()
     };
     assert_eq!(found().await, [taking, whole]);
+    // Replaced by something else, only what was not whole is given up.
+    let overwritten = async |file: &str| bench.store.overwritten_sweeps(bench.tenant, file, "another").await.unwrap();
+    assert_eq!(overwritten("weekly.txt").await, [taking]);
+    assert_eq!(overwritten("daily.txt").await, Vec::<SweepRow>::new());
     bench.store.sweep_filed(whole).await.unwrap();
     assert_eq!(found().await, [taking]);
     bench.store.complete_sweep(bench.tenant, taking, completion(false), at(1)).await.unwrap();
