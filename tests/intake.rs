@@ -202,7 +202,7 @@ async fn what_lies_there_for_longer_than_it_is_kept_is_removed_and_what_waits_is
     })
     .await;
     assert!(daemon.site.spool("incoming/unfinished.part").exists());
-    assert!(daemon.has_logged("removed files of the spool folder"));
+    eventually("word of it", || daemon.has_logged("removed files of the spool folder").then_some(())).await;
     assert_eq!(number(&daemon.status()["tenants"]["contoso"]["jobs"], "queued"), 3, "what was taken stays taken");
 }
 

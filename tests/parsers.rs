@@ -145,6 +145,7 @@ proptest! {
         encoding in encoding(),
     ) {
         agree("csv", &encoded(&format!("{header}\n{text}"), encoding))?;
+        agree("txt", &encoded(&format!("{header}\n{text}"), encoding))?;
         agree("csv", &encoded(&text, encoding))?;
     }
 

@@ -63,7 +63,7 @@ fn naive(ending: &str, bytes: &[u8]) -> Option<Option<Vec<Fate>>> {
         return Some(None);
     }
     match ending {
-        "txt" => Some(Some(list(&text))),
+        "txt" => Some(table(&text).or_else(|| Some(list(&text)))),
         "csv" => Some(table(&text)),
         _ if is_beyond(&text) => None,
         "json" => document(&text),

@@ -233,7 +233,12 @@ fn open(name: &str, input: impl Read) -> Result<(Format, Vec<u8>, impl BufRead),
     if head.iter().all(blank) && (head.len() as u64) < HEAD_MAX {
         return Err(Unusable::Empty);
     }
-    let format = by_name(name).unwrap_or_else(|| by_content(&head));
+    let format = match by_name(name) {
+        // What Excel calls "Unicode Text": no id is the name of a column.
+        Some(Format::List) if table::recognise(&head).is_ok() => Format::Table,
+        Some(format) => format,
+        None => by_content(&head),
+    };
     Ok((format, head, rest))
 }
 

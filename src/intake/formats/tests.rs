@@ -314,8 +314,18 @@ fn content_decides_where_the_ending_says_nothing() {
         for name in ["-", "fleet", "fleet.dat", ".csv"] {
             assert_eq!(open(name, text.as_bytes()).unwrap().0, format, "{text:?}");
         }
-        assert_eq!(open("x.txt", text.as_bytes()).unwrap().0, Format::List);
+        // A list may have the header line of a table.
+        let text_file = if format == Format::Table { Format::Table } else { Format::List };
+        assert_eq!(open("x.txt", text.as_bytes()).unwrap().0, text_file);
     }
+}
+
+#[test]
+fn what_excel_saves_as_unicode_text_is_a_table() {
+    let text = format!("Device Name\tDevice ID\tOnboarding Status\r\npc\t{A}\tOnboarded\r\n");
+    let bytes: Vec<_> = [0xfeff].into_iter().chain(text.encode_utf16()).flat_map(u16::to_le_bytes).collect();
+    assert_eq!(short("devices.txt", bytes), ["2 1e5b"]);
+    assert_eq!(short("devices.list", format!("machine_id\n{A}\n")), ["2 1e5b"], "the header is no line");
 }
 
 #[test]
