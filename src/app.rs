@@ -388,7 +388,7 @@ pub async fn run(
 /// What works and should not stay so, and what does not work.
 fn tell_troubles(config: &Config) {
     for warning in &config.warnings {
-        tracing::warn!("{warning}");
+        tracing::warn!("configuration: {warning}");
     }
     for (tenant, problems) in &config.disabled {
         for problem in problems {

@@ -382,9 +382,15 @@ impl Taking {
     /// Gives a half-taken sweep up, which may take a while: its jobs are withdrawn one by one, since
     /// others may have joined them.
     pub async fn abandon(&self, sweep: i64, file: &str, why: &str) -> Result<(), StoreError> {
-        tracing::warn!(file, why, "giving the file up: what was queued of it is withdrawn");
+        let id = self.shared.store.id_of_sweep(sweep).await?;
         let withdrawn = self.beating(self.shared.store.abandon_sweep(sweep, self.shared.clock.wall())).await?;
-        tracing::warn!(file, jobs = withdrawn, "the file was given up");
+        tracing::warn!(
+            sweep = id,
+            file,
+            why,
+            jobs = withdrawn,
+            "the file was given up, and what was queued of it withdrawn"
+        );
         Ok(())
     }
 
