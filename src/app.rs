@@ -404,7 +404,7 @@ async fn reload(app: &App, old: Config, read: &impl Fn() -> Result<Config, Failu
     }
     let config = match read() {
         Err(error) => {
-            tracing::error!("SIGHUP: the configuration is wrong, the old one stays in force:\n{error}");
+            tracing::error!("SIGHUP: the configuration is wrong, the old one stays in force: {error}");
             old
         }
         Ok(new) => {

@@ -1,7 +1,7 @@
 //! Log lines in the journal's own protocol: a datagram a line, with its fields.
 //!
-//! `journalctl` shows the message alone unless it is asked for more, so whose line it is goes before it. Fields are
-//! there as `SWEEPD_TENANT`, `SWEEPD_SWEEP` and so on. A line that the journal does not take goes to standard error,
+//! `journalctl` shows the message alone unless it is asked for more, so whose line it is goes before it, and what else
+//! there is behind it, as in the text on a terminal. Each field is there to be asked for too, as `SWEEPD_TENANT`, `SWEEPD_SWEEP` and so on. A line that the journal does not take goes to standard error,
 //! which systemd connects to it too.
 
 use std::fmt::{self, Write as _};
@@ -58,10 +58,19 @@ impl Visit for Line {
 }
 
 impl Line {
-    /// The message, after the name of the tenant that it is about.
+    /// The message, after the name of the tenant that it is about, and before the other fields.
     fn readable(&self) -> String {
-        let tenant = self.fields.iter().find(|(name, value)| name == "tenant" && !value.is_empty());
-        tenant.map_or_else(|| self.message.clone(), |(_, tenant)| format!("{tenant}: {}", self.message))
+        let mut text = String::new();
+        for (_, tenant) in self.fields.iter().filter(|(name, value)| name == "tenant" && !value.is_empty()) {
+            text.push_str(tenant);
+            text.push_str(": ");
+        }
+        text.push_str(&self.message);
+        for (name, value) in self.fields.iter().filter(|(name, value)| name != "tenant" && !value.is_empty()) {
+            // Writing to a string does not fail.
+            write!(text, " {name}={}", value.replace('\n', " ")).unwrap_or_default();
+        }
+        text
     }
 
     /// As journald reads it.
@@ -107,13 +116,9 @@ impl<S: Subscriber> Layer<S> for Journal {
         let mut line = Line::default();
         event.record(&mut line);
         if self.0.send(&line.datagram(event)).is_err() {
-            let mut text = format!("<{}>{}", priority(*event.metadata().level()), line.readable().replace('\n', " "));
-            for (name, value) in &line.fields {
-                // Writing to a string does not fail.
-                write!(text, " {name}={value:?}").unwrap_or_default();
-            }
+            let level = priority(*event.metadata().level());
             // There is nowhere left to say that this failed too.
-            writeln!(stderr(), "{text}").unwrap_or_default();
+            writeln!(stderr(), "<{level}>{}", line.readable().replace('\n', " ")).unwrap_or_default();
         }
     }
 }
@@ -141,7 +146,7 @@ mod tests {
         let received = received(|| tracing::warn!(tenant = "contoso", seconds = 40_u64, "no call for a while"));
         let lines: Vec<_> = received.lines().collect();
         for line in [
-            "MESSAGE=contoso: no call for a while",
+            "MESSAGE=contoso: no call for a while seconds=40",
             "PRIORITY=4",
             "SYSLOG_IDENTIFIER=sweepd",
             "SWEEPD_TENANT=contoso",
@@ -155,6 +160,6 @@ mod tests {
     fn a_value_of_several_lines_makes_no_field() {
         let received = received(|| tracing::error!(why = "one\nPRIORITY=0", "it failed"));
         assert!(received.contains("SWEEPD_WHY\n\u{e}\0\0\0\0\0\0\0one\nPRIORITY=0\n"), "{received:?}");
-        assert!(received.contains("MESSAGE=it failed\n"), "about no tenant: {received:?}");
+        assert!(received.contains("MESSAGE=it failed why=one PRIORITY=0\n"), "about no tenant: {received:?}");
     }
 }

@@ -73,7 +73,7 @@ pub async fn keep_house(shared: Shared, lanes: Arc<Mutex<BTreeMap<TenantName, Ru
             credentials_at = shared.clock.boot() + CREDENTIALS;
             for (tenant, running) in &*lanes.lock().unwrap_or_else(PoisonError::into_inner) {
                 if let Some(warning) = running.lane.tenant.auth.soon_over(shared.clock.wall()) {
-                    tracing::warn!(%tenant, "{warning}");
+                    tracing::warn!(%tenant, "credentials: {warning}");
                 }
             }
         }
@@ -88,7 +88,8 @@ pub async fn keep_house(shared: Shared, lanes: Arc<Mutex<BTreeMap<TenantName, Ru
 fn tell_ends(shared: &Shared) {
     for ended in shared.health.troubles_ended() {
         let (tenant, told, over) = (ended.tenant, ended.told, ended.over);
-        tracing::info!(tenant, times = told.times, "not again since {over}: {}{told}", ended.trouble);
+        let trouble = ended.trouble;
+        tracing::info!(tenant, times = told.times, "not again since {over}: {trouble}{told}");
     }
 }
 

@@ -348,9 +348,13 @@ impl Taking {
         ] {
             self.shared.metrics.machines(tenant, result, lines);
         }
+        let said = match result {
+            "held" => "more machines than are let go unasked; see `sweepd sweep release`",
+            _ => "its machines are in the queue",
+        };
         tracing::info!(
             tenant, sweep = %known.id, file = ready.relative(), lines, queued, joined, duplicates, not_eligible, refused,
-            "{result}: {}", if result == "held" { "more machines than are let go unasked; see `sweepd sweep release`" } else { "its machines are in the queue" }
+            "{result}: {said}"
         );
         self.wake_lanes();
         Ok(())
