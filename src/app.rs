@@ -312,6 +312,7 @@ impl App {
         self.served.wait().await;
         self.view.close().await;
         self.store.end_incarnation(self.epoch, self.clock.wall()).await?;
+        self.engine.tell_last_head().await;
         self.store.close().await;
         drop(self.lock);
         Ok(())

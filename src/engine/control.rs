@@ -67,7 +67,7 @@ pub async fn keep_house(shared: Shared, lanes: Arc<Mutex<BTreeMap<TenantName, Ru
     loop {
         if shared.clock.boot() >= head_at {
             head_at = shared.clock.boot() + HEAD;
-            tell_head(&shared).await;
+            shared.tell_head().await;
         }
         if shared.clock.boot() >= credentials_at {
             credentials_at = shared.clock.boot() + CREDENTIALS;
@@ -79,7 +79,7 @@ pub async fn keep_house(shared: Shared, lanes: Arc<Mutex<BTreeMap<TenantName, Ru
         }
         tell_ends(&shared);
         if !pause(&shared, &stop, TIDY).await {
-            return tell_head(&shared).await;
+            return;
         }
     }
 }
@@ -93,10 +93,13 @@ fn tell_ends(shared: &Shared) {
     }
 }
 
-async fn tell_head(shared: &Shared) {
-    match shared.store.record_head().await {
-        Ok(Head { seq, hash }) => tracing::info!(seq, head = hash, "the record's head: event {seq}, {hash}"),
-        Err(error) => shared.database_fails("", "the record's head", &error),
+impl Shared {
+    /// Tells where the record ends.
+    pub(super) async fn tell_head(&self) {
+        match self.store.record_head().await {
+            Ok(Head { seq, hash }) => tracing::info!(seq, head = hash, "the record's head: event {seq}, {hash}"),
+            Err(error) => self.database_fails("", "the record's head", &error),
+        }
     }
 }
 

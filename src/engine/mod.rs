@@ -169,7 +169,9 @@ impl Shared {
     /// The database failed in what a loop was about, which it tries again. Told once for all loops and tenants:
     /// they meet the same.
     fn database_fails(&self, tenant: &str, what: &str, error: &StoreError) {
-        if let Some(told) = self.health.met(Trouble::Database, "") {
+        // While it stops, that is no trouble; otherwise the dispatcher tells of it.
+        let is_closed = matches!(error, StoreError::Closed);
+        if let Some(told) = (!is_closed).then(|| self.health.met(Trouble::Database, "")).flatten() {
             tracing::error!(tenant, %error, times = told.times, "the database cannot be read or written: {what}; tried again{told}");
         }
     }
@@ -377,6 +379,11 @@ impl Engine {
             () = clock.sleep_until(clock.boot() + grace) => {}
         }
         self.calls.len()
+    }
+
+    /// Tells the record's last head to the log, the daemon's end included: to be called when that is written.
+    pub async fn tell_last_head(&self) {
+        self.shared.tell_head().await;
     }
 
     /// Calls on the wire.
