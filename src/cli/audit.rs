@@ -40,7 +40,7 @@ async fn verify(context: &Context, store: &Store, head: Option<&String>) -> Resu
     if let Some(wanted) = head.filter(|head| head.len() != 64 || !head.bytes().all(|b| b.is_ascii_hexdigit())) {
         return Err(Failure::new(Exit::Usage, format!("{wanted}: a head has 64 hexadecimal digits")));
     }
-    let held = match head {
+    let known = match head {
         None => None,
         Some(wanted) => {
             let Some(seq) = store.record_holds(wanted).await? else {
@@ -60,11 +60,11 @@ async fn verify(context: &Context, store: &Store, head: Option<&String>) -> Resu
         Ok(head) => print(|out| {
             use std::io::Write;
             if context.json {
-                let held = held.map(|(seq, _)| seq);
-                return json_line(out, &serde_json::json!({ "events": head.seq, "head": head.hash, "held": held }));
+                let seq = known.map(|(seq, _)| seq);
+                return json_line(out, &serde_json::json!({ "events": head.seq, "head": head.hash, "held": seq }));
             }
             writeln!(out, "{} events, consistent with each other; head {}", head.seq, head.hash)?;
-            held.map_or(Ok(()), |(seq, wanted)| writeln!(out, "event {seq} is the head {wanted}"))
+            known.map_or(Ok(()), |(seq, wanted)| writeln!(out, "event {seq} is the head {wanted}"))
         }),
     }
 }

@@ -128,7 +128,10 @@ impl Follow {
                 self.failures += 1;
                 tracing::debug!(tenant = %lane.name, failures = self.failures, why = one_line(&why), "the list of actions could not be read");
                 if self.failures >= FIRST_LOOKS {
-                    tell(lane, Trouble::ListFails, &why);
+                    // Of a 429 whoever made the call has told.
+                    if lane.silent_until(CallKind::ListActions).is_none() {
+                        tell(lane, Trouble::ListFails, &why);
+                    }
                     lane.feed_unreadable();
                     lane.wake.notify_one();
                 }
