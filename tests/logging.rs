@@ -77,7 +77,10 @@ fn event(level: &str, text: &str) -> Event {
     let arguments: Vec<_> = arguments(text).into_iter().map(|argument| argument.trim().to_owned()).collect();
     let message = arguments.iter().position(|argument| argument.starts_with('"')).expect("a message");
     let name = |field: &String| field.split('=').next().unwrap().trim_matches(['%', '?', ' ']).to_owned();
-    let text = arguments[message].trim_matches('"').replace(RUN, "");
+    // A long message goes on in the next line.
+    let lines: Vec<_> = arguments[message].trim_matches('"').split("\\\n").collect();
+    let text = lines.iter().enumerate().map(|(n, line)| if n == 0 { line } else { line.trim_start() });
+    let text = text.collect::<String>().replace(RUN, "");
     (level.to_owned(), nameless(&text), arguments[..message].iter().map(name).collect())
 }
 

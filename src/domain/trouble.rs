@@ -50,6 +50,8 @@ pub enum Trouble {
     Folder,
     /// Results cannot be written.
     Results,
+    /// Files that are old enough cannot be removed.
+    Spool,
     /// The listener cannot accept connections.
     Listener,
     /// The page and the metrics cannot read the database.
@@ -72,6 +74,7 @@ impl fmt::Display for Trouble {
             Self::DiskShort => f.write_str("the disk was short"),
             Self::Folder => f.write_str("the drop folder could not be read"),
             Self::Results => f.write_str("results could not be written"),
+            Self::Spool => f.write_str("old files could not be removed"),
             Self::Listener => f.write_str("the listener could not accept connections"),
             Self::Page => f.write_str("the page could not read the database"),
         }

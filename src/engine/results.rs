@@ -122,11 +122,11 @@ pub async fn run(results: Results, stop: CancellationToken) {
     let shared = results.shared.clone();
     while !stop.is_cancelled() {
         shared.health.beat("results");
-        if let Err(error) = results.write_all().await {
-            if let Some(told) = shared.health.met(Trouble::Database, "") {
-                let why = format!("{error:#}");
-                tracing::error!(why, times = told.times, "finished sweeps cannot be read; tried again{told}");
-            }
+        if let Err(error) = results.write_all().await
+            && let Some(told) = shared.health.met(Trouble::Database, "")
+        {
+            let why = format!("{error:#}");
+            tracing::error!(why, times = told.times, "finished sweeps cannot be read; tried again{told}");
         }
         tokio::select! {
             () = stop.cancelled() => {}
