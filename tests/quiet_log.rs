@@ -45,17 +45,15 @@ impl<S: Subscriber> Layer<S> for Log {
 
 /// Every message of a day in which these calls are answered like this.
 fn day(faults: &[Fault]) -> Vec<String> {
-    let mut setup = Setup::backlog(40, Duration::from_millis(200));
-    setup.sections = "[follow_up]\ninterval = \"3m\"\ngive_up_after = \"10d\"\n".to_owned();
-    let mut world = World::new(setup);
+    let sections = "[follow_up]\ninterval = \"3m\"\ngive_up_after = \"10d\"\n".to_owned();
+    let mut world = World::new(Setup { sections, ..Setup::backlog(40, Duration::from_millis(200)) });
     for fault in faults {
         world.wire.with_tenant(|tenant| tenant.add_fault(fault.clone()));
     }
     let log = Log::default();
     let subscriber = tracing_subscriber::registry().with(log.clone());
     tracing::subscriber::with_default(subscriber, || world.live(BEGIN + DAY, Death::Killed));
-    let lines = log.0.lock().unwrap().clone();
-    lines
+    std::mem::take(&mut *log.0.lock().unwrap())
 }
 
 fn status(code: u16) -> FaultKind {
