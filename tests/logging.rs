@@ -75,7 +75,7 @@ fn arguments(text: &str) -> Vec<String> {
 
 fn event(level: &str, text: &str) -> Event {
     let arguments: Vec<_> = arguments(text).into_iter().map(|argument| argument.trim().to_owned()).collect();
-    let message = arguments.iter().position(|argument| argument.starts_with('"')).expect("a message");
+    let message = arguments.iter().position(|argument| argument.starts_with('"')).unwrap();
     let name = |field: &String| field.split('=').next().unwrap().trim_matches(['%', '?', ' ']).to_owned();
     // A long message goes on in the next line.
     let lines: Vec<_> = arguments[message].trim_matches('"').split("\\\n").collect();
