@@ -312,6 +312,7 @@ impl App {
         self.served.wait().await;
         self.view.close().await;
         self.store.end_incarnation(self.epoch, self.clock.wall()).await?;
+        self.engine.tell_last_head().await;
         self.store.close().await;
         drop(self.lock);
         Ok(())
@@ -388,7 +389,7 @@ pub async fn run(
 /// What works and should not stay so, and what does not work.
 fn tell_troubles(config: &Config) {
     for warning in &config.warnings {
-        tracing::warn!("{warning}");
+        tracing::warn!("configuration: {warning}");
     }
     for (tenant, problems) in &config.disabled {
         for problem in problems {
@@ -404,7 +405,7 @@ async fn reload(app: &App, old: Config, read: &impl Fn() -> Result<Config, Failu
     }
     let config = match read() {
         Err(error) => {
-            tracing::error!("SIGHUP: the configuration is wrong, the old one stays in force:\n{error}");
+            tracing::error!("SIGHUP: the configuration is wrong, the old one stays in force: {error}");
             old
         }
         Ok(new) => {

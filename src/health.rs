@@ -1,12 +1,17 @@
 //! Is the daemon alive, and is it ready? Told by the loops that matter, read by systemd's watchdog
 //! and by the health endpoints.
 
+mod troubles;
+
+pub use troubles::{Ended, Repeated};
+
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use crate::clock::Clock;
 use crate::domain::time::Boot;
+use crate::domain::trouble::{Runs, Trouble};
 
 /// A loop that has not come round for so long is stuck, if a call takes no longer.
 pub const STUCK_AFTER: Duration = Duration::from_mins(3);
@@ -19,6 +24,8 @@ struct Inner {
     /// Why no file is taken.
     intake_stopped: Option<String>,
     tokens: BTreeMap<String, Result<(), String>>,
+    /// What goes wrong again and again, and whose it is.
+    runs: Runs<(Trouble, String)>,
 }
 
 /// What the loops say of themselves. Cheap to clone.

@@ -40,13 +40,17 @@ async fn verify(context: &Context, store: &Store, head: Option<&String>) -> Resu
     if let Some(wanted) = head.filter(|head| head.len() != 64 || !head.bytes().all(|b| b.is_ascii_hexdigit())) {
         return Err(Failure::new(Exit::Usage, format!("{wanted}: a head has 64 hexadecimal digits")));
     }
-    if let Some(wanted) = head
-        && !store.record_holds(wanted).await?
-    {
-        let message =
-            format!("the record does not hold the head {wanted}: it was cut or rewritten after that was kept");
-        return Err(Failure::new(Exit::Failed, message));
-    }
+    let known = match head {
+        None => None,
+        Some(wanted) => {
+            let Some(seq) = store.record_holds(wanted).await? else {
+                let message =
+                    format!("the record does not hold the head {wanted}: it was cut or rewritten after that was kept");
+                return Err(Failure::new(Exit::Failed, message));
+            };
+            Some((seq, wanted))
+        }
+    };
     match store.verify_record().await? {
         Err(seq) => {
             let message =
@@ -56,9 +60,11 @@ async fn verify(context: &Context, store: &Store, head: Option<&String>) -> Resu
         Ok(head) => print(|out| {
             use std::io::Write;
             if context.json {
-                return json_line(out, &serde_json::json!({ "events": head.seq, "head": head.hash }));
+                let seq = known.map(|(seq, _)| seq);
+                return json_line(out, &serde_json::json!({ "events": head.seq, "head": head.hash, "held": seq }));
             }
-            writeln!(out, "{} events, consistent with each other; head {}", head.seq, head.hash)
+            writeln!(out, "{} events, consistent with each other; head {}", head.seq, head.hash)?;
+            known.map_or(Ok(()), |(seq, wanted)| writeln!(out, "event {seq} is the head {wanted}"))
         }),
     }
 }

@@ -9,6 +9,7 @@ mod check;
 mod demo;
 mod forecast;
 mod job;
+mod journal;
 mod log;
 mod man;
 mod output;

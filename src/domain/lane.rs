@@ -12,7 +12,7 @@ use super::outcome::OutcomeWord;
 use super::time::Boot;
 
 /// Why a lane is held.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Hold {
     /// 401 also with a fresh token.
     SignedOut,

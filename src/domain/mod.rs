@@ -27,3 +27,4 @@ pub mod silence;
 pub mod sweep;
 pub mod throttle;
 pub mod time;
+pub mod trouble;

@@ -11,6 +11,7 @@ use crate::domain::ledger::CallKind;
 use crate::domain::outcome::Outcome;
 use crate::domain::silence;
 use crate::domain::time::{Boot, seconds_left};
+use crate::domain::trouble::Trouble;
 use crate::store::claims::Claim;
 use crate::store::settle::Settlement;
 use crate::store::tenants::Held;
@@ -131,16 +132,25 @@ fn tell_silence(lane: &Lane, silence: &SilenceNote, scanned: &Scanned) {
     match silence.change {
         silence::Change::None | silence::Change::Prolonged(_) => {}
         silence::Change::Began(began) => {
+            let Some(told) = lane.met(Trouble::Throttled(CallKind::Scan)) else { return };
             let (seconds, answer) = (seconds_left(began.noted().0.since(silence.boot)), beginning(&scanned.text));
             tracing::warn!(
                 tenant,
                 seconds,
                 answer,
-                "Defender throttles (429): somebody else uses the same app registration; no call for {seconds} s, then slower"
+                times = told.times,
+                "Defender throttles (429): somebody else uses the same app registration; no call for {seconds} s, then slower{told}"
             );
         }
         silence::Change::Over(stood) => {
-            tracing::info!(tenant, "calls go on after {} s (was: throttled)", stood.as_secs());
+            if let Some(told) = lane.over(Trouble::Throttled(CallKind::Scan)) {
+                tracing::info!(
+                    tenant,
+                    times = told.times,
+                    "calls go on after {} s (was: throttled){told}",
+                    stood.as_secs()
+                );
+            }
         }
     }
 }
@@ -152,42 +162,58 @@ fn tell(lane: &Lane, change: Change, scanned: &Scanned, ended: Boot) {
     match change {
         Change::None => {}
         Change::Stopped(hold, until) => {
+            let Some(told) = lane.met(Trouble::Held(hold)) else { return };
+            let times = told.times;
             let seconds = seconds_left(until.since(ended));
             match hold {
                 Hold::Forbidden => tracing::error!(
                     tenant,
                     seconds,
                     answer,
-                    "Defender forbids the scan call (403): grant the app registration Machine.Scan, with admin consent; the queue waits, next try in {seconds} s or on SIGHUP"
+                    times,
+                    "Defender forbids the scan call (403): grant the app registration Machine.Scan, with admin consent; the queue waits, next try in {seconds} s or on SIGHUP{told}"
                 ),
                 Hold::Malformed => tracing::error!(
                     tenant,
                     seconds,
                     answer,
-                    "Defender calls our request malformed (400): please report this; the queue waits, next try in {seconds} s"
+                    times,
+                    "Defender calls our request malformed (400): please report this; the queue waits, next try in {seconds} s{told}"
                 ),
                 Hold::SignedOut => tracing::error!(
                     tenant,
                     seconds,
                     answer,
-                    "Defender refuses fresh tokens (401): check cloud, tenant_id and the app registration; next try in {seconds} s"
+                    times,
+                    "Defender refuses fresh tokens (401): check cloud, tenant_id and the app registration; next try in {seconds} s{told}"
                 ),
                 Hold::NotThere => tracing::error!(
                     tenant,
                     seconds,
                     answer,
-                    "nothing but 404 was ever answered here: check api_url, cloud and region; no machine is rejected for it, and the queue waits, next try in {seconds} s or on SIGHUP"
+                    times,
+                    "nothing but 404 was ever answered here: check api_url, cloud and region; no machine is rejected for it, and the queue waits, next try in {seconds} s or on SIGHUP{told}"
                 ),
                 Hold::Down => tracing::error!(
                     tenant,
                     seconds,
                     answer,
-                    "no answer that can be read, again and again: Defender or the way to it is down; one call probes it in {seconds} s"
+                    times,
+                    "no answer that can be read, again and again: Defender or the way to it is down; one call probes it in {seconds} s{told}"
                 ),
             }
         }
         Change::Resumed(hold, stood) => {
-            tracing::info!(tenant, "calls go on after {} s (was: {hold})", stood.as_secs());
+            // One hold may have followed another.
+            let ends: Vec<_> = Hold::ALL.iter().filter_map(|hold| lane.over(Trouble::Held(*hold))).collect();
+            if let Some(told) = ends.first() {
+                tracing::info!(
+                    tenant,
+                    times = told.times,
+                    "calls go on after {} s (was: {hold}){told}",
+                    stood.as_secs()
+                );
+            }
         }
     }
 }

@@ -29,7 +29,7 @@ pub async fn run(lane: Arc<Lane>) {
             Ok(_) => lane.now() + lane.follow_up.interval.min(AGAIN),
             Err(NotRead::SignedOut(until)) => until.min(lane.now() + AGAIN),
             Err(NotRead::Store(error)) => {
-                tracing::error!(tenant = %lane.name, %error, "what is to be cancelled cannot be read or written; trying again");
+                lane.database_fails("what is to be cancelled", &error);
                 lane.now() + AGAIN
             }
         };
@@ -61,7 +61,7 @@ async fn round(lane: &Lane, beat: &str) -> Result<usize, NotRead> {
         };
         if let CancelCall::Over(outcome, answer) = &call {
             let answer = answer.as_deref().unwrap_or_default();
-            tracing::info!(tenant = %lane.name, action = wish.action, outcome = outcome.as_str(), answer, "cancelling an action has ended");
+            tracing::debug!(tenant = %lane.name, action = wish.action, outcome = outcome.as_str(), answer, "cancelling an action has ended");
             lane.shared.signals.finished.notify_one();
             lane.wake.notify_one();
         } else {

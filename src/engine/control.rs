@@ -9,6 +9,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{Running, Shared};
 use crate::domain::id::TenantName;
+use crate::store::events::Head;
 
 /// A command takes effect within this.
 const NOTICE: Duration = Duration::from_millis(500);
@@ -38,7 +39,7 @@ pub async fn notice(shared: Shared, lanes: Arc<Mutex<BTreeMap<TenantName, Runnin
                     finish_releases(&shared).await;
                 }
             }
-            Err(error) => tracing::error!(%error, "the database cannot be asked for changes"),
+            Err(error) => shared.database_fails("", "whether a command has changed it", &error),
         }
     }
     shared.health.ended("notice");
@@ -53,39 +54,52 @@ async fn finish_releases(shared: &Shared) {
         Ok::<_, crate::store::StoreError>(())
     };
     if let Err(error) = finished.await {
-        tracing::error!(%error, "a sweep could not be released to its end; it is at the next change or start");
+        shared.database_fails("", "the release of a sweep", &error);
     }
 }
 
 /// Warns of credentials that soon end, and tells the record's head to the journal: whoever owns this
 /// machine can rewrite a chain, but not what left it.
 pub async fn keep_house(shared: Shared, lanes: Arc<Mutex<BTreeMap<TenantName, Running>>>, stop: CancellationToken) {
-    let mut head_at = shared.clock.boot() + HEAD;
+    let mut head_at = shared.clock.boot();
     // At the start and at a reload the configuration's warnings say it.
     let mut credentials_at = shared.clock.boot() + CREDENTIALS;
     loop {
         if shared.clock.boot() >= head_at {
             head_at = shared.clock.boot() + HEAD;
-            tell_head(&shared).await;
+            shared.tell_head().await;
         }
         if shared.clock.boot() >= credentials_at {
             credentials_at = shared.clock.boot() + CREDENTIALS;
             for (tenant, running) in &*lanes.lock().unwrap_or_else(PoisonError::into_inner) {
                 if let Some(warning) = running.lane.tenant.auth.soon_over(shared.clock.wall()) {
-                    tracing::warn!(%tenant, "{warning}");
+                    tracing::warn!(%tenant, "credentials: {warning}");
                 }
             }
         }
+        tell_ends(&shared);
         if !pause(&shared, &stop, TIDY).await {
-            return tell_head(&shared).await;
+            return;
         }
     }
 }
 
-async fn tell_head(shared: &Shared) {
-    match shared.store.record_head().await {
-        Ok(head) => tracing::info!(seq = head.seq, head = head.hash, "the record's head"),
-        Err(error) => tracing::warn!(%error, "the record's head cannot be read"),
+/// Tells of trouble that has stayed away and whose end was not told: it came and went, or nobody could see it end.
+fn tell_ends(shared: &Shared) {
+    for ended in shared.health.troubles_ended() {
+        let (tenant, told, over) = (ended.tenant, ended.told, ended.over);
+        let trouble = ended.trouble;
+        tracing::info!(tenant, times = told.times, "not again since {over}: {trouble}{told}");
+    }
+}
+
+impl Shared {
+    /// Tells where the record ends.
+    pub(super) async fn tell_head(&self) {
+        match self.store.record_head().await {
+            Ok(Head { seq, hash }) => tracing::info!(seq, head = hash, "the record's head: event {seq}, {hash}"),
+            Err(error) => self.database_fails("", "the record's head", &error),
+        }
     }
 }
 

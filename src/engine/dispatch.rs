@@ -32,7 +32,7 @@ pub async fn run(lane: Arc<Lane>) {
         lane.mind_the_gap().await;
         let round = round(&lane).await;
         if round.is_ok() && !lane.shared.is_blocked_by_disk() {
-            lane.shared.health.database(None);
+            lane.shared.database_works();
         }
         match round {
             Ok(Round::Moved) => {}
@@ -48,7 +48,7 @@ pub async fn run(lane: Arc<Lane>) {
                 return;
             }
             Err(error) => {
-                tracing::error!(tenant = %lane.name, %error, "the queue cannot be read or written; trying again");
+                lane.database_fails("the queue", &error);
                 lane.shared.health.database(Some(error.to_string()));
                 lane.wait(&lane.wake, Some(lane.now() + Duration::from_secs(5))).await;
             }

@@ -13,6 +13,7 @@ use tokio_util::sync::CancellationToken;
 use super::taking::{Taking, Took};
 use super::turns::Turns;
 use crate::domain::time::Boot;
+use crate::domain::trouble::Trouble;
 use crate::intake::Watch;
 use crate::intake::folder::{Folder, Ready};
 
@@ -35,7 +36,6 @@ struct Looking<'a> {
     moved: HashSet<PathBuf>,
     later: HashMap<PathBuf, Boot>,
     told: HashMap<PathBuf, String>,
-    unreadable: HashMap<PathBuf, String>,
     /// Since when a file would be taken but for its writer; nothing once that was told.
     written_to: HashMap<PathBuf, Option<Boot>>,
     unsettled: bool,
@@ -93,7 +93,6 @@ impl<'a> Looking<'a> {
             moved: HashSet::new(),
             later: HashMap::new(),
             told: HashMap::new(),
-            unreadable: HashMap::new(),
             written_to: HashMap::new(),
             unsettled: false,
             not_before: Boot(0),
@@ -112,13 +111,7 @@ impl<'a> Looking<'a> {
             self.watch.folders(&self.folder.incoming());
         }
         self.taking.shared.health.watching(found.unreadable.is_empty());
-        for (folder, why) in &found.unreadable {
-            // Told once for each folder and reason, not at every look.
-            if self.unreadable.get(folder) != Some(why) {
-                tracing::error!(folder = %folder.display(), why, "the drop folder cannot be read; it is made again if it is gone");
-            }
-        }
-        self.unreadable = found.unreadable.into_iter().collect();
+        self.tell_unreadable(&found.unreadable);
         for odd in &found.odd {
             self.taking.shared.metrics.left_in_place();
             tracing::warn!(path = %odd.display(), "left in place: it is no regular file");
@@ -155,6 +148,20 @@ impl<'a> Looking<'a> {
         }
     }
 
+    /// Tells of folders that cannot be read, the first of them by name, and when all can be again.
+    fn tell_unreadable(&self, unreadable: &[(PathBuf, String)]) {
+        let health = &self.taking.shared.health;
+        let Some((folder, why)) = unreadable.first() else {
+            if let Some(told) = health.over(Trouble::Folder, "") {
+                tracing::info!(times = told.times, "the drop folder can be read again{told}");
+            }
+            return;
+        };
+        if let Some(told) = health.met(Trouble::Folder, "") {
+            tracing::error!(folder = %folder.display(), why, folders = unreadable.len(), times = told.times, "the drop folder cannot be read; it is made again if it is gone{told}");
+        }
+    }
+
     fn next(&mut self) -> Option<Ready> {
         let ready = self.turns.next(|whose| self.taking.is_busy(whose))?;
         self.moved.remove(&ready.path);
@@ -167,9 +174,19 @@ impl<'a> Looking<'a> {
         let why = self.taking.shortage();
         let (is, was) = (why.is_some(), shared.health.why_intake_stopped().is_some());
         match &why {
-            Some(why) if !was => tracing::error!(why, "no file is taken: the disk is short; they stay where they are"),
+            Some(why) if !was => {
+                if let Some(told) = shared.health.met(Trouble::DiskShort, "") {
+                    tracing::error!(
+                        why,
+                        times = told.times,
+                        "no file is taken: the disk is short; they stay where they are{told}"
+                    );
+                }
+            }
             None if was => {
-                tracing::info!("there is room again: files are taken");
+                if let Some(told) = shared.health.over(Trouble::DiskShort, "") {
+                    tracing::info!(times = told.times, "there is room again: files are taken{told}");
+                }
                 self.later.clear();
             }
             _ => {}

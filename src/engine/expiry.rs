@@ -7,6 +7,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::Shared;
 use crate::config::Config;
+use crate::domain::trouble::Trouble;
 use crate::intake::expiry::{Removed, remove};
 
 /// Between two rounds; less where files are kept for less than ten hours.
@@ -29,13 +30,24 @@ impl Expiry {
         // A folder of a hundred thousand files takes seconds.
         Ok(tokio::task::spawn_blocking(move || remove(&spool, keep, now, &|| stop.is_cancelled())).await?)
     }
+
+    /// Tells of what could not be removed, the first of it by name, and when all could again.
+    fn tell_left(&self, left: Option<&(PathBuf, std::io::Error)>) {
+        let health = &self.shared.health;
+        if let Some((path, error)) = left {
+            if let Some(told) = health.met(Trouble::Spool, "") {
+                tracing::warn!(path = %path.display(), %error, times = told.times, "what is older than retention.spool cannot be removed; tried again{told}");
+            }
+        } else if let Some(told) = health.over(Trouble::Spool, "") {
+            tracing::info!(times = told.times, "what is older than retention.spool can be removed again{told}");
+        }
+    }
 }
 
 /// Runs until it is told to stop. Files that are kept for no time are kept for ever.
 pub async fn run(expiry: Expiry, stop: CancellationToken) {
     let pause = (expiry.keep / 10).clamp(AT_LEAST, ROUND);
     let clock = &expiry.shared.clock;
-    let mut told = None;
     while !stop.is_cancelled() && !expiry.keep.is_zero() {
         match expiry.round(&stop).await {
             Ok(removed) => {
@@ -43,11 +55,7 @@ pub async fn run(expiry: Expiry, stop: CancellationToken) {
                     let (files, mib) = (removed.files, removed.bytes >> 20);
                     tracing::info!(files, mib, "removed files of the spool folder that are older than retention.spool");
                 }
-                let left = removed.left.map(|(path, error)| format!("{}: {error}", path.display()));
-                if let Some(why) = left.as_ref().filter(|why| told.as_ref() != Some(*why)) {
-                    tracing::warn!(why, "what is older than retention.spool cannot be removed; tried again");
-                }
-                told = left;
+                expiry.tell_left(removed.left.as_ref());
             }
             Err(error) => tracing::error!("the spool folder cannot be looked through: {error:#}"),
         }

@@ -13,6 +13,7 @@ use crate::domain::cadence::{self, Cadence, Rest};
 use crate::domain::feed::Feed;
 use crate::domain::ledger::{CallKind, HOUR};
 use crate::domain::time::Boot;
+use crate::domain::trouble::Trouble;
 use crate::store::StoreError;
 use crate::store::actions::GIVE_UP_AT_ONCE;
 
@@ -23,8 +24,6 @@ const FIRST_LOOKS: u32 = 3;
 struct Follow {
     feed: Feed,
     failures: u32,
-    /// What is known to keep the list from being read.
-    trouble: Option<Trouble>,
     cadence: Cadence,
     /// Whether a sign-in has told the time, should ours be wrong: nothing is given up before.
     knows_the_time: bool,
@@ -32,14 +31,6 @@ struct Follow {
     give_up_at: Option<Boot>,
     /// Marks that this database did not write, when that was told last.
     marks_told: u64,
-}
-
-/// What was told of a list that cannot be read.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Trouble {
-    Forbidden,
-    Refused,
-    Failing,
 }
 
 /// What a look came to.
@@ -89,7 +80,7 @@ impl Follow {
         self.knows_the_time |= matches!(looked, Ok(Looked::Read | Looked::Denied(..) | Looked::Failed(_)));
         // Whatever the list said: what does not end is not followed for ever.
         if let Err(error) = self.give_up(lane).await {
-            tracing::error!(tenant = %lane.name, %error, "what to give up cannot be found or written; trying again");
+            lane.database_fails("what to give up", &error);
         }
         match looked {
             Ok(looked) => self.after(looked, began, look.cost, lane).await,
@@ -102,7 +93,7 @@ impl Follow {
                 Rest::of(until.since(lane.now()).clamp(Duration::from_secs(1), interval.max(Duration::from_secs(1))))
             }
             Err(NotRead::Store(error)) => {
-                tracing::error!(tenant = %lane.name, %error, "what Defender's list shows cannot be written; trying again");
+                lane.database_fails("what Defender's list shows", &error);
                 Rest::of(interval)
             }
         }
@@ -118,7 +109,7 @@ impl Follow {
             }
             Looked::Denied(trouble, said) => {
                 self.failures = 0;
-                self.tell(lane, trouble, &said);
+                tell(lane, trouble, &said);
                 lane.feed_unreadable();
                 lane.wake.notify_one();
                 lane.shared.signals.finished.notify_one();
@@ -126,9 +117,7 @@ impl Follow {
             }
             Looked::Read => {
                 self.failures = 0;
-                if self.trouble.take().is_some() {
-                    tracing::info!(tenant = %lane.name, "the list of actions can be read again");
-                }
+                tell_end(lane);
                 lane.feed_read(began);
                 lane.wake.notify_one();
                 lane.shared.signals.finished.notify_one();
@@ -139,30 +128,14 @@ impl Follow {
                 self.failures += 1;
                 tracing::debug!(tenant = %lane.name, failures = self.failures, why = one_line(&why), "the list of actions could not be read");
                 if self.failures >= FIRST_LOOKS {
-                    self.tell(lane, Trouble::Failing, &why);
+                    // Of a 429 whoever made the call has told.
+                    if lane.silent_until(CallKind::ListActions).is_none() {
+                        tell(lane, Trouble::ListFails, &why);
+                    }
                     lane.feed_unreadable();
                     lane.wake.notify_one();
                 }
                 Rest::of(interval.min(Duration::from_secs(5) * 2_u32.saturating_pow(self.failures.min(8))))
-            }
-        }
-    }
-
-    /// Says once what keeps the list from being read, and what to do.
-    fn tell(&mut self, lane: &Lane, trouble: Trouble, said: &str) {
-        if self.trouble.replace(trouble) == Some(trouble) {
-            return;
-        }
-        let (tenant, said) = (&lane.name, one_line(said));
-        match trouble {
-            Trouble::Forbidden => {
-                tracing::error!(%tenant, said, "the app may not list machine actions (403): grant Machine.Read.All or Machine.ReadWrite.All, with admin consent; until then a busy machine costs a call, and scans are followed by single reads, where those are permitted");
-            }
-            Trouble::Refused => {
-                tracing::error!(%tenant, said, "Defender understands no list of actions that sweepd knows to ask for (400): please report this; until then a busy machine costs a call, and scans are followed by single reads");
-            }
-            Trouble::Failing => {
-                tracing::warn!(%tenant, said, "the list of actions cannot be read; sending goes on without, and a busy machine costs a call");
             }
         }
     }
@@ -195,8 +168,8 @@ impl Follow {
                 self.feed.failed();
                 return Ok(Looked::Failed(why));
             }
-            Pages::Forbidden(said) => (Trouble::Forbidden, said),
-            Pages::Refused(said) => (Trouble::Refused, said),
+            Pages::Forbidden(said) => (Trouble::ListForbidden, said),
+            Pages::Refused(said) => (Trouble::ListRefused, said),
         };
         look.all_singly(&mut self.feed).await?;
         Ok(Looked::Denied(trouble, said))
@@ -218,6 +191,31 @@ impl Follow {
             lane.shared.signals.finished.notify_one();
         }
         Ok(())
+    }
+}
+
+/// Says what keeps the list from being read, and what to do.
+fn tell(lane: &Lane, trouble: Trouble, said: &str) {
+    let Some(told) = lane.met(trouble) else { return };
+    let (tenant, said, times) = (&lane.name, one_line(said), told.times);
+    match trouble {
+        Trouble::ListForbidden => {
+            tracing::error!(%tenant, said, times, "the app may not list machine actions (403): grant Machine.Read.All or Machine.ReadWrite.All, with admin consent; until then a busy machine costs a call, and scans are followed by single reads, where those are permitted{told}");
+        }
+        Trouble::ListRefused => {
+            tracing::error!(%tenant, said, times, "Defender understands no list of actions that sweepd knows to ask for (400): please report this; until then a busy machine costs a call, and scans are followed by single reads{told}");
+        }
+        _ => {
+            tracing::warn!(%tenant, said, times, "the list of actions cannot be read; sending goes on without, and a busy machine costs a call{told}");
+        }
+    }
+}
+
+/// Says that the list can be read again, if it could not be.
+fn tell_end(lane: &Lane) {
+    let ends = [Trouble::ListForbidden, Trouble::ListRefused, Trouble::ListFails].map(|trouble| lane.over(trouble));
+    if let Some(told) = ends.into_iter().flatten().next() {
+        tracing::info!(tenant = %lane.name, times = told.times, "the list of actions can be read again{told}");
     }
 }
 

@@ -25,6 +25,9 @@ use crate::domain::refusals::Refusals;
 use crate::domain::silence::Change;
 use crate::domain::throttle::Told;
 use crate::domain::time::{Boot, ServerPace, ServerTime, Wall};
+use crate::domain::trouble::Trouble;
+use crate::health::Repeated;
+use crate::store::StoreError;
 use crate::store::settle::Policy;
 use crate::store::slots::{BudgetRow, Stamp};
 use crate::store::tenants::{TenantRow, Waiting};
@@ -110,6 +113,8 @@ pub struct Lane {
     pub sent: AtomicBool,
     told: Mutex<Option<Waiting>>,
     signed_out: Mutex<Option<SignedOut>>,
+    /// Whether this lane ever had a token.
+    has_signed_in: AtomicBool,
     /// What time it is where the tokens come from.
     server_time: Arc<Mutex<Option<ServerTime>>>,
     /// Whether its clock runs as ours does.
@@ -185,6 +190,7 @@ impl Lane {
             sent: AtomicBool::new(false),
             told: Mutex::default(),
             signed_out: Mutex::new(known.memory.sign_in_fails_since.map(SignedOut::before)),
+            has_signed_in: AtomicBool::new(false),
             server_time: before.map_or_else(Arc::default, |before| Arc::clone(&before.server_time)),
             server_pace: before.map_or_else(Arc::default, |before| Arc::clone(&before.server_pace)),
             signing_in: tokio::sync::Mutex::default(),
@@ -194,6 +200,21 @@ impl Lane {
             wall_ahead: Mutex::default(),
             shared,
         }
+    }
+
+    /// This has happened to the tenant. Returns what to log, if it is to be logged.
+    pub fn met(&self, trouble: Trouble) -> Option<Repeated> {
+        self.shared.health.met(trouble, self.name.as_str())
+    }
+
+    /// It is over. Returns what to log, if there was trouble and its end is to be logged.
+    pub fn over(&self, trouble: Trouble) -> Option<Repeated> {
+        self.shared.health.over(trouble, self.name.as_str())
+    }
+
+    /// The database failed in what a loop of this lane was about.
+    pub fn database_fails(&self, what: &str, error: &StoreError) {
+        self.shared.database_fails(self.name.as_str(), what, error);
     }
 
     pub fn now(&self) -> Boot {
@@ -327,7 +348,7 @@ impl Lane {
                 self.note_foreign(kind).await;
             }
             Err(error) => {
-                tracing::warn!(tenant = %self.name, %error, "the budget cannot be read: what others spend of it stays unknown");
+                self.database_fails("what others spend of the budget", &error);
             }
         }
     }
@@ -339,10 +360,10 @@ impl Lane {
         let (foreign, last_429) = seen;
         let last_429 = self.wall() - self.now().since(last_429);
         if let Err(error) = self.shared.store.note_foreign(self.budget, kind, foreign, last_429).await {
-            tracing::warn!(tenant = %self.name, %error, "what others spend could not be noted; tried again later");
+            self.database_fails("what others spend of the budget", &error);
             return;
         }
-        tracing::info!(tenant = %self.name, call = kind.as_str(), minute = foreign.minute, hour = foreign.hour,
+        tracing::debug!(tenant = %self.name, call = kind.as_str(), minute = foreign.minute, hour = foreign.hour,
             "calls that others with the same app registration are believed to make");
         if let Some(mut budget) = self.budget(kind) {
             budget.noted(seen);
@@ -370,7 +391,7 @@ impl Lane {
         match self.shared.store.learnt(self.budget).await {
             Ok(learnt) => self.spending.hear_of(&learnt),
             Err(error) => {
-                tracing::warn!(tenant = %self.name, %error, "the silences of other processes cannot be read");
+                self.database_fails("silences that other processes met", &error);
             }
         }
     }
@@ -440,7 +461,7 @@ impl Lane {
         let shown = waiting.until.map_or_else(String::new, |until| local(until.whole_second(), self.wall()));
         let waiting = Waiting { what: waiting.what.replace("{until}", &shown), ..waiting };
         if let Err(error) = self.shared.store.set_waiting(self.row, waiting).await {
-            tracing::warn!(tenant = %self.name, %error, "what the tenant waits for could not be written");
+            self.database_fails("what the tenant waits for", &error);
         }
     }
 }

@@ -33,13 +33,13 @@ pub async fn run(lane: Arc<Lane>) {
                 Ok(()) | Err(NotRead::Stopping) => continue,
                 Err(NotRead::SignedOut(until)) => Some(until),
                 Err(NotRead::Store(error)) => {
-                    tracing::error!(tenant = %lane.name, %error, "a look-up cannot be written down; trying again");
+                    lane.database_fails("a look-up", &error);
                     Some(lane.now() + AGAIN)
                 }
             },
             Ok(Some((_, due))) => Some(due),
             Err(error) => {
-                tracing::error!(tenant = %lane.name, %error, "open questions cannot be read; trying again");
+                lane.database_fails("open questions", &error);
                 Some(lane.now() + AGAIN)
             }
         };

@@ -13,6 +13,7 @@ use crate::domain::eligibility::Inactive;
 use crate::domain::feed::{PAGE, Row, Step, Walk};
 use crate::domain::ledger::CallKind;
 use crate::domain::time::{Boot, Wall};
+use crate::domain::trouble::Trouble;
 
 /// A machine is inactive after seven days (documented), so the list need not be younger.
 const EVERY: Duration = Duration::from_hours(6);
@@ -78,7 +79,7 @@ pub async fn run(lane: Arc<Lane>) {
                 Err(NotRead::Stopping) => break,
                 Err(NotRead::SignedOut(again)) => until = until.min(again),
                 Err(NotRead::Store(error)) => {
-                    tracing::error!(tenant = %lane.name, %error, "what the list of machines shows cannot be written; trying again");
+                    lane.database_fails("what the list of machines shows", &error);
                 }
             }
         }
@@ -115,12 +116,17 @@ async fn whole(lane: &Lane, beat: &str) -> Result<bool, NotRead> {
         match step {
             Step::Next => {}
             Step::Circles => {
-                tracing::warn!(tenant = %lane.name, machines, "the list of machines repeats its pages and does not end: inactive machines are asked like any other");
+                if let Some(told) = lane.met(Trouble::Machines) {
+                    tracing::warn!(tenant = %lane.name, machines, times = told.times, "the list of machines repeats its pages and does not end: inactive machines are asked like any other{told}");
+                }
                 return Ok(false);
             }
             Step::Done => {
                 let n = store.end_ineligible(lane.row, at).await?;
-                tracing::info!(tenant = %lane.name, machines, ineligible = n, "read the list of machines");
+                if let Some(told) = lane.over(Trouble::Machines) {
+                    tracing::info!(tenant = %lane.name, times = told.times, "the list of machines can be read again{told}");
+                }
+                tracing::debug!(tenant = %lane.name, machines, ineligible = n, "read the list of machines");
                 return Ok(true);
             }
         }
@@ -128,11 +134,12 @@ async fn whole(lane: &Lane, beat: &str) -> Result<bool, NotRead> {
 }
 
 fn unreadable<T>(lane: &Lane, answer: &Read<T>) {
-    let (tenant, said) = (&lane.name, one_line(answer.why()));
+    let Some(told) = lane.met(Trouble::Machines) else { return };
+    let (tenant, said, times) = (&lane.name, one_line(answer.why()), told.times);
     if matches!(answer, Read::Forbidden(_)) {
-        tracing::warn!(%tenant, said, "the app may not list machines (403): grant Machine.Read.All or Machine.ReadWrite.All, with admin consent; until then inactive machines are asked like any other");
+        tracing::warn!(%tenant, said, times, "the app may not list machines (403): grant Machine.Read.All or Machine.ReadWrite.All, with admin consent; until then inactive machines are asked like any other{told}");
     } else {
-        tracing::warn!(%tenant, said, "the list of machines cannot be read; inactive machines are asked like any other, and it is tried again in {} minutes", AGAIN.as_secs() / 60);
+        tracing::warn!(%tenant, said, times, "the list of machines cannot be read; inactive machines are asked like any other, and it is tried again in {} minutes{told}", AGAIN.as_secs() / 60);
     }
 }
 

@@ -42,6 +42,7 @@ use crate::defender::{Authority, Client, Credential, SignIn, Wire};
 use crate::domain::id::{AttemptId, Epoch, SweepId, TenantName};
 use crate::domain::ledger::CallKind;
 use crate::domain::time::{BootId, ServerTime};
+use crate::domain::trouble::Trouble;
 use crate::health::Health;
 use crate::metrics::Metrics;
 use crate::store::slots::BudgetRow;
@@ -139,7 +140,7 @@ impl Shared {
         let outcome = loop {
             match write().await {
                 Ok(value) => {
-                    self.health.database(None);
+                    self.database_works();
                     break Some(value);
                 }
                 Err(error) if !error.may_pass() => {
@@ -147,7 +148,9 @@ impl Shared {
                     break None;
                 }
                 Err(error) => {
-                    tracing::error!(%error, "{what} cannot be written; it is kept in memory and tried again, and nothing new is sent; is the disk full?");
+                    if let Some(told) = self.health.met(Trouble::Unwritten, "") {
+                        tracing::error!(%error, times = told.times, "{what} cannot be written; it is kept in memory and tried again, and nothing new is sent; is the disk full?{told}");
+                    }
                     self.health.database(Some(error.to_string()));
                     if !std::mem::replace(&mut failed, true) {
                         self.signals.unwritten.fetch_add(1, Ordering::SeqCst);
@@ -161,6 +164,25 @@ impl Shared {
             self.signals.unwritten.fetch_sub(1, Ordering::SeqCst);
         }
         outcome
+    }
+
+    /// The database failed in what a loop was about, which it tries again. Told once for all loops and tenants:
+    /// they meet the same.
+    fn database_fails(&self, tenant: &str, what: &str, error: &StoreError) {
+        // While it stops, that is no trouble; otherwise the dispatcher tells of it.
+        let is_closed = matches!(error, StoreError::Closed);
+        if let Some(told) = (!is_closed).then(|| self.health.met(Trouble::Database, "")).flatten() {
+            tracing::error!(tenant, %error, times = told.times, "the database cannot be read or written: {what}; tried again{told}");
+        }
+    }
+
+    /// The database works, as far as can be seen.
+    fn database_works(&self) {
+        self.health.database(None);
+        let ends = [Trouble::Database, Trouble::Unwritten].map(|trouble| self.health.over(trouble, ""));
+        if let Some(told) = ends.into_iter().flatten().next() {
+            tracing::info!(times = told.times, "the database works again{told}");
+        }
     }
 
     fn is_blocked_by_disk(&self) -> bool {
@@ -340,6 +362,7 @@ impl Engine {
         }
         let shared = Shared { wire, ..self.shared.clone() };
         self.shared.health.forget_tokens();
+        self.shared.health.forget_troubles();
         self.start_lanes(&shared, config, memories, &old);
     }
 
@@ -356,6 +379,11 @@ impl Engine {
             () = clock.sleep_until(clock.boot() + grace) => {}
         }
         self.calls.len()
+    }
+
+    /// Tells the record's last head to the log, the daemon's end included: to be called when that is written.
+    pub async fn tell_last_head(&self) {
+        self.shared.tell_head().await;
     }
 
     /// Calls on the wire.

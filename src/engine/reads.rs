@@ -9,6 +9,7 @@ use crate::domain::ledger::{Admission, CallKind};
 use crate::domain::refusals::Refusal;
 use crate::domain::silence::Change;
 use crate::domain::time::{Boot, seconds_left};
+use crate::domain::trouble::Trouble;
 use crate::store::StoreError;
 
 /// A look at the feed that has to wait longer for its budget keeps no scan back.
@@ -120,13 +121,29 @@ where
         Read::Unauthorized => refused(lane, kind, &token).await,
         Read::Throttled(told) if matches!(silence.change, Change::Began(_)) => {
             lane.learn(kind, *told).await;
-            let seconds = seconds_left(lane.silent_until(kind).unwrap_or(ended).since(ended));
-            tracing::warn!(tenant = %lane.name, call = kind.as_str(), seconds, "Defender throttles a reading call (429); scans go on, and a busy machine costs a call meanwhile");
+            tell_throttled(lane, kind, ended);
         }
-        Read::Got(_) | Read::Absent | Read::Forbidden(_) | Read::Refused(_) => lane.refusals().accepted(kind),
+        Read::Got(_) | Read::Absent | Read::Forbidden(_) | Read::Refused(_) => {
+            lane.refusals().accepted(kind);
+            tell_answered(lane, kind);
+        }
         Read::Throttled(_) | Read::Failed(_) | Read::NotSent(_) => {}
     }
     answer
+}
+
+fn tell_throttled(lane: &Lane, kind: CallKind, now: Boot) {
+    let Some(told) = lane.met(Trouble::Throttled(kind)) else { return };
+    let seconds = seconds_left(lane.silent_until(kind).unwrap_or(now).since(now));
+    tracing::warn!(tenant = %lane.name, call = kind.as_str(), seconds, times = told.times, "Defender throttles a reading call (429): none of this kind for {seconds} s; scans go on, and a busy machine costs a call meanwhile{told}");
+}
+
+/// Says that calls of this kind are answered again, if they were not.
+fn tell_answered(lane: &Lane, kind: CallKind) {
+    let ends = [Trouble::Throttled(kind), Trouble::Refused(kind)].map(|trouble| lane.over(trouble));
+    if let Some(told) = ends.into_iter().flatten().next() {
+        tracing::info!(tenant = %lane.name, call = kind.as_str(), times = told.times, "a reading call is answered again{told}");
+    }
 }
 
 /// Defender does not accept the token: another one is signed in for, unless it refuses fresh ones too.
@@ -137,9 +154,11 @@ async fn refused(lane: &Lane, kind: CallKind, token: &Token) {
     }
     let now = lane.now();
     let refusal = lane.refusals().refused(now, kind);
-    if let Refusal::Wait { until, first: true } = refusal {
+    if let Refusal::Wait { until, first: true } = refusal
+        && let Some(told) = lane.met(Trouble::Refused(kind))
+    {
         let seconds = seconds_left(until.since(now));
-        tracing::error!(tenant = %lane.name, call = kind.as_str(), seconds, "Defender refuses fresh tokens (401) to a reading call: check cloud, tenant_id and the app registration; next try in {seconds} s, then at growing intervals");
+        tracing::error!(tenant = %lane.name, call = kind.as_str(), seconds, times = told.times, "Defender refuses fresh tokens (401) to a reading call: check cloud, tenant_id and the app registration; next try in {seconds} s, then at growing intervals{told}");
     }
 }
 

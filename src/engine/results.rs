@@ -7,6 +7,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::Shared;
 use crate::config::Config;
+use crate::domain::trouble::Trouble;
 use crate::intake::folder::Folder;
 use crate::intake::results::{ResultRow, Summary, write};
 use crate::store::Store;
@@ -19,25 +20,33 @@ const LOOK: Duration = Duration::from_secs(30);
 
 pub struct Results {
     shared: Shared,
-    told: BTreeMap<i64, String>,
     folder: Folder,
 }
 
 impl Results {
     pub fn new(shared: Shared, config: &Config) -> Self {
         let tenants: Vec<_> = config.tenants.keys().chain(config.disabled.keys()).cloned().collect();
-        Self { shared, told: BTreeMap::new(), folder: Folder::new(&config.daemon.spool_dir, &tenants) }
+        Self { shared, folder: Folder::new(&config.daemon.spool_dir, &tenants) }
     }
 
-    async fn write_all(&mut self) -> anyhow::Result<()> {
+    async fn write_all(&self) -> anyhow::Result<()> {
         for sweep in self.shared.store.sweeps_to_report().await? {
             self.shared.health.beat("results");
-            let Err(error) = self.write(&sweep).await else { continue };
-            // Told once for each sweep and reason; the others' results are written meanwhile.
-            let why = format!("{error:#}");
-            if self.told.insert(sweep.n, why.clone()).as_ref() != Some(&why) {
-                let folder = self.folder.results(&sweep.tenant);
-                tracing::error!(tenant = %sweep.tenant, sweep = %sweep.id, folder = %folder.display(), why, "results cannot be written; tried again");
+            let written = self.write(&sweep).await;
+            let (health, tenant) = (&self.shared.health, sweep.tenant.as_str());
+            match written {
+                Ok(()) => {
+                    if let Some(told) = health.over(Trouble::Results, tenant) {
+                        tracing::info!(tenant, times = told.times, "results can be written again{told}");
+                    }
+                }
+                // The others' results are written meanwhile.
+                Err(error) => {
+                    if let Some(told) = health.met(Trouble::Results, tenant) {
+                        let (folder, why) = (self.folder.results(&sweep.tenant), format!("{error:#}"));
+                        tracing::error!(tenant, sweep = %sweep.id, folder = %folder.display(), why, times = told.times, "results cannot be written; tried again{told}");
+                    }
+                }
             }
         }
         Ok(())
@@ -109,12 +118,15 @@ pub async fn rows_of(store: &Store, sweep: SweepRow) -> anyhow::Result<Vec<Resul
     Ok(rows)
 }
 
-pub async fn run(mut results: Results, stop: CancellationToken) {
+pub async fn run(results: Results, stop: CancellationToken) {
     let shared = results.shared.clone();
     while !stop.is_cancelled() {
         shared.health.beat("results");
-        if let Err(error) = results.write_all().await {
-            tracing::error!("finished sweeps cannot be read: {error:#}; tried again");
+        if let Err(error) = results.write_all().await
+            && let Some(told) = shared.health.met(Trouble::Database, "")
+        {
+            let why = format!("{error:#}");
+            tracing::error!(why, times = told.times, "finished sweeps cannot be read; tried again{told}");
         }
         tokio::select! {
             () = stop.cancelled() => {}

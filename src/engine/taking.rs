@@ -352,9 +352,13 @@ impl Taking {
         ] {
             self.shared.metrics.machines(tenant, result, lines);
         }
+        let said = match result {
+            "held" => "more machines than are let go unasked; see `sweepd sweep release`",
+            _ => "its machines are in the queue",
+        };
         tracing::info!(
             tenant, sweep = %known.id, file = ready.relative(), lines, queued, joined, duplicates, not_eligible, refused,
-            "{result}: {}", if result == "held" { "more machines than are let go unasked; see `sweepd sweep release`" } else { "its machines are in the queue" }
+            "{result}: {said}"
         );
         self.wake_lanes();
         Ok(())
@@ -390,9 +394,15 @@ impl Taking {
     /// Gives a half-taken sweep up, which may take a while: its jobs are withdrawn one by one, since
     /// others may have joined them.
     pub async fn abandon(&self, sweep: i64, file: &str, why: &str) -> Result<(), StoreError> {
-        tracing::warn!(file, why, "giving the file up: what was queued of it is withdrawn");
+        let id = self.shared.store.id_of_sweep(sweep).await?;
         let withdrawn = self.beating(self.shared.store.abandon_sweep(sweep, self.shared.clock.wall())).await?;
-        tracing::warn!(file, jobs = withdrawn, "the file was given up");
+        tracing::warn!(
+            sweep = id,
+            file,
+            why,
+            jobs = withdrawn,
+            "the file was given up, and what was queued of it withdrawn"
+        );
         Ok(())
     }
 

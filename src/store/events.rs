@@ -228,11 +228,11 @@ impl View {
             .doing("look for an event")
     }
 
-    /// Whether an event of the record has this hash, written in hexadecimal digits.
-    pub async fn record_holds(&self, hash: &str) -> Result<bool, StoreError> {
-        sqlx::query_scalar("SELECT EXISTS (SELECT 1 FROM events WHERE hash = unhex(?))")
+    /// Which event of the record has this hash, written in hexadecimal digits; none if none has.
+    pub async fn record_holds(&self, hash: &str) -> Result<Option<i64>, StoreError> {
+        sqlx::query_scalar("SELECT seq FROM events WHERE hash = unhex(?)")
             .bind(hash)
-            .fetch_one(&mut *self.reader().await?)
+            .fetch_optional(&mut *self.reader().await?)
             .await
             .doing("look for a head")
     }

@@ -406,6 +406,15 @@ impl Store {
         row.as_ref().map(known_of).transpose().doing("read a sweep")
     }
 
+    /// The id by which people and the log know it.
+    pub async fn id_of_sweep(&self, sweep: SweepRow) -> Result<String, StoreError> {
+        sqlx::query_scalar("SELECT id FROM sweeps WHERE n = ?")
+            .bind(sweep)
+            .fetch_one(&mut *self.reader().await?)
+            .await
+            .doing("read a sweep's id")
+    }
+
     /// Sweeps that an earlier incarnation left between two steps: not complete, not put away, or
     /// not released.
     pub async fn half_done_sweeps(&self) -> Result<Vec<(KnownSweep, TenantRow)>, StoreError> {

@@ -28,6 +28,7 @@ use crate::clock::Clock;
 use crate::domain::forecast::Terms;
 use crate::domain::id::{MachineId, TenantName};
 use crate::domain::time::Boot;
+use crate::domain::trouble::Trouble;
 use crate::health::Health;
 use crate::metrics::Metrics;
 use crate::store::{StoreError, View};
@@ -115,7 +116,9 @@ impl Server {
                 Ok((stream, _)) => stream,
                 Err(error) => {
                     // Out of file descriptors, most likely: accepting again at once would spin.
-                    tracing::warn!(%error, "the HTTP listener cannot accept a connection");
+                    if let Some(told) = shown.health.met(Trouble::Listener, "") {
+                        tracing::warn!(%error, times = told.times, "the HTTP listener cannot accept a connection{told}");
+                    }
                     shown.clock.sleep_until(shown.clock.boot() + Duration::from_secs(1)).await;
                     continue;
                 }
@@ -171,7 +174,7 @@ async fn overview(State(site): State<Site>, asked: HeaderMap) -> Response {
     let mut response = match overview_of(&site).await {
         Ok(Some(told)) => told.answer(&asked),
         Ok(None) => (StatusCode::INTERNAL_SERVER_ERROR, "the overview cannot be written\n").into_response(),
-        Err(error) => return broken(&error),
+        Err(error) => return broken(&site.shown, &error),
     };
     if let Ok(now) = HeaderValue::from_str(&site.shown.clock.wall().rfc3339()) {
         response.headers_mut().insert(HeaderName::from_static("sweepd-time"), now);
@@ -205,7 +208,7 @@ async fn machine(State(site): State<Site>, Query(which): Query<Which>) -> Respon
     };
     match machine::read(&site.shown.view, id).await {
         Ok(machine) => axum::Json(machine).into_response(),
-        Err(error) => broken(&error),
+        Err(error) => broken(&site.shown, &error),
     }
 }
 
@@ -235,7 +238,7 @@ async fn readyz(State(Site { shown, .. }): State<Site>) -> Response {
 async fn status(State(Site { shown, .. }): State<Site>) -> Response {
     match shown.report().await {
         Ok(report) => axum::Json(report).into_response(),
-        Err(error) => broken(&error),
+        Err(error) => broken(&shown, &error),
     }
 }
 
@@ -243,7 +246,7 @@ async fn metrics_text(State(Site { shown, .. }): State<Site>) -> Response {
     let read = metrics::read(&shown).await;
     let read = match read {
         Ok(read) => read,
-        Err(error) => return broken(&error),
+        Err(error) => return broken(&shown, &error),
     };
     match metrics::render(&shown, &read, shown.now()) {
         Ok(text) => ([(header::CONTENT_TYPE, metrics::MEDIA_TYPE)], text).into_response(),
@@ -253,7 +256,9 @@ async fn metrics_text(State(Site { shown, .. }): State<Site>) -> Response {
     }
 }
 
-fn broken(error: &StoreError) -> Response {
-    tracing::warn!(%error, "the database cannot be read");
+fn broken(shown: &Shown, error: &StoreError) -> Response {
+    if let Some(told) = shown.health.met(Trouble::Page, "") {
+        tracing::warn!(%error, times = told.times, "the page or the metrics cannot read the database{told}");
+    }
     (StatusCode::SERVICE_UNAVAILABLE, "the database cannot be read\n").into_response()
 }

@@ -1,11 +1,13 @@
 //! The token of a lane, and the time that comes with it: by the sign-in server's clock the ledger knows how old
 //! calls are, so there is no token before it does.
 
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use super::{Lane, SignedOut, lock};
 use crate::defender::{SignInError, Token};
 use crate::domain::time::{Boot, Wall, seconds_left};
+use crate::domain::trouble::Trouble;
 
 /// The dispatcher goes round every 30 s; and no window that Defender counts by is shorter.
 const GAP: Duration = Duration::from_mins(1);
@@ -40,10 +42,10 @@ impl Lane {
                 *lock(&self.signed_out) = None;
                 if let Some(lives) = signed_in.fresh_for {
                     if let Err(error) = self.shared.store.forget_old_slots(self.budget, self.now()).await {
-                        tracing::warn!(tenant = name, %error, "old slots could not be removed; tried again with the next token");
+                        self.database_fails("slots that are too old to matter", &error);
                     }
                     self.shared.metrics.call(name, "sign_in", "ok", took);
-                    tracing::info!(tenant = name, lives_seconds = lives.as_secs(), "signed in");
+                    self.tell_token(lives);
                     self.record_sign_in(None).await;
                 }
             }
@@ -54,12 +56,27 @@ impl Lane {
                 if error.fresh {
                     self.shared.metrics.call(name, "sign_in", "failed", took);
                     let again = seconds_left(error.until.since(self.now()));
-                    tracing::error!(tenant = name, error = %error, "the sign-in failed; it is tried again in {again} s, or on SIGHUP");
+                    if let Some(told) = self.met(Trouble::SignIn) {
+                        tracing::error!(tenant = name, %error, times = told.times, "the sign-in failed; it is tried again in {again} s, or on SIGHUP{told}");
+                    }
                     self.record_sign_in(Some(error.message.clone())).await;
                 }
             }
         }
         outcome.map(|signed_in| signed_in.token)
+    }
+
+    /// The first token of a lane tells that tenant, application and secret are right; those that follow tell nothing.
+    fn tell_token(&self, lives: Duration) {
+        let (tenant, lives_seconds) = (self.name.as_str(), lives.as_secs());
+        let is_first = !self.has_signed_in.swap(true, Ordering::SeqCst);
+        if let Some(told) = self.over(Trouble::SignIn) {
+            tracing::info!(tenant, lives_seconds, times = told.times, "signed in, after it had failed{told}");
+        } else if is_first {
+            tracing::info!(tenant, lives_seconds, "signed in");
+        } else {
+            tracing::debug!(tenant, lives_seconds, "signed in anew");
+        }
     }
 
     fn be_signed_out(&self, error: &SignInError) {
@@ -81,7 +98,7 @@ impl Lane {
         }
         let written = self.shared.store.server_time(&self.shared.boot_id, self.budget, seen, self.unknown_grace).await;
         let ahead = written.map_err(|error| {
-            tracing::warn!(tenant = %self.name, %error, "the server's time could not be written down, by which the age of calls is known; no call is made before it is");
+            self.database_fails("the server's time, before which no call is made", &error);
             let message = format!("the database does not take the server's time: {error}; is the disk full?");
             let error = SignInError { message, until: self.now() + UNWRITTEN, fresh: false, unreachable: false };
             self.be_signed_out(&error);
@@ -105,7 +122,7 @@ impl Lane {
             tracing::warn!(tenant = %self.name, "the clock in Defender's answers does not run as this machine's does: it is not used to tell how old calls are");
         }
         if let Err(error) = self.shared.store.server_runs(&self.shared.boot_id, self.budget, runs).await {
-            tracing::warn!(tenant = %self.name, %error, "the pace of the server's clock could not be noted");
+            self.database_fails("the pace of the server's clock", &error);
         }
     }
 
@@ -139,7 +156,7 @@ impl Lane {
 
     async fn record_sign_in(&self, failed: Option<String>) {
         if let Err(error) = self.shared.store.record_sign_in(self.row, failed, self.wall()).await {
-            tracing::warn!(tenant = %self.name, %error, "a sign-in could not be recorded");
+            self.database_fails("the record of a sign-in", &error);
         }
     }
 }
