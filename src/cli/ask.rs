@@ -31,7 +31,10 @@ fn on_terminal(question: &str) -> io::Result<Option<bool>> {
     write!(out, "{question} [y/N] ")?;
     out.flush()?;
     let mut answer = String::new();
-    io::stdin().lock().read_line(&mut answer)?;
+    if io::stdin().lock().read_line(&mut answer)? == 0 {
+        // The end of input leaves the cursor behind the question.
+        writeln!(out)?;
+    }
     Ok(Some(is_yes(&answer)))
 }
 

@@ -201,15 +201,25 @@ async fn nothing_ready(lane: &Lane, parked: Option<Boot>) -> Result<Round, Store
     }
     let asked = store.questions(lane.row).await?;
     let held = store.held_sweeps(lane.row).await?;
-    let blind = lane.feed_is_blind.load(Ordering::SeqCst) && store.to_follow(lane.row).await? > 0;
+    let following = store.to_follow(lane.row).await?;
+    let blind = lane.feed_is_blind.load(Ordering::SeqCst) && following > 0;
     let what = match (asked, parked) {
         (0, None) if blind => "the list of actions, which cannot be read: what was sent is not followed".to_owned(),
         (0, None) if held > 0 => format!("`sweepd sweep release`: {held} sweeps are held"),
+        (0, None) if following > 0 => {
+            // While it is being read, what was told last stands.
+            return Ok(lane.next_look().map_or(Round::Answer, |at| Round::Wait(followed(following), Some(at))));
+        }
         (0, None) => "nothing".to_owned(),
         (0, Some(_)) => "the time of what is queued, or the end of what blocks it; next look at {until}".to_owned(),
         (asked, _) => format!("the outcome of {asked} calls, which is being looked up"),
     };
     Ok(Round::Wait(what, parked))
+}
+
+fn followed(actions: u64) -> String {
+    let what = if actions == 1 { "the end of 1 scan".to_owned() } else { format!("the end of {actions} scans") };
+    what + ", which Defender has accepted; next look at {until}"
 }
 
 fn wait_for_budget(admission: Admission) -> Round {
