@@ -108,7 +108,7 @@ async fn release(context: &Context, store: &Store, id: &str, yes: bool) -> Resul
     let tenant = store.tenant(&sweep.tenant).await?;
     let machines = store.asked(tenant, sweep.n).await?.alone;
     let what = format!("releasing {}: {} Quick and {} Full scans", sweep.name, machines.quick, machines.full);
-    ask::before_on_terminal(&what, yes)?;
+    ask::before_on_terminal(&what, yes).await?;
     if !store.let_go(sweep.n, tenant, operator(), context.clock.wall()).await? {
         return Err(not_held("somebody else's release was faster"));
     }

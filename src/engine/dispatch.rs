@@ -207,8 +207,12 @@ async fn nothing_ready(lane: &Lane, parked: Option<Boot>) -> Result<Round, Store
         (0, None) if blind => "the list of actions, which cannot be read: what was sent is not followed".to_owned(),
         (0, None) if held > 0 => format!("`sweepd sweep release`: {held} sweeps are held"),
         (0, None) if following > 0 => {
-            // While it is being read, what was told last stands.
-            return Ok(lane.next_look().map_or(Round::Answer, |at| Round::Wait(followed(following), Some(at))));
+            let next = lane.next_look();
+            // While the list is being read, what was told last stands.
+            if next.is_none() && lane.has_told(FOLLOWED) {
+                return Ok(Round::Answer);
+            }
+            return Ok(Round::Wait(followed(following, next.is_some()), next));
         }
         (0, None) => "nothing".to_owned(),
         (0, Some(_)) => "the time of what is queued, or the end of what blocks it; next look at {until}".to_owned(),
@@ -217,9 +221,13 @@ async fn nothing_ready(lane: &Lane, parked: Option<Boot>) -> Result<Round, Store
     Ok(Round::Wait(what, parked))
 }
 
-fn followed(actions: u64) -> String {
-    let what = if actions == 1 { "the end of 1 scan".to_owned() } else { format!("the end of {actions} scans") };
-    what + ", which Defender has accepted; next look at {until}"
+/// How the word begins that what was sent is followed.
+const FOLLOWED: &str = "the end of ";
+
+fn followed(scans: u64, is_known_when: bool) -> String {
+    let scans = if scans == 1 { "1 scan".to_owned() } else { format!("{scans} scans") };
+    let next = if is_known_when { "; next look at {until}" } else { "" };
+    format!("{FOLLOWED}{scans}, which Defender has accepted{next}")
 }
 
 fn wait_for_budget(admission: Admission) -> Round {

@@ -431,6 +431,11 @@ impl Lane {
         }
     }
 
+    /// Whether what was written down last begins so.
+    pub fn has_told(&self, beginning: &str) -> bool {
+        lock(&self.told).as_ref().is_some_and(|told| told.what.starts_with(beginning))
+    }
+
     /// Writes down what the lane waits for, if that has changed and will last. `{until}` in the text
     /// stands for the time.
     pub async fn tell(&self, what: String, until: Option<Boot>) {

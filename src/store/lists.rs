@@ -240,6 +240,11 @@ impl Terms {
     }
 }
 
+/// What lists the wanted actions.
+pub(super) fn actions_statement(wanted: &Wanted) -> String {
+    format!("{ACTIONS} {}", ACTION_TERMS.of(wanted))
+}
+
 impl View {
     /// Hands every wanted job to `each`, by age.
     pub async fn jobs(
@@ -247,7 +252,7 @@ impl View {
         wanted: &Wanted,
         mut each: impl FnMut(JobLine) -> std::io::Result<()>,
     ) -> Result<std::io::Result<()>, StoreError> {
-        self.rows(JOBS, &JOB_TERMS, wanted, "list jobs", |row| Ok(each(job_line(row)?))).await
+        self.rows(format!("{JOBS} {}", JOB_TERMS.of(wanted)), wanted, "list jobs", |row| Ok(each(job_line(row)?))).await
     }
 
     /// Hands every wanted action to `each`: those of a machine by the time of their creation, else in the order in which
@@ -257,7 +262,7 @@ impl View {
         wanted: &Wanted,
         mut each: impl FnMut(ActionLine) -> std::io::Result<()>,
     ) -> Result<std::io::Result<()>, StoreError> {
-        self.rows(ACTIONS, &ACTION_TERMS, wanted, "list actions", |row| Ok(each(action_line(row)?))).await
+        self.rows(actions_statement(wanted), wanted, "list actions", |row| Ok(each(action_line(row)?))).await
     }
 
     /// The ids of actions that begin so, in their order, `most` at most: whether there is one, and which others.
@@ -305,14 +310,12 @@ impl View {
 
     async fn rows(
         &self,
-        select: &'static str,
-        terms: &Terms,
+        statement: String,
         wanted: &Wanted,
         doing: &'static str,
         mut each: impl FnMut(&sqlx::sqlite::SqliteRow) -> Result<std::io::Result<()>, sqlx::Error>,
     ) -> Result<std::io::Result<()>, StoreError> {
         let mut reader = self.reader().await?;
-        let statement = format!("{select} {}", terms.of(wanted));
         let mut rows = sqlx::query(sqlx::AssertSqlSafe(statement))
             .bind(wanted.tenant.as_ref().map(TenantName::as_str))
             .bind(wanted.machine.map(|machine| machine.bytes().to_vec()))
