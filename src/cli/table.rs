@@ -124,7 +124,7 @@ impl Table {
 
     /// One more row, with a cell for each column.
     pub fn row(&mut self, out: &mut dyn Write, cells: Vec<String>) -> io::Result<()> {
-        let cells = cells.iter().map(|cell| if cell.is_empty() { "-".to_owned() } else { tame(cell) }).collect();
+        let cells = cells.into_iter().map(|cell| if cell.is_empty() { "-".to_owned() } else { tame(&cell) }).collect();
         if let Layout::Measuring(rows) = &mut self.layout {
             rows.push(cells);
             return if rows.len() < MEASURED { Ok(()) } else { self.begin(out) };
@@ -324,7 +324,9 @@ mod tests {
     fn told(columns: &[Column], rows: Vec<Vec<String>>, width: Option<usize>) -> String {
         let mut table = Table::with(columns, width, Paint::NONE);
         let mut out = Vec::new();
-        rows.into_iter().for_each(|row| table.row(&mut out, row).unwrap());
+        for row in rows {
+            table.row(&mut out, row).unwrap();
+        }
         table.end(&mut out).unwrap();
         String::from_utf8(out).unwrap()
     }

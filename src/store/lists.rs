@@ -200,6 +200,8 @@ struct Terms {
     order: &'static str,
     /// The order of a long list: one that the table is in, so that its first rows come at once.
     long: &'static str,
+    /// States that few rows have at a time, and in which index those are.
+    open: (&'static [&'static str], &'static str),
 }
 
 const JOB_TERMS: Terms = Terms {
@@ -212,6 +214,10 @@ const JOB_TERMS: Terms = Terms {
     id: "jobs.id = ?5",
     order: "jobs.id",
     long: "jobs.id",
+    open: (
+        &["sending", "accepted"],
+        "jobs.state IN ('sending', 'accepted') AND jobs.tenant_id IN (SELECT id FROM tenants)",
+    ),
 };
 
 const ACTION_TERMS: Terms = Terms {
@@ -222,22 +228,30 @@ const ACTION_TERMS: Terms = Terms {
     id: "actions.tenant_id IN (SELECT id FROM tenants) AND actions.id = ?5",
     order: "created_at, actions.id",
     long: "actions.rowid",
+    open: (&["Pending", "InProgress"], "status IN ('Pending', 'InProgress')"),
 };
 
 impl Terms {
     fn of(&self, wanted: &Wanted) -> String {
+        let is_open = wanted.state.as_deref().is_some_and(|state| self.open.0.contains(&state));
         let terms = [
             (wanted.tenant.is_some(), self.tenant),
             (wanted.machine.is_some(), self.machine),
             (wanted.state.is_some(), self.state),
             (wanted.sweep.is_some(), self.sweep),
             (wanted.id.is_some(), self.id),
+            (is_open, self.open.1),
         ];
         let terms = terms.into_iter().filter(|(wanted, _)| *wanted).map(|(_, term)| term);
         let terms: Vec<_> = terms.chain(["1"]).collect();
-        let is_short = wanted.machine.is_some() || wanted.sweep.is_some() || wanted.id.is_some();
+        let is_short = is_open || wanted.machine.is_some() || wanted.sweep.is_some() || wanted.id.is_some();
         format!("{} ORDER BY {}", terms.join(" AND "), if is_short { self.order } else { self.long })
     }
+}
+
+/// What lists the wanted jobs.
+pub(super) fn jobs_statement(wanted: &Wanted) -> String {
+    format!("{JOBS} {}", JOB_TERMS.of(wanted))
 }
 
 /// What lists the wanted actions.
@@ -252,7 +266,7 @@ impl View {
         wanted: &Wanted,
         mut each: impl FnMut(JobLine) -> std::io::Result<()>,
     ) -> Result<std::io::Result<()>, StoreError> {
-        self.rows(format!("{JOBS} {}", JOB_TERMS.of(wanted)), wanted, "list jobs", |row| Ok(each(job_line(row)?))).await
+        self.rows(jobs_statement(wanted), wanted, "list jobs", |row| Ok(each(job_line(row)?))).await
     }
 
     /// Hands every wanted action to `each`: those of a machine by the time of their creation, else in the order in which

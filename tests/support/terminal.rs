@@ -28,8 +28,8 @@ pub struct Terminal {
 impl Terminal {
     /// Runs a command on a terminal so large, with these variables beside `TERM`.
     pub fn run(site: &Site, command: &[&str], (columns, lines): (u16, u16), environment: &[(&str, &str)]) -> Self {
-        let size = Winsize { ws_row: lines, ws_col: columns, ws_xpixel: 0, ws_ypixel: 0 };
-        let pair = openpty(Some(&size), None).unwrap();
+        let window = Winsize { ws_row: lines, ws_col: columns, ws_xpixel: 0, ws_ypixel: 0 };
+        let pair = openpty(Some(&window), None).unwrap();
         let path = ttyname(&pair.slave).unwrap();
         let end = || pair.slave.try_clone().unwrap();
         let child = Command::new("setsid")

@@ -70,17 +70,6 @@ impl Screen {
         left
     }
 
-    /// Shows these lines, each of which has to fit, in place of what is there.
-    pub fn draw(&self, lines: &[String]) -> io::Result<()> {
-        let mut text = String::from("\x1b[H");
-        for (n, line) in lines.iter().enumerate() {
-            text += if n > 0 { "\n" } else { "" };
-            text += line;
-            text += "\x1b[K";
-        }
-        write(&(text + "\x1b[J"))
-    }
-
     /// What is wanted next.
     pub async fn event(&mut self) -> Event {
         loop {
@@ -116,6 +105,18 @@ impl Drop for Screen {
         // A terminal that is gone needs nothing back.
         drop(self.leave());
     }
+}
+
+/// Shows these lines, each of which has to fit, in place of what is there. The terminal is
+/// that of a [`Screen`].
+pub fn draw(lines: &[String]) -> io::Result<()> {
+    let mut text = String::from("\x1b[H");
+    for (n, line) in lines.iter().enumerate() {
+        text += if n > 0 { "\n" } else { "" };
+        text += line;
+        text += "\x1b[K";
+    }
+    write(&(text + "\x1b[J"))
 }
 
 fn write(text: &str) -> io::Result<()> {

@@ -6,7 +6,7 @@ use std::time::Duration;
 use serde::Serialize;
 
 use super::page::lines;
-use super::screen::{Event, Screen};
+use super::screen::{Event, Screen, draw};
 use super::{Seen, look};
 use crate::app::Failure;
 use crate::cli::Context;
@@ -46,11 +46,11 @@ async fn on_screen(
 ) -> io::Result<()> {
     let paint = Paint::of_stdout();
     let mut trouble: Option<String> = None;
-    let draw = |screen: &Screen, seen: &Seen, trouble: Option<&str>| {
-        screen.draw(&lines(seen, trouble, context.clock.wall(), terminal::size(), paint)?)
+    let show = |seen: &Seen, trouble: Option<&str>| {
+        draw(&lines(seen, trouble, context.clock.wall(), terminal::size(), paint)?)
     };
     loop {
-        draw(screen, &seen, trouble.as_deref())?;
+        show(&seen, trouble.as_deref())?;
         let next = context.clock.boot() + every;
         let again = async {
             context.clock.sleep_until(next).await;
@@ -66,7 +66,7 @@ async fn on_screen(
                     Event::Redraw => {}
                 },
             }
-            draw(screen, &seen, trouble.as_deref())?;
+            show(&seen, trouble.as_deref())?;
         };
         // What it was then is still worth seeing.
         match looked {
