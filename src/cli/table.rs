@@ -169,9 +169,12 @@ impl Table {
             return self.line(out, row, None);
         }
         let widest = self.columns.iter().map(|column| column.head.width()).max().unwrap_or(0);
+        let room = self.width.map_or(usize::MAX, |width| width.saturating_sub(widest + GAP).max(1));
         for (column, cell) in self.columns.iter().zip(row) {
-            let head = padded(column.head, widest, false);
-            writeln!(out, "{}  {}", self.paint.ink(Ink::Heading, head), self.paint.ink(ink(*column, cell), cell))?;
+            for (n, part) in wrapped(cell, room).iter().enumerate() {
+                let head = padded(if n == 0 { column.head } else { "" }, widest, false);
+                writeln!(out, "{}  {}", self.paint.ink(Ink::Heading, head), self.paint.ink(ink(*column, cell), part))?;
+            }
         }
         writeln!(out)
     }
@@ -364,7 +367,10 @@ mod tests {
             assert!(told.contains("12:30:33") || told.contains("(RECEIVED left"), "{width}:\n{told}");
             assert!(told.contains("succeeded") && told.contains("12345"), "{width}:\n{told}");
         }
-        assert!(told(&COLUMNS, rows(), Some(20)).contains("SWEEP     01a2033c-9c6b-739e-8aa6-28b6b12e4ab5"));
+        let block = told(&COLUMNS, rows(), Some(20));
+        assert!(block.lines().all(|line| line.width() <= 20), "{block}");
+        let whole = block.replace([' ', '\n'], "");
+        assert!(whole.contains("01a2033c-9c6b-739e-8aa6-28b6b12e4ab5"), "{block}");
     }
 
     #[test]

@@ -296,8 +296,8 @@ impl View {
     /// Machines with a job or an action whose id begins with these hexadecimal digits, `most` at most.
     pub async fn machines_beginning(&self, digits: &str, most: usize) -> Result<Vec<MachineId>, StoreError> {
         let end = |filler: &str| {
-            let padded = digits.to_owned() + &filler.repeat(MachineId::DIGITS);
-            padded.get(..MachineId::DIGITS)?.parse().ok()
+            let missing = MachineId::DIGITS.checked_sub(digits.len())?;
+            (digits.to_owned() + &filler.repeat(missing)).parse().ok()
         };
         let (Some(first), Some(last)): (Option<MachineId>, Option<MachineId>) = (end("0"), end("f")) else {
             return Ok(Vec::new());
