@@ -103,6 +103,11 @@ for _ in 1 2 3 4 5; do
     stop
 done
 start
+for _ in 1 2 3 4 5; do
+    began=${EPOCHREALTIME/./}
+    sweepd status >/dev/null
+    figure "status with $machines jobs queued" $((${EPOCHREALTIME/./} - began)) 100000 ms
+done
 idle "with $machines jobs queued, paused"
 stop
 ((broken == 0))

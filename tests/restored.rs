@@ -14,6 +14,7 @@ use std::fs;
 use std::path::Path;
 use std::time::Duration;
 
+use support::terminal::Terminal;
 use support::{
     Configured, Daemon, Site, assert_scanned_once, eventually, list, number, quick_tenant, scan_arrivals, seen,
     simulate, text,
@@ -144,6 +145,12 @@ async fn a_new_database_does_not_go_on_where_another_one_was() {
     fs::remove_dir_all(daemon.site.state()).unwrap();
     daemon.start().await;
     daemon.site.put("again.txt", list(&machines));
+    held(&daemon, &simulator).await;
+    let mut asked = Terminal::run(&daemon.site, &["reconcile"], (100, 30), &[]);
+    let question = eventually("a question", || Some(asked.shown()).filter(|shown| shown.contains("[y/N]"))).await;
+    assert!(question.contains(&format!("taking over {MACHINES} scans of contoso")), "{question}");
+    asked.types("n\n");
+    assert_eq!(asked.end().await.code(), Some(1), "{}", asked.shown());
     held(&daemon, &simulator).await;
     daemon.told(&["reconcile"]);
     // Asked for within the five minutes that the clocks may be apart: the scans that were made are theirs.

@@ -3,25 +3,27 @@
 mod cancel;
 mod export;
 
-use super::Context;
 use super::job::parse;
-use super::output::{Lines, json_line, local, print, quiet, table};
+use super::output::{Lines, Listing, json_line, local, print, quiet};
+use super::table::{id, name, state, whole};
+use super::terminal::tame;
+use super::{Context, ids};
 use crate::app::{Exit, Failure};
-use crate::domain::id::{MachineId, TenantName};
+use crate::domain::id::TenantName;
 use crate::domain::sweep::clean_comment;
 use crate::store::Store;
 use crate::store::lists::{ActionLine, Wanted};
 
 #[derive(Debug, clap::Subcommand)]
 pub enum Command {
-    /// List actions, oldest first
+    /// List actions, in the order in which they were seen first
     List(Which),
     /// Show an action as it was received last
     Show {
         /// The action's id; it may be shortened while it is unique
         id: String,
     },
-    /// Write a row for each action, oldest first
+    /// Write a row for each action, in the same order
     Export(export::Args),
     /// Have the daemon ask Defender to cancel an action
     Cancel(cancel::Args),
@@ -45,16 +47,19 @@ pub struct Which {
     /// With this status, as Defender spells it
     #[arg(long)]
     status: Option<String>,
-    /// On this machine
+    /// On this machine; the id may be shortened while it is unique
     #[arg(long)]
     machine: Option<String>,
 }
 
 impl Which {
-    fn wanted(&self) -> Result<Wanted, Failure> {
+    async fn wanted(&self, store: &Store) -> Result<Wanted, Failure> {
         Ok(Wanted {
             tenant: parse::<TenantName>(self.tenant.as_ref())?,
-            machine: parse::<MachineId>(self.machine.as_ref())?,
+            machine: match &self.machine {
+                Some(machine) => Some(ids::machine(store, machine).await?),
+                None => None,
+            },
             state: self.status.clone(),
             ..Wanted::default()
         })
@@ -72,7 +77,7 @@ pub async fn run(context: &Context, command: &Command) -> Result<(), Failure> {
         };
     };
     match command {
-        Command::List(which) => list(context, &store, &which.wanted()?).await?,
+        Command::List(which) => list(context, &store, &which.wanted(&store).await?).await?,
         Command::Show { id } => show(context, &action_of(&store, id).await?)?,
         Command::Export(args) => export::run(context, &store, args).await?,
         Command::Cancel(args) => cancel::run(context, &config, &store, args).await?,
@@ -87,10 +92,19 @@ async fn list(context: &Context, store: &Store, wanted: &Wanted) -> Result<(), F
         let listed = store.actions(wanted, |action| out.add(&action)).await?;
         return out.end(listed);
     }
-    let mut table = table(&["ACTION", "MACHINE", "TENANT", "TYPE", "SCOPE", "STATUS", "ORIGIN", "UPDATED"]);
+    let mut table = Listing::new(&[
+        id("ACTION"),
+        id("MACHINE"),
+        name("TENANT").rank(2),
+        name("TYPE").rank(1),
+        whole("SCOPE").rank(3),
+        state("STATUS"),
+        whole("ORIGIN").rank(4),
+        whole("UPDATED"),
+    ]);
     let listed = store
         .actions(wanted, |action| {
-            table.add_row([
+            table.row(vec![
                 action.action_id,
                 action.machine_id.unwrap_or_default(),
                 action.tenant,
@@ -99,35 +113,28 @@ async fn list(context: &Context, store: &Store, wanted: &Wanted) -> Result<(), F
                 action.status,
                 action.origin,
                 local(&action.updated_at),
-            ]);
-            Ok(())
+            ])
         })
         .await?;
-    quiet(listed)?;
-    print(|out| {
-        use std::io::Write;
-        writeln!(out, "{table}")
-    })
+    table.end(listed)
 }
 
 /// The action whose id begins so.
 async fn action_of(store: &Store, id: &str) -> Result<ActionLine, Failure> {
-    let ids = store.action_ids(&id.to_lowercase()).await?;
-    if ids.len() > 1 {
-        return Err(Failure::new(Exit::Usage, format!("more than one action begins with {id}; write more of the id")));
-    }
+    let wanted = ids::beginning(id)?;
+    let known = store.action_ids(&wanted, ids::TOLD + 1).await?;
+    let known = known.into_iter().map(|known| (known.clone(), known, String::new())).collect();
+    let whole = ids::only("action", id, known, "`sweepd action list`")?;
     let mut found = None;
-    if let Some(whole) = ids.into_iter().next() {
-        let wanted = Wanted { id: Some(whole), ..Wanted::default() };
-        quiet(
-            store
-                .actions(&wanted, |action| {
-                    found = Some(action);
-                    Ok(())
-                })
-                .await?,
-        )?;
-    }
+    let wanted = Wanted { id: Some(whole), ..Wanted::default() };
+    quiet(
+        store
+            .actions(&wanted, |action| {
+                found = Some(action);
+                Ok(())
+            })
+            .await?,
+    )?;
     found.ok_or_else(|| Failure::new(Exit::Failed, format!("there is no action {id}; see `sweepd action list`")))
 }
 
@@ -145,6 +152,6 @@ fn show(context: &Context, action: &ActionLine) -> Result<(), Failure> {
         }
         writeln!(out, "  created  {}", local(&action.created_at))?;
         writeln!(out, "  updated  {}", local(&action.updated_at))?;
-        writeln!(out, "  as received:\n{}", action.raw.get())
+        writeln!(out, "  as received:\n{}", tame(action.raw.get()))
     })
 }

@@ -2,13 +2,16 @@
 
 use std::io::{self, BufRead, IsTerminal, Write};
 
+use tokio::signal::unix::{SignalKind, signal};
+
+use super::terminal::tame;
 use crate::app::{Exit, Failure};
 
 /// Says what will be done, and asks on a terminal. `yes` stands in for the answer; where nobody can be
 /// asked and nobody has said it, nothing is done.
-pub fn before(what: &str, yes: bool) -> Result<(), Failure> {
-    eprintln!("{what}");
-    if yes || on_terminal("Go on?")?.unwrap_or(false) {
+pub async fn before(what: &str, yes: bool) -> Result<(), Failure> {
+    eprintln!("{}", tame(what));
+    if yes || answer("Go on?").await?.unwrap_or(false) {
         return Ok(());
     }
     if can_ask() {
@@ -18,20 +21,31 @@ pub fn before(what: &str, yes: bool) -> Result<(), Failure> {
 }
 
 /// The same for what does no harm: where nobody can be asked, it is done.
-pub fn before_on_terminal(what: &str, yes: bool) -> Result<(), Failure> {
-    before(what, yes || !can_ask())
+pub async fn before_on_terminal(what: &str, yes: bool) -> Result<(), Failure> {
+    before(what, yes || !can_ask()).await
 }
 
-/// The answer; none where nobody can be asked.
-fn on_terminal(question: &str) -> io::Result<Option<bool>> {
+/// The answer; none where nobody can be asked. Ctrl-C is a no: whoever asks may have something to put away.
+async fn answer(question: &str) -> io::Result<Option<bool>> {
     if !can_ask() {
         return Ok(None);
     }
+    let mut interrupt = signal(SignalKind::interrupt())?;
     let mut out = io::stderr();
     write!(out, "{question} [y/N] ")?;
     out.flush()?;
-    let mut answer = String::new();
-    io::stdin().lock().read_line(&mut answer)?;
+    let typed = tokio::task::spawn_blocking(|| {
+        let mut answer = String::new();
+        io::stdin().lock().read_line(&mut answer).map(|_| answer)
+    });
+    let answer = tokio::select! {
+        typed = typed => typed??,
+        _ = interrupt.recv() => String::new(),
+    };
+    if !answer.ends_with('\n') {
+        // The end of input, or Ctrl-C, leaves the cursor behind the question.
+        writeln!(out)?;
+    }
     Ok(Some(is_yes(&answer)))
 }
 

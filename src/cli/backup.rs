@@ -66,7 +66,10 @@ pub async fn restore(context: &Context, args: &RestoreArgs) -> Result<(), Failur
         copied.head.seq,
         state_dir.join(FILE).display(),
     );
-    ask::before(&what, args.yes)?;
+    if let Err(unwanted) = ask::before(&what, args.yes).await {
+        restoring.abandon().await?;
+        return Err(unwanted);
+    }
     let aside = restoring.finish(operator(), at).await?;
     print(|out| {
         if context.json {

@@ -2,13 +2,14 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
-use std::io::{IsTerminal, Write, stderr};
+use std::io::{Write, stderr};
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::{Context, log, output, whole_number};
+use super::status::bar;
+use super::{Context, log, output, terminal, whole_number};
 use crate::app::{App, Exit, Failure, terms_of};
 use crate::config::{self, Config, Environment, Log, LogFormat};
 use crate::domain::ledger::CallKind;
@@ -137,7 +138,7 @@ async fn watch(context: &Context, config: &Config, machines: usize) -> Result<Re
     let store = Store::open_existing(&config.daemon.state_dir)
         .await?
         .ok_or_else(|| Failure::new(Exit::Failed, "the daemon made no database"))?;
-    let terminal = stderr().is_terminal();
+    let terminal = terminal::obeys(&stderr());
     let mut next_line = context.clock.boot();
     loop {
         let now = Now { at: context.clock.wall(), boot: context.clock.boot() };
@@ -170,9 +171,7 @@ fn progress(report: &Report, machines: usize, now: Now) -> String {
     let open = count("queued") + count("sending") + count("accepted");
     let all: u64 = tenant.jobs.values().sum();
     let done = all - open;
-    let width: u64 = 24;
-    let full = done * width / (machines as u64).max(1);
-    let bar: String = (0..width).map(|at| if at < full { '#' } else { '.' }).collect();
+    let bar = bar(done, machines as u64, 24);
     let gauge = |window: &str| {
         let gauge = tenant.budget.get("scan").and_then(|windows| windows.get(window));
         gauge.map_or_else(String::new, |gauge| format!("{}/{}", gauge.used, gauge.limit))
@@ -184,7 +183,7 @@ fn progress(report: &Report, machines: usize, now: Now) -> String {
         .map(|at| format!(" · all sent in {} s", crate::domain::time::seconds_left(at.since(now.at))))
         .unwrap_or_default();
     format!(
-        "[{bar}] {done}/{machines} final · {} queued · {} accepted · calls this minute {}, this hour {}{eta}",
+        "{bar} {done}/{machines} final · {} queued · {} accepted · calls this minute {}, this hour {}{eta}",
         count("queued"),
         count("accepted"),
         gauge("minute"),

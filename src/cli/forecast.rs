@@ -5,8 +5,9 @@ use std::io::{self, Write};
 
 use serde::Serialize;
 
-use super::output::{json_line, local_or_dash, print, table};
+use super::output::{json_line, local_or_dash, print};
 use super::pause::chosen;
+use super::table::{Table, name, whole};
 use super::{Context, whole_number};
 use crate::app::{Exit, Failure, terms_of};
 use crate::domain::forecast::{Bound, Terms};
@@ -138,28 +139,37 @@ async fn read(
 }
 
 fn show(out: &mut dyn Write, lines: &[Line]) -> io::Result<()> {
-    let mut table = table(&["TENANT", "MACHINES", "ALL SENT ABOUT", "IN", "LIMITED BY"]);
+    let mut table = Table::new(&[
+        name("TENANT"),
+        whole("MACHINES"),
+        whole("ALL SENT ABOUT"),
+        whole("IN"),
+        whole("LIMITED BY").rank(1),
+    ]);
     for line in lines {
         if line.queued > 0 || line.machines == 0 {
-            table.add_row([
+            let cells = vec![
                 line.tenant.clone(),
                 format!("{} queued", line.queued),
                 local_or_dash(line.queued_done_at.as_ref()),
                 line.queued_seconds.map_or_else(|| "-".to_owned(), spell),
                 limited_by(line.queued_bound_by.unwrap_or_default()).to_owned(),
-            ]);
+            ];
+            table.row(out, cells)?;
         }
         if line.machines > 0 {
-            table.add_row([
+            let cells = vec![
                 line.tenant.clone(),
                 format!("{} more", line.machines),
                 local_or_dash(line.done_at.as_ref()),
                 line.seconds.map_or_else(|| "-".to_owned(), spell),
                 limited_by(line.bound_by).to_owned(),
-            ]);
+            ];
+            table.row(out, cells)?;
         }
     }
-    writeln!(out, "{table}\n")?;
+    table.end(out)?;
+    writeln!(out)?;
     for line in lines {
         if let Some(why) = &line.unknown {
             writeln!(out, "{}: when it will be done is unknown: {why}.", line.tenant)?;
@@ -190,7 +200,7 @@ fn limited_by(bound: &str) -> &'static str {
 }
 
 /// A time for people, to the minute as soon as there is one.
-fn spell(seconds: u64) -> String {
+pub fn spell(seconds: u64) -> String {
     match (seconds / 3600, seconds / 60 % 60) {
         (0, 0) => format!("{seconds} s"),
         (0, minutes) => format!("{minutes} min"),

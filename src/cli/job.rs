@@ -4,9 +4,11 @@ use std::io::{self, Write};
 
 use serde_json::json;
 
-use super::Context;
-use super::output::{Lines, json_line, local, local_or_dash, print, quiet, table};
+use super::output::{Lines, Listing, json_line, local, local_or_dash, print, quiet};
 use super::sweep::row_of;
+use super::table::{id, name, number, state, whole};
+use super::terminal::tame;
+use super::{Context, ids};
 use crate::app::{Exit, Failure};
 use crate::domain::id::{MachineId, TenantName};
 use crate::domain::job::State;
@@ -20,7 +22,7 @@ pub enum Command {
     List(ListArgs),
     /// Show a job, or every job of a machine, with the whole history
     Show {
-        /// The job's number, or the machine's id
+        /// The job's number, or the machine's id; that may be shortened while it is unique
         id: String,
     },
 }
@@ -33,10 +35,10 @@ pub struct ListArgs {
     /// In this state
     #[arg(long)]
     state: Option<String>,
-    /// Of this machine
+    /// Of this machine; the id may be shortened while it is unique
     #[arg(long)]
     machine: Option<String>,
-    /// Of this sweep; the id may be shortened
+    /// Of this sweep; the id may be shortened while it is unique
     #[arg(long)]
     sweep: Option<String>,
 }
@@ -48,7 +50,14 @@ pub fn parse<T: std::str::FromStr<Err: std::fmt::Display>>(text: Option<&String>
 
 pub async fn run(context: &Context, command: &Command) -> Result<(), Failure> {
     let config = context.plain_config()?;
-    let Some(store) = Store::open_existing(&config.daemon.state_dir).await? else { return Ok(()) };
+    let Some(store) = Store::open_existing(&config.daemon.state_dir).await? else {
+        return match command {
+            Command::List(_) => Ok(()),
+            Command::Show { id } => {
+                Err(Failure::new(Exit::Failed, format!("there is no job {id}: there is no database yet")))
+            }
+        };
+    };
     match command {
         Command::List(args) => list(context, &store, args).await?,
         Command::Show { id } => show(context, &store, id).await?,
@@ -60,7 +69,10 @@ pub async fn run(context: &Context, command: &Command) -> Result<(), Failure> {
 async fn list(context: &Context, store: &Store, args: &ListArgs) -> Result<(), Failure> {
     let wanted = Wanted {
         tenant: parse::<TenantName>(args.tenant.as_ref())?,
-        machine: parse::<MachineId>(args.machine.as_ref())?,
+        machine: match &args.machine {
+            Some(machine) => Some(ids::machine(store, machine).await?),
+            None => None,
+        },
         state: parse::<State>(args.state.as_ref())?.map(|state| state.as_str().to_owned()),
         sweep: match &args.sweep {
             Some(id) => Some(row_of(store, id).await?.n),
@@ -73,10 +85,19 @@ async fn list(context: &Context, store: &Store, args: &ListArgs) -> Result<(), F
         let listed = store.jobs(&wanted, |job| out.add(&job)).await?;
         return out.end(listed);
     }
-    let mut table = table(&["JOB", "MACHINE", "TENANT", "STATE", "REASON", "SCAN", "TRIES", "UPDATED"]);
+    let mut table = Listing::new(&[
+        number("JOB"),
+        id("MACHINE"),
+        name("TENANT").rank(2),
+        state("STATE"),
+        name("REASON"),
+        whole("SCAN").rank(3),
+        number("TRIES").rank(4),
+        whole("UPDATED").rank(1),
+    ]);
     let listed = store
         .jobs(&wanted, |job| {
-            table.add_row([
+            table.row(vec![
                 job.id.to_string(),
                 job.machine_id,
                 job.tenant,
@@ -85,31 +106,40 @@ async fn list(context: &Context, store: &Store, args: &ListArgs) -> Result<(), F
                 job.scan_type,
                 job.attempts.to_string(),
                 local(&job.updated_at),
-            ]);
-            Ok(())
+            ])
         })
         .await?;
-    quiet(listed)?;
-    print(|out| writeln!(out, "{table}"))
+    table.end(listed)
+}
+
+async fn wanted_jobs(store: &Store, wanted: Wanted) -> Result<Vec<JobLine>, Failure> {
+    let mut jobs = Vec::new();
+    let listed = store.jobs(&wanted, |job| {
+        jobs.push(job);
+        Ok(())
+    });
+    quiet(listed.await?)?;
+    Ok(jobs)
 }
 
 async fn show(context: &Context, store: &Store, id: &str) -> Result<(), Failure> {
-    let wanted = match (id.parse::<MachineId>(), id.parse::<i64>()) {
-        (Ok(machine), _) => Wanted { machine: Some(machine), ..Wanted::default() },
-        (_, Ok(_)) => Wanted { id: Some(id.to_owned()), ..Wanted::default() },
-        _ => return Err(Failure::new(Exit::Usage, format!("{id}: neither a job's number nor a machine id"))),
-    };
-    let mut jobs: Vec<JobLine> = Vec::new();
-    quiet(
-        store
-            .jobs(&wanted, |job| {
-                jobs.push(job);
-                Ok(())
-            })
-            .await?,
-    )?;
+    let mut jobs = Vec::new();
+    // A number is a job's; if there is no such job, it may be how a machine's id begins.
+    let number = id.parse::<i64>().ok();
+    if number.is_some() {
+        jobs = wanted_jobs(store, Wanted { id: Some(id.to_owned()), ..Wanted::default() }).await?;
+    }
     if jobs.is_empty() {
-        return Err(Failure::new(Exit::Failed, format!("there is no job {id}")));
+        let machine = ids::machine(store, id).await.map_err(|error| match (error.exit, number) {
+            (Exit::Failed, Some(_)) => {
+                Failure::new(Exit::Failed, format!("there is no job {id}, and no machine whose id begins so"))
+            }
+            _ => error,
+        })?;
+        jobs = wanted_jobs(store, Wanted { machine: Some(machine), ..Wanted::default() }).await?;
+    }
+    if jobs.is_empty() {
+        return Err(Failure::new(Exit::Failed, format!("there is no job {id}; see `sweepd job list`")));
     }
     for job in jobs {
         let attempts = store.attempts_of(job.id).await?;
@@ -123,7 +153,10 @@ async fn show(context: &Context, store: &Store, id: &str) -> Result<(), Failure>
             print(|out| json_line(out, &json!({ "job": job, "attempts": attempts, "events": events })))?;
             continue;
         }
-        print(|out| told(out, &job, &attempts, &events))?;
+        let mut text = Vec::new();
+        told(&mut text, &job, &attempts, &events)?;
+        // Words of devices and of Defender stand in it.
+        print(|out| String::from_utf8_lossy(&text).lines().try_for_each(|line| writeln!(out, "{}", tame(line))))?;
     }
     Ok(())
 }
@@ -152,11 +185,11 @@ fn told(out: &mut impl Write, job: &JobLine, attempts: &[AttemptLine], events: &
     for attempt in attempts {
         writeln!(
             out,
-            "  attempt   {} at {}: {} {}",
+            "  attempt   {} at {}: {}{}",
             attempt.attempt_id,
             local(&attempt.at),
             attempt.outcome.as_deref().unwrap_or("on the wire"),
-            attempt.looked_up.as_ref().map(|found| format!("(looked up: {found})")).unwrap_or_default(),
+            attempt.looked_up.as_ref().map(|found| format!(" (looked up: {found})")).unwrap_or_default(),
         )?;
     }
     writeln!(out, "  finished  {}", local_or_dash(job.finished_at.as_ref()))?;

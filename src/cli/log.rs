@@ -11,6 +11,7 @@ use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{EnvFilter, Layer, Registry, fmt};
 
 use super::journal::Journal;
+use super::terminal;
 use crate::app::{Exit, Failure};
 use crate::config::{Log, LogFormat};
 
@@ -48,6 +49,5 @@ pub fn start(log: &Log) -> Result<(), Failure> {
 }
 
 fn text() -> Box<dyn Layer<Registry> + Send + Sync> {
-    let colour = stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none();
-    Box::new(fmt::layer().with_target(false).with_ansi(colour).with_writer(stderr))
+    Box::new(fmt::layer().with_target(false).with_ansi(terminal::is_coloured(&stderr())).with_writer(stderr))
 }

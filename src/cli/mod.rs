@@ -8,6 +8,7 @@ mod backup;
 mod check;
 mod demo;
 mod forecast;
+mod ids;
 mod job;
 mod journal;
 mod log;
@@ -20,6 +21,8 @@ mod simulator;
 mod status;
 mod submit;
 mod sweep;
+mod table;
+mod terminal;
 
 use std::path::PathBuf;
 use std::process::ExitCode;

@@ -3,9 +3,10 @@
 
 use std::io::{self, BufWriter, Write};
 
-use comfy_table::{ContentArrangement, Table, presets};
 use serde::Serialize;
 
+use super::table::{Column, Table, cut};
+use super::terminal::tame;
 use crate::app::Failure;
 use crate::intake::results::inert;
 
@@ -84,30 +85,32 @@ impl Rows {
     }
 }
 
-/// A table that fits the terminal.
-pub fn table(header: &[&str]) -> Table {
-    let mut table = Table::new();
-    table.load_style(presets::NOTHING).set_content_arrangement(ContentArrangement::Dynamic).set_header(header);
-    if let Some((width, _)) = terminal_size() {
-        table.set_width(width);
-    } else {
-        table.set_content_arrangement(ContentArrangement::Disabled);
+/// Rows of a table on standard output, as a list hands them out.
+pub struct Listing {
+    table: Table,
+    out: BufWriter<io::Stdout>,
+}
+
+impl Listing {
+    /// With these columns.
+    pub fn new(columns: &[Column]) -> Self {
+        Self { table: Table::new(columns), out: BufWriter::new(io::stdout()) }
     }
-    table
+
+    /// One more.
+    pub fn row(&mut self, cells: Vec<String>) -> io::Result<()> {
+        self.table.row(&mut self.out, cells)
+    }
+
+    /// Sees the last of them out.
+    pub fn end(mut self, listed: io::Result<()>) -> Result<(), Failure> {
+        quiet(listed.and_then(|()| self.table.end(&mut self.out)).and_then(|()| self.out.flush()))
+    }
 }
 
-fn terminal_size() -> Option<(u16, u16)> {
-    let (terminal_size::Width(width), terminal_size::Height(height)) = terminal_size::terminal_size()?;
-    Some((width, height))
-}
-
-/// A name as a table shows it: the start, when it is long.
+/// A name as a sentence shows it: the start, when it is long.
 pub fn short(name: &str) -> String {
-    const ROOM: usize = 40;
-    if name.chars().count() <= ROOM {
-        return name.to_owned();
-    }
-    name.chars().take(ROOM - 1).chain(['…']).collect()
+    cut(&tame(name), 40)
 }
 
 /// A time of a JSON report in the local zone, with its offset.

@@ -5,7 +5,7 @@ use std::io::Write;
 
 use super::output::{json_line, print};
 use super::pause::chosen;
-use super::{Context, operator};
+use super::{Context, ask, operator};
 use crate::app::Failure;
 
 #[derive(Debug, clap::Args)]
@@ -13,12 +13,35 @@ pub struct Args {
     /// This tenant alone, not all
     #[arg(long)]
     tenant: Option<String>,
+    /// Do not ask
+    #[arg(long)]
+    yes: bool,
 }
 
 pub async fn run(context: &Context, args: &Args) -> Result<(), Failure> {
     let config = context.plain_config()?;
     let tenants = chosen(&config, args.tenant.as_deref())?;
     let store = context.store(&config).await?;
+    let mut unknown = Vec::new();
+    for name in &tenants {
+        let row =
+            store.tenants_status().await?.into_iter().find(|tenant| tenant.name == *name).map(|tenant| tenant.row);
+        let n = match row {
+            Some(row) => store.unknown_marks(row).await?,
+            None => 0,
+        };
+        if n > 0 {
+            unknown.push(format!("{n} scans of {name}"));
+        }
+    }
+    if !unknown.is_empty() {
+        let what = format!(
+            "taking over {} that Defender lists and this database does not know of; then sending goes on. A sweepd that \
+             still runs with another copy of this database must be stopped first",
+            unknown.join(", ")
+        );
+        ask::before_on_terminal(&what, args.yes).await?;
+    }
     for name in tenants {
         let done = store.reconcile(&name, operator(), context.clock.wall()).await?;
         let json = context.json;

@@ -1,60 +1,87 @@
 //! `sweepd status`: the whole at a glance.
 
-use std::io::{self, IsTerminal, Write};
+mod page;
+mod screen;
+mod watch;
+
+use std::io::{self, Write};
 use std::time::Duration;
 
 use super::Context;
-use super::output::{json_line, local, local_or_dash, print, short, table};
+use super::output::{json_line, local, local_or_dash, print, short};
+use super::table::{Table, id, name, number, state, whole};
 use crate::app::{Failure, disabled_of, terms_of};
-use crate::config::Config;
+use crate::config::{Config, duration_of};
 use crate::domain::share::Foreign;
 use crate::intake::room::shortage;
-use crate::store::Store;
+use crate::store::View;
 use crate::store::incarnations::StateLock;
+use crate::web::overview::{LastFailure, last_failures};
 use crate::web::report::{self, Now, Report};
+
+pub use page::bar;
 
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// Show it again every second, until interrupted
+    /// Show it again and again, with what failed last: on a terminal until `q` or Ctrl-C; with --json a line each time
     #[arg(long)]
     watch: bool,
+    /// How often --watch looks: 500ms, 5s, 1m
+    #[arg(long, value_name = "DURATION", default_value = "1s", value_parser = interval, requires = "watch")]
+    interval: Duration,
 }
 
-const AGAIN: Duration = Duration::from_secs(1);
+/// Nobody sees more by looking more often.
+const SHORTEST: Duration = Duration::from_millis(100);
+/// So many failures are told.
+const FAILURES: usize = 6;
+
+fn interval(text: &str) -> Result<Duration, String> {
+    let interval = duration_of(text)?;
+    if interval < SHORTEST { Err("write 100ms or more".to_owned()) } else { Ok(interval) }
+}
+
+/// What a look has shown.
+pub struct Seen {
+    report: Report,
+    /// What failed last, newest first.
+    failures: Vec<LastFailure>,
+}
 
 pub async fn run(context: &Context, args: &Args) -> Result<(), Failure> {
     let config = context.plain_config()?;
-    loop {
-        let short = shortage(&[&config.daemon.state_dir, &config.daemon.spool_dir], config.intake.min_free);
-        let report = read(context, &config).await?.with_disabled(&disabled_of(&config)).with_intake_stopped(short);
-        print(|out| {
-            if context.json {
-                return json_line(out, &report);
-            }
-            if args.watch && io::stdout().is_terminal() {
-                write!(out, "\x1b[H\x1b[2J")?;
-            }
-            show(out, &report)
-        })?;
-        if !args.watch {
-            return Ok(());
-        }
-        context.clock.sleep_until(context.clock.boot() + AGAIN).await;
+    if args.watch {
+        return watch::run(context, &config, args.interval).await;
     }
+    let Seen { report, .. } = look_for(context, &config, 0).await?;
+    print(|out| if context.json { json_line(out, &report) } else { show(out, &report) })
 }
 
-async fn read(context: &Context, config: &Config) -> Result<Report, Failure> {
+/// Looks once, with what failed last.
+async fn look(context: &Context, config: &Config) -> Result<Seen, Failure> {
+    look_for(context, config, FAILURES).await
+}
+
+async fn look_for(context: &Context, config: &Config, failures: usize) -> Result<Seen, Failure> {
+    let short = shortage(&[&config.daemon.state_dir, &config.daemon.spool_dir], config.intake.min_free);
+    let Seen { report, failures } = read(context, config, failures).await?;
+    Ok(Seen { report: report.with_disabled(&disabled_of(config)).with_intake_stopped(short), failures })
+}
+
+async fn read(context: &Context, config: &Config, failures: usize) -> Result<Seen, Failure> {
     let mut terms = terms_of(config);
     let running = StateLock::is_held(&config.daemon.state_dir);
-    let Some(store) = Store::open_existing(&config.daemon.state_dir).await? else {
-        return Ok(report::empty(&terms, running));
-    };
     let now = Now { at: context.clock.wall(), boot: context.clock.boot() };
-    let mut disabled = report::disabled(&store, running).await?;
+    // Opened anew for each look: a restore puts another file in its place.
+    let Some(view) = View::open_existing(&config.daemon.state_dir).await? else {
+        return Ok(Seen { report: report::empty(&terms, now.at, running), failures: Vec::new() });
+    };
+    let mut disabled = report::disabled(&view, running).await?;
     disabled.retain(|name, _| terms.remove(name).is_some());
-    let report = report::read(&store, &terms, now, running).await?.with_disabled(&disabled);
-    store.close().await;
-    Ok(report)
+    let report = report::read(&view, &terms, now, running).await?.with_disabled(&disabled);
+    let failures = if failures > 0 { last_failures(&view, now, failures).await? } else { Vec::new() };
+    view.close().await;
+    Ok(Seen { report, failures })
 }
 
 /// The report for people.
@@ -99,19 +126,28 @@ pub fn show(out: &mut dyn Write, report: &Report) -> io::Result<()> {
     if report.sweeps.is_empty() {
         return writeln!(out, "No sweep in progress.");
     }
-    let mut table = table(&["SWEEP", "NAME", "TENANT", "STATE", "OPEN", "TOTAL", "ALL SENT ABOUT"]);
+    let mut table = Table::new(&[
+        id("SWEEP"),
+        name("NAME"),
+        name("TENANT").rank(2),
+        state("STATE"),
+        number("OPEN"),
+        number("TOTAL"),
+        whole("ALL SENT ABOUT").rank(1),
+    ]);
     for sweep in &report.sweeps {
-        table.add_row([
+        let cells = vec![
             sweep.id.clone(),
-            short(&sweep.name),
+            sweep.name.clone(),
             sweep.tenant.clone(),
             sweep.state.clone(),
             sweep.open.to_string(),
             sweep.total.to_string(),
             local_or_dash(sweep.eta.as_ref()),
-        ]);
+        ];
+        table.row(out, cells)?;
     }
-    writeln!(out, "{table}")?;
+    table.end(out)?;
     for held in report.sweeps.iter().filter(|sweep| sweep.state == "held") {
         let (name, total) = (short(&held.name), held.total);
         writeln!(out, "Held: {name}, {total} machines; `sweepd sweep release {}` lets it go.", held.id)?;

@@ -8,8 +8,9 @@ use std::io::Write;
 
 use serde_json::{Map, Value};
 
-use super::output::{json_line, local, print, short, table};
-use super::{Context, ask, operator};
+use super::output::{json_line, local, print};
+use super::table::{Table, id, name, number, state, whole};
+use super::{Context, ask, ids, operator};
 use crate::app::{Exit, Failure};
 use crate::store::Store;
 use crate::store::status::SweepStatus;
@@ -54,16 +55,13 @@ impl Command {
 
 /// The sweep whose id begins so.
 pub async fn row_of(store: &Store, id: &str) -> Result<SweepStatus, Failure> {
-    let wanted = id.to_lowercase();
-    let mut found: Vec<_> =
-        store.all_sweeps().await?.into_iter().filter(|sweep| sweep.id.to_string().starts_with(&wanted)).collect();
-    match (found.pop(), found.len()) {
-        (Some(sweep), 0) => Ok(sweep),
-        (None, _) => Err(Failure::new(Exit::Failed, format!("there is no sweep {id}; see `sweepd sweep list`"))),
-        (Some(_), more) => {
-            Err(Failure::new(Exit::Usage, format!("{} sweeps begin with {id}; write more of the id", more + 1)))
-        }
-    }
+    let wanted = ids::beginning(id)?;
+    let sweeps = store.all_sweeps().await?.into_iter().map(|sweep| {
+        let about = format!("{} of {}, received {}", sweep.name, sweep.tenant, local(&sweep.received_at.rfc3339()));
+        (sweep.id.to_string(), about, sweep)
+    });
+    let found = sweeps.filter(|(id, ..)| id.starts_with(&wanted)).map(|(id, about, sweep)| (sweep, id, about));
+    ids::only("sweep", id, found.collect(), "`sweepd sweep list`")
 }
 
 /// A sweep as `sweep list --json` prints it.
@@ -110,7 +108,7 @@ async fn release(context: &Context, store: &Store, id: &str, yes: bool) -> Resul
     let tenant = store.tenant(&sweep.tenant).await?;
     let machines = store.asked(tenant, sweep.n).await?.alone;
     let what = format!("releasing {}: {} Quick and {} Full scans", sweep.name, machines.quick, machines.full);
-    ask::before_on_terminal(&what, yes)?;
+    ask::before_on_terminal(&what, yes).await?;
     if !store.let_go(sweep.n, tenant, operator(), context.clock.wall()).await? {
         return Err(not_held("somebody else's release was faster"));
     }
@@ -142,19 +140,29 @@ fn show(context: &Context, sweeps: &[SweepStatus]) -> Result<(), Failure> {
         if context.json {
             return sweeps.iter().try_for_each(|sweep| json_line(out, &line(sweep)));
         }
-        let mut table = table(&["SWEEP", "NAME", "TENANT", "SOURCE", "STATE", "OPEN", "TOTAL", "RECEIVED"]);
+        let mut table = Table::new(&[
+            id("SWEEP"),
+            name("NAME"),
+            name("TENANT").rank(2),
+            whole("SOURCE").rank(3),
+            state("STATE"),
+            number("OPEN"),
+            number("TOTAL"),
+            whole("RECEIVED").rank(1),
+        ]);
         for sweep in sweeps {
-            table.add_row([
+            let cells = vec![
                 sweep.id.to_string(),
-                short(&sweep.name),
+                sweep.name.clone(),
                 sweep.tenant.to_string(),
                 sweep.source.clone(),
                 sweep.state.clone(),
                 sweep.open.to_string(),
                 sweep.total.to_string(),
                 local(&sweep.received_at.rfc3339()),
-            ]);
+            ];
+            table.row(out, cells)?;
         }
-        writeln!(out, "{table}")
+        table.end(out)
     })
 }

@@ -17,6 +17,9 @@ pub struct NotAMachineId;
 pub struct MachineId([u8; 20]);
 
 impl MachineId {
+    /// So many hexadecimal digits.
+    pub const DIGITS: usize = 40;
+
     /// From the bytes that [`MachineId::bytes`] gave.
     pub const fn from_bytes(bytes: [u8; 20]) -> Self {
         Self(bytes)

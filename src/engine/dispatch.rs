@@ -201,15 +201,33 @@ async fn nothing_ready(lane: &Lane, parked: Option<Boot>) -> Result<Round, Store
     }
     let asked = store.questions(lane.row).await?;
     let held = store.held_sweeps(lane.row).await?;
-    let blind = lane.feed_is_blind.load(Ordering::SeqCst) && store.to_follow(lane.row).await? > 0;
+    let following = store.to_follow(lane.row).await?;
+    let blind = lane.feed_is_blind.load(Ordering::SeqCst) && following > 0;
     let what = match (asked, parked) {
         (0, None) if blind => "the list of actions, which cannot be read: what was sent is not followed".to_owned(),
         (0, None) if held > 0 => format!("`sweepd sweep release`: {held} sweeps are held"),
+        (0, None) if following > 0 => {
+            let next = lane.next_look();
+            // While the list is being read, what was told last stands.
+            if next.is_none() && lane.has_told(FOLLOWED) {
+                return Ok(Round::Answer);
+            }
+            return Ok(Round::Wait(followed(following, next.is_some()), next));
+        }
         (0, None) => "nothing".to_owned(),
         (0, Some(_)) => "the time of what is queued, or the end of what blocks it; next look at {until}".to_owned(),
         (asked, _) => format!("the outcome of {asked} calls, which is being looked up"),
     };
     Ok(Round::Wait(what, parked))
+}
+
+/// How the word begins that what was sent is followed.
+const FOLLOWED: &str = "the end of ";
+
+fn followed(scans: u64, is_known_when: bool) -> String {
+    let scans = if scans == 1 { "1 scan".to_owned() } else { format!("{scans} scans") };
+    let next = if is_known_when { "; next look at {until}" } else { "" };
+    format!("{FOLLOWED}{scans}, which Defender has accepted{next}")
 }
 
 fn wait_for_budget(admission: Admission) -> Round {

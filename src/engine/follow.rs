@@ -52,6 +52,7 @@ pub async fn run(lane: Arc<Lane>) {
         lane.shared.health.beat(&beat);
         let rest = follow.round(&lane, &beat).await;
         let rested = lane.now();
+        lane.rests(rest);
         // Long pauses in short steps, so that the watchdog sees the loop alive, and what was sent shortens them.
         loop {
             let until = rested + if lane.sent.load(Ordering::SeqCst) { rest.once_sent } else { rest.usual };

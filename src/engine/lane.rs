@@ -17,6 +17,7 @@ use crate::budget::Budget;
 use crate::clock::local;
 use crate::config::{Config, FollowUp, Tenant, UnknownMarks};
 use crate::defender::Client;
+use crate::domain::cadence::Rest;
 use crate::domain::eligibility::{Inactive, Rules};
 use crate::domain::id::TenantName;
 use crate::domain::lane::Lane as Breakers;
@@ -111,6 +112,8 @@ pub struct Lane {
     pub machines_soon: Notify,
     /// Whether a scan was asked for since the list was looked at.
     pub sent: AtomicBool,
+    /// Since when the follow-up rests, and for how long.
+    rest: Mutex<Option<(Boot, Rest)>>,
     told: Mutex<Option<Waiting>>,
     signed_out: Mutex<Option<SignedOut>>,
     /// Whether this lane ever had a token.
@@ -188,6 +191,7 @@ impl Lane {
             machines: Mutex::default(),
             machines_soon: Notify::new(),
             sent: AtomicBool::new(false),
+            rest: Mutex::default(),
             told: Mutex::default(),
             signed_out: Mutex::new(known.memory.sign_in_fails_since.map(SignedOut::before)),
             has_signed_in: AtomicBool::new(false),
@@ -418,6 +422,19 @@ impl Lane {
         lock(&self.wall_ahead).replace(ahead).is_none_or(|before| ahead < before - STEPPED_BACK)
     }
 
+    /// The follow-up rests from now on. Whoever waits for its next look may say so.
+    pub fn rests(&self, rest: Rest) {
+        *lock(&self.rest) = Some((self.now(), rest));
+        self.wake.notify_one();
+    }
+
+    /// When the list is looked at next, if that is worth telling: not when it is about to be, or is being read.
+    pub fn next_look(&self) -> Option<Boot> {
+        let (since, rest) = (*lock(&self.rest))?;
+        let next = since + if self.sent.load(Ordering::SeqCst) { rest.once_sent } else { rest.usual };
+        (next.since(self.now()) >= WORTH_TELLING).then_some(next)
+    }
+
     /// By the wall clock, what the boot clock says.
     pub fn wall_of(&self, at: Boot) -> Wall {
         self.wall() + at.since(self.now())
@@ -433,6 +450,11 @@ impl Lane {
             () = notice.notified() => {}
             () = self.shared.clock.sleep_until(until) => {}
         }
+    }
+
+    /// Whether what was written down last begins so.
+    pub fn has_told(&self, beginning: &str) -> bool {
+        lock(&self.told).as_ref().is_some_and(|told| told.what.starts_with(beginning))
     }
 
     /// Writes down what the lane waits for, if that has changed and will last. `{until}` in the text

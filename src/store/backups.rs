@@ -129,9 +129,15 @@ impl Restoring {
     /// itself. The database stays as it is.
     pub async fn check(from: &Path, state_dir: &Path) -> Result<(Self, Copied), StoreError> {
         let unfinished = state_dir.join(".restoring.db");
-        for ending in ["", "-wal", "-shm"] {
-            remove_if_there(&beside(&unfinished, ending))?;
+        remove(&unfinished)?;
+        let checked = Self::copied(from, state_dir, unfinished.clone()).await;
+        if checked.is_err() {
+            remove(&unfinished)?;
         }
+        checked
+    }
+
+    async fn copied(from: &Path, state_dir: &Path, unfinished: PathBuf) -> Result<(Self, Copied), StoreError> {
         create_private(&unfinished)?;
         let bytes = fs::copy(from, &unfinished).map_err(file_error(from))?;
         // A copy takes the mode of its source over.
@@ -150,6 +156,12 @@ impl Restoring {
                 Err(StoreError::Guard(format!("event {seq} of the copy's record does not fit the one before it")))
             }
         }
+    }
+
+    /// Leaves everything as it was.
+    pub async fn abandon(self) -> Result<(), StoreError> {
+        self.store.close().await;
+        remove(&self.unfinished)
     }
 
     /// Pauses every tenant in the copy until the calls that it does not know count no more, puts that and
@@ -181,6 +193,11 @@ fn give_to_owner_of(folder: &Path, path: &Path) -> Result<(), StoreError> {
     }
     let owner = fs::metadata(folder).map_err(file_error(folder))?;
     chown(path, Some(owner.uid()), Some(owner.gid())).map_err(file_error(path))
+}
+
+/// Removes a database that nobody has open, with its log.
+fn remove(database: &Path) -> Result<(), StoreError> {
+    ["", "-wal", "-shm"].iter().try_for_each(|ending| remove_if_there(&beside(database, ending)))
 }
 
 pub(super) fn remove_if_there(path: &Path) -> Result<(), StoreError> {

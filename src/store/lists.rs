@@ -187,7 +187,7 @@ const JOBS: &str =
 const ACTIONS: &str = "SELECT actions.id, tenants.name AS tenant, machine, type, scope, status, origin, job_id,
          created_at, updated_at, raw,
          CAST(iif(json_valid(raw), raw ->> '$.errorHResult', NULL) AS INTEGER) AS error
-     FROM actions JOIN tenants ON tenants.id = actions.tenant_id
+     FROM actions CROSS JOIN tenants ON tenants.id = actions.tenant_id
      WHERE";
 
 /// The conditions of a list: only those that are wanted, so that each finds its index.
@@ -198,6 +198,10 @@ struct Terms {
     sweep: &'static str,
     id: &'static str,
     order: &'static str,
+    /// The order of a long list: one that the table is in, so that its first rows come at once.
+    long: &'static str,
+    /// States that few rows have at a time, and in which index those are.
+    open: (&'static [&'static str], &'static str),
 }
 
 const JOB_TERMS: Terms = Terms {
@@ -209,6 +213,11 @@ const JOB_TERMS: Terms = Terms {
     sweep: "jobs.id IN (SELECT id FROM jobs WHERE sweep_n = ?4 UNION ALL SELECT job_id FROM joins WHERE sweep_n = ?4)",
     id: "jobs.id = ?5",
     order: "jobs.id",
+    long: "jobs.id",
+    open: (
+        &["sending", "accepted"],
+        "jobs.state IN ('sending', 'accepted') AND jobs.tenant_id IN (SELECT id FROM tenants)",
+    ),
 };
 
 const ACTION_TERMS: Terms = Terms {
@@ -218,21 +227,36 @@ const ACTION_TERMS: Terms = Terms {
     sweep: "job_id IN (SELECT id FROM jobs WHERE sweep_n = ?4)",
     id: "actions.tenant_id IN (SELECT id FROM tenants) AND actions.id = ?5",
     order: "created_at, actions.id",
+    long: "actions.rowid",
+    open: (&["Pending", "InProgress"], "status IN ('Pending', 'InProgress')"),
 };
 
 impl Terms {
     fn of(&self, wanted: &Wanted) -> String {
+        let is_open = wanted.state.as_deref().is_some_and(|state| self.open.0.contains(&state));
         let terms = [
             (wanted.tenant.is_some(), self.tenant),
             (wanted.machine.is_some(), self.machine),
             (wanted.state.is_some(), self.state),
             (wanted.sweep.is_some(), self.sweep),
             (wanted.id.is_some(), self.id),
+            (is_open, self.open.1),
         ];
         let terms = terms.into_iter().filter(|(wanted, _)| *wanted).map(|(_, term)| term);
         let terms: Vec<_> = terms.chain(["1"]).collect();
-        format!("{} ORDER BY {}", terms.join(" AND "), self.order)
+        let is_short = is_open || wanted.machine.is_some() || wanted.sweep.is_some() || wanted.id.is_some();
+        format!("{} ORDER BY {}", terms.join(" AND "), if is_short { self.order } else { self.long })
     }
+}
+
+/// What lists the wanted jobs.
+pub(super) fn jobs_statement(wanted: &Wanted) -> String {
+    format!("{JOBS} {}", JOB_TERMS.of(wanted))
+}
+
+/// What lists the wanted actions.
+pub(super) fn actions_statement(wanted: &Wanted) -> String {
+    format!("{ACTIONS} {}", ACTION_TERMS.of(wanted))
 }
 
 impl View {
@@ -242,41 +266,70 @@ impl View {
         wanted: &Wanted,
         mut each: impl FnMut(JobLine) -> std::io::Result<()>,
     ) -> Result<std::io::Result<()>, StoreError> {
-        self.rows(JOBS, &JOB_TERMS, wanted, "list jobs", |row| Ok(each(job_line(row)?))).await
+        self.rows(jobs_statement(wanted), wanted, "list jobs", |row| Ok(each(job_line(row)?))).await
     }
 
-    /// Hands every wanted action to `each`, by the time of its creation.
+    /// Hands every wanted action to `each`: those of a machine by the time of their creation, else in the order in which
+    /// they were seen first.
     pub async fn actions(
         &self,
         wanted: &Wanted,
         mut each: impl FnMut(ActionLine) -> std::io::Result<()>,
     ) -> Result<std::io::Result<()>, StoreError> {
-        self.rows(ACTIONS, &ACTION_TERMS, wanted, "list actions", |row| Ok(each(action_line(row)?))).await
+        self.rows(actions_statement(wanted), wanted, "list actions", |row| Ok(each(action_line(row)?))).await
     }
 
-    /// The ids of actions that begin so, two at most: whether there is one, and no other.
-    pub async fn action_ids(&self, beginning: &str) -> Result<Vec<String>, StoreError> {
+    /// The ids of actions that begin so, in their order, `most` at most: whether there is one, and which others.
+    pub async fn action_ids(&self, beginning: &str, most: usize) -> Result<Vec<String>, StoreError> {
         sqlx::query_scalar(
             // What follows a letter or digit in an id is never a tilde, which comes after all of them.
             "SELECT DISTINCT id FROM actions WHERE tenant_id IN (SELECT id FROM tenants) AND id >= ?1 AND id < ?1 || '~'
-             LIMIT 2",
+             LIMIT ?2",
         )
         .bind(beginning)
+        .bind(i64::try_from(most).unwrap_or(i64::MAX))
         .fetch_all(&mut *self.reader().await?)
         .await
         .doing("find an action")
     }
 
+    /// Machines with a job or an action whose id begins with these hexadecimal digits, `most` at most.
+    pub async fn machines_beginning(&self, digits: &str, most: usize) -> Result<Vec<MachineId>, StoreError> {
+        let end = |filler: &str| {
+            let missing = MachineId::DIGITS.checked_sub(digits.len())?;
+            (digits.to_owned() + &filler.repeat(missing)).parse().ok()
+        };
+        let (Some(first), Some(last)): (Option<MachineId>, Option<MachineId>) = (end("0"), end("f")) else {
+            return Ok(Vec::new());
+        };
+        let rows: Vec<Vec<u8>> = sqlx::query_scalar(
+            // Each part ends on its own: the first digit alone may have a million.
+            "SELECT machine FROM (SELECT DISTINCT machine FROM open_jobs
+                                  WHERE tenant_id IN (SELECT id FROM tenants) AND machine BETWEEN ?1 AND ?2 LIMIT ?3)
+             UNION SELECT machine FROM (SELECT DISTINCT machine FROM jobs
+                                  WHERE tenant_id IN (SELECT id FROM tenants) AND machine BETWEEN ?1 AND ?2
+                                    AND finished_at IS NOT NULL LIMIT ?3)
+             UNION SELECT machine FROM (SELECT DISTINCT machine FROM actions
+                                  WHERE tenant_id IN (SELECT id FROM tenants) AND machine BETWEEN ?1 AND ?2 LIMIT ?3)
+             LIMIT ?3",
+        )
+        .bind(first.bytes().to_vec())
+        .bind(last.bytes().to_vec())
+        .bind(i64::try_from(most).unwrap_or(i64::MAX))
+        .fetch_all(&mut *self.reader().await?)
+        .await
+        .doing("find a machine")?;
+        rows.into_iter().map(machine_of).collect::<Result<_, _>>().doing("find a machine")
+    }
+
     async fn rows(
         &self,
-        select: &'static str,
-        terms: &Terms,
+        statement: String,
         wanted: &Wanted,
         doing: &'static str,
         mut each: impl FnMut(&sqlx::sqlite::SqliteRow) -> Result<std::io::Result<()>, sqlx::Error>,
     ) -> Result<std::io::Result<()>, StoreError> {
         let mut reader = self.reader().await?;
-        let statement = format!("{select} {}", terms.of(wanted));
         let mut rows = sqlx::query(sqlx::AssertSqlSafe(statement))
             .bind(wanted.tenant.as_ref().map(TenantName::as_str))
             .bind(wanted.machine.map(|machine| machine.bytes().to_vec()))

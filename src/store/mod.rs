@@ -12,7 +12,7 @@ use std::time::Duration;
 use sqlx::migrate::Migrator;
 use sqlx::pool::PoolConnection;
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteSynchronous};
-use sqlx::{ConnectOptions, Sqlite, SqliteConnection};
+use sqlx::{ConnectOptions, Connection, Sqlite, SqliteConnection};
 
 use crate::domain::time::Wall;
 use under_way::{Operation, UnderWay};
@@ -218,34 +218,16 @@ impl Store {
     /// Opens the database of a state folder as it is. For commands; `None` when there is none yet.
     pub async fn open_existing(state_dir: &Path) -> Result<Option<Self>, StoreError> {
         let path = state_dir.join(FILE);
-        let Some(mut connection) = Self::connect_file(&path).await? else { return Ok(None) };
+        let Some(mut connection) = connect_file(&path, options(&path)).await? else { return Ok(None) };
         schema::expect_current(&mut connection, &path, &schema::MIGRATIONS).await?;
         Ok(Some(Self::around(connection, &path)))
     }
 
     /// Opens a copy, which is migrated if it has an older schema; `None` when it is no database of sweepd.
     async fn open_copy(path: &Path, migrations: &Migrator) -> Result<Option<Self>, StoreError> {
-        let Some(mut connection) = Self::connect_file(path).await? else { return Ok(None) };
+        let Some(mut connection) = connect_file(path, options(path)).await? else { return Ok(None) };
         schema::bring_up_copy(&mut connection, path, migrations).await?;
         Ok(Some(Self::around(connection, path)))
-    }
-
-    async fn connect_file(path: &Path) -> Result<Option<SqliteConnection>, StoreError> {
-        let failed = |error| StoreError::File { path: path.to_owned(), source: Arc::new(error) };
-        match std::fs::metadata(path) {
-            Ok(found) if found.len() > 0 => {}
-            Ok(_) => return Ok(None),
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
-            Err(error) => return Err(failed(error)),
-        }
-        // SQLite says no more than "unable to open"; the file system says why.
-        std::fs::File::open(path).map_err(failed)?;
-        let mut connection = options(path).connect().await.doing("open the database")?;
-        let tables: i64 = sqlx::query_scalar("SELECT count(*) FROM sqlite_schema WHERE name = 'job_counts'")
-            .fetch_one(&mut connection)
-            .await
-            .doing("read the database's schema")?;
-        Ok((tables > 0).then_some(connection))
     }
 
     fn around(connection: SqliteConnection, path: &Path) -> Self {
@@ -292,6 +274,15 @@ impl Store {
 }
 
 impl View {
+    /// Opens the database of a state folder as it is, to be looked at and nothing else; `None` when there is none yet.
+    pub async fn open_existing(state_dir: &Path) -> Result<Option<Self>, StoreError> {
+        let path = state_dir.join(FILE);
+        let Some(mut connection) = connect_file(&path, options(&path).read_only(true)).await? else { return Ok(None) };
+        schema::expect_current(&mut connection, &path, &schema::MIGRATIONS).await?;
+        connection.close().await.doing("close the database")?;
+        Ok(Some(Self::of(&path, 2, UnderWay::default())))
+    }
+
     fn of(path: &Path, connections: u32, under_way: UnderWay) -> Self {
         let readers = SqlitePoolOptions::new()
             .max_connections(connections)
@@ -318,6 +309,25 @@ impl View {
         let _operation = self.under_way.begin();
         self.readers.close().await;
     }
+}
+
+/// Connects to a database of sweepd; `None` when there is none.
+async fn connect_file(path: &Path, options: SqliteConnectOptions) -> Result<Option<SqliteConnection>, StoreError> {
+    let failed = |error| StoreError::File { path: path.to_owned(), source: Arc::new(error) };
+    match std::fs::metadata(path) {
+        Ok(found) if found.len() > 0 => {}
+        Ok(_) => return Ok(None),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(failed(error)),
+    }
+    // SQLite says no more than "unable to open"; the file system says why.
+    std::fs::File::open(path).map_err(failed)?;
+    let mut connection = options.connect().await.doing("open the database")?;
+    let tables: i64 = sqlx::query_scalar("SELECT count(*) FROM sqlite_schema WHERE name = 'job_counts'")
+        .fetch_one(&mut connection)
+        .await
+        .doing("read the database's schema")?;
+    Ok((tables > 0).then_some(connection))
 }
 
 async fn check_sqlite(connection: &mut SqliteConnection) -> Result<(), StoreError> {

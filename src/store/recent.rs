@@ -100,6 +100,28 @@ impl View {
         rows.iter().map(ended).collect::<Result<_, _>>().doing("count what ended lately")
     }
 
+    /// The jobs of a tenant that ended in this state last and since then, newest first: when, and which.
+    pub async fn last_ended(
+        &self,
+        tenant: TenantRow,
+        state: State,
+        since: Wall,
+        most: usize,
+    ) -> Result<Vec<(Wall, i64)>, StoreError> {
+        let rows: Vec<(i64, i64)> = sqlx::query_as(
+            "SELECT finished_at, id FROM jobs WHERE tenant_id = ? AND state = ? AND finished_at > ?
+             ORDER BY finished_at DESC LIMIT ?",
+        )
+        .bind(tenant)
+        .bind(state.as_str())
+        .bind(since.0)
+        .bind(i64::try_from(most).unwrap_or(i64::MAX))
+        .fetch_all(&mut *self.reader().await?)
+        .await
+        .doing("list what ended last")?;
+        Ok(rows.into_iter().map(|(at, job)| (Wall(at), job)).collect())
+    }
+
     /// Machines of a tenant whose last job needs review, and which nobody has asked for again since.
     pub async fn undecided(&self, tenant: TenantRow) -> Result<u64, StoreError> {
         sqlx::query_scalar(

@@ -6,7 +6,7 @@ pub mod forecast;
 mod guard;
 mod machine;
 mod metrics;
-mod overview;
+pub mod overview;
 mod page;
 pub mod report;
 mod server;

@@ -28,6 +28,9 @@ const SWEEPS: usize = 200;
 const NOT_SUCCEEDED: [State; 6] =
     [State::Failed, State::TimedOut, State::Rejected, State::NeedsReview, State::Cancelled, State::Skipped];
 
+/// What a machine did not come out of well; what was skipped or withdrawn is none of it.
+const FAILED: [State; 4] = [State::Failed, State::TimedOut, State::Rejected, State::NeedsReview];
+
 /// Everything on the page.
 #[derive(Clone, Debug, Serialize)]
 pub struct Overview {
@@ -80,7 +83,7 @@ pub async fn read(shown: &Shown, now: Now) -> Result<Overview, StoreError> {
         let ended = view.ended_since(tenant.row, &NOT_SUCCEEDED, now.at - LATELY).await?;
         let mut failures = Vec::new();
         for (n, ended) in ended.into_iter().enumerate() {
-            let last = if n < MESSAGES { last_of(view, &ended).await? } else { None };
+            let last = if n < MESSAGES { job_of(view, ended.last_job).await? } else { None };
             failures.push(failure(ended, last));
         }
         let unsent = unsent.remove(&tenant.name).unwrap_or_default();
@@ -93,9 +96,45 @@ pub async fn read(shown: &Shown, now: Now) -> Result<Overview, StoreError> {
     Ok(Overview { report, more_sweeps, detail })
 }
 
-async fn last_of(view: &View, ended: &Ended) -> Result<Option<(JobLine, Option<AttemptLine>)>, StoreError> {
+/// A job that failed, and why, in Defender's words where there are any.
+#[derive(Clone, Debug, Serialize)]
+#[allow(missing_docs, reason = "the names are those of `job list --json`")]
+pub struct LastFailure {
+    pub at: String,
+    pub tenant: String,
+    pub machine_id: String,
+    pub name: Option<String>,
+    pub state: String,
+    pub reason: Option<String>,
+    pub message: Option<String>,
+}
+
+/// What failed last and within [`LATELY`], newest first, `most` at most.
+pub async fn last_failures(view: &View, now: Now, most: usize) -> Result<Vec<LastFailure>, StoreError> {
+    let mut last = Vec::new();
+    for tenant in view.tenants_status().await? {
+        for state in FAILED {
+            if tenant.jobs.get(&state).is_some_and(|n| *n > 0) {
+                last.extend(view.last_ended(tenant.row, state, now.at - LATELY, most).await?);
+            }
+        }
+    }
+    last.sort_unstable_by_key(|ended| std::cmp::Reverse(*ended));
+    last.truncate(most);
+    let mut failures = Vec::new();
+    for (at, job) in last {
+        let Some((job, attempt)) = job_of(view, job).await? else { continue };
+        let message = message(&job, attempt.as_ref());
+        let JobLine { tenant, machine_id, name, state, reason, .. } = job;
+        failures.push(LastFailure { at: at.rfc3339(), tenant, machine_id, name, state, reason, message });
+    }
+    Ok(failures)
+}
+
+/// A job and its last attempt.
+async fn job_of(view: &View, job: i64) -> Result<Option<(JobLine, Option<AttemptLine>)>, StoreError> {
     let mut last = None;
-    let wanted = Wanted { id: Some(ended.last_job.to_string()), ..Wanted::default() };
+    let wanted = Wanted { id: Some(job.to_string()), ..Wanted::default() };
     let listed = view.jobs(&wanted, |job| {
         last = Some(job);
         Ok(())
@@ -106,7 +145,10 @@ async fn last_of(view: &View, ended: &Ended) -> Result<Option<(JobLine, Option<A
     }
     match last {
         None => Ok(None),
-        Some(job) => Ok(Some((job, view.attempts_of(ended.last_job).await?.pop()))),
+        Some(job) => {
+            let id = job.id;
+            Ok(Some((job, view.attempts_of(id).await?.pop())))
+        }
     }
 }
 

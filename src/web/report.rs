@@ -19,6 +19,8 @@ use crate::store::{StoreError, View};
 #[derive(Clone, Debug, Serialize)]
 #[allow(missing_docs, reason = "the names are the contract's")]
 pub struct Report {
+    /// When it was read.
+    pub at: String,
     pub tenants: BTreeMap<String, TenantReport>,
     pub sweeps: Vec<SweepReport>,
     pub daemon: Daemon,
@@ -107,9 +109,9 @@ pub struct Now {
 }
 
 /// What is reported without a database: every configured tenant, with zeros.
-pub fn empty(terms: &BTreeMap<TenantName, Terms>, running: bool) -> Report {
+pub fn empty(terms: &BTreeMap<TenantName, Terms>, at: Wall, running: bool) -> Report {
     let tenants = terms.iter().map(|(name, terms)| (name.to_string(), idle(&terms.budgets))).collect();
-    Report { tenants, sweeps: Vec::new(), daemon: daemon(running) }
+    Report { at: at.rfc3339(), tenants, sweeps: Vec::new(), daemon: daemon(running) }
 }
 
 impl Report {
@@ -172,7 +174,7 @@ pub async fn read(
     now: Now,
     running: bool,
 ) -> Result<Report, StoreError> {
-    let mut report = empty(terms, running);
+    let mut report = empty(terms, now.at, running);
     let mut ends = BTreeMap::new();
     for tenant in store.tenants_status().await? {
         let own = terms.get(&tenant.name);

@@ -17,6 +17,7 @@ pub mod credentials;
 mod daemon;
 pub mod gate;
 mod site;
+pub mod terminal;
 pub mod tls;
 
 use std::num::NonZeroU32;

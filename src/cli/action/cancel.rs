@@ -47,7 +47,7 @@ pub async fn run(context: &Context, config: &Config, store: &Store, args: &Args)
         return Err(Failure::new(Exit::Failed, message));
     }
     let running = StateLock::is_held(&config.daemon.state_dir);
-    ask::before(&told(&action, running), args.yes)?;
+    ask::before(&told(&action, running), args.yes).await?;
     let tenant = store.tenant(&name).await?;
     let wish = Wish { comment: args.comment.clone(), operator: operator(), at: context.clock.wall() };
     let new = store.ask_to_cancel(tenant, action.action_id.clone(), wish).await?;

@@ -19,7 +19,7 @@ const HEADER: [&str; 10] =
     ["action_id", "tenant", "machine_id", "type", "scope", "status", "created_at", "updated_at", "origin", "raw"];
 
 pub async fn run(context: &Context, store: &Store, args: &Args) -> Result<(), Failure> {
-    let wanted = args.which.wanted()?;
+    let wanted = args.which.wanted(store).await?;
     if context.json || args.format == Format::Jsonl {
         let mut out = Lines::new();
         let listed = store.actions(&wanted, |action| out.add(&action)).await?;

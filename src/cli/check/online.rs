@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
-use super::super::output::table;
+use super::super::table::{Table, state, words};
 use super::super::{Context, operator};
 use crate::app::{Exit, Failure, wire};
 use crate::clock::boot_id;
@@ -139,13 +139,13 @@ impl Online<'_> {
         for (name, tenant, looked) in &self.tenants {
             writeln!(out, "\n{name}: {}", signed_in(tenant, looked))?;
             if !looked.findings.is_empty() {
-                let mut table = table(&["  FOR", "PERMISSION", "", "BECAUSE"]);
+                let mut table = Table::new(&[words("FOR"), words("PERMISSION"), state(""), words("BECAUSE")]);
                 for found in &looked.findings {
-                    let permission = found.need.any_of.join(" or ");
-                    let feature = format!("  {}", found.need.feature);
-                    table.add_row([feature.as_str(), &permission, found.verdict.as_str(), &found.because]);
+                    let permission = any_of(found.need.any_of);
+                    let verdict = found.verdict.as_str().to_owned();
+                    table.row(out, vec![found.need.feature.to_owned(), permission, verdict, found.because.clone()])?;
                 }
-                writeln!(out, "{table}")?;
+                table.end(out)?;
             }
             for (remedy, without) in remedies(&looked.findings) {
                 writeln!(out, "  → {remedy}. Without: {without}.")?;
@@ -234,6 +234,14 @@ fn signed_in(tenant: &Tenant, looked: &Looked) -> String {
             };
             format!("signed in with {method}{who}{until}")
         }
+    }
+}
+
+/// Which permissions will do. Of many the least is enough to read; --json has all.
+fn any_of(roles: &[&str]) -> String {
+    match roles {
+        [least, others @ ..] if others.len() > 1 => format!("{least}, or one of {} others", others.len()),
+        few => few.join(" or "),
     }
 }
 

@@ -57,7 +57,7 @@ pub async fn run(context: &Context, store: &Store, args: &Args) -> Result<(), Fa
             what += &format!("; {n} {why}");
         }
     }
-    ask::before(&what, args.yes)?;
+    ask::before(&what, args.yes).await?;
     let tenant = store.tenant(&sweep.tenant).await?;
     let wish = Wish { comment: args.comment.clone(), operator: operator(), at: context.clock.wall() };
     let withdrawn = store.cancel_sweep(sweep.n, tenant, wish.clone(), args.actions).await?;

@@ -52,7 +52,7 @@ pub async fn run(context: &Context, store: &Store, args: &Args) -> Result<(), Fa
     if sweep.open > 0 {
         what += &format!("; {} machines are still open and not among them", sweep.open);
     }
-    ask::before_on_terminal(&what, args.yes)?;
+    ask::before_on_terminal(&what, args.yes).await?;
     let retry = Retry {
         id: RandomIds.sweep(),
         of: sweep.n,

@@ -35,6 +35,7 @@ mod ending;
 mod errands;
 mod feeding;
 mod landmark;
+mod listing;
 mod long_files;
 mod looking;
 mod marking;

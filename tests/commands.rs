@@ -1,0 +1,137 @@
+//! Owns: what is told while scans are followed, how ids are written, and that no error leaves one without a remedy.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    reason = "a scenario fails loudly, in its helpers too"
+)]
+
+mod support;
+
+use std::time::Duration;
+
+use support::terminal::Terminal;
+use support::{Configured, Daemon, Site, eventually, list, number, quick_tenant, simulate, text};
+use sweepd::domain::time::Wall;
+use sweepd::simulator::{SimulatedMachine, Simulator, TenantOptions, fleet};
+
+/// Scans that stay pending for as long as a test may last.
+const LONG: (Duration, Duration) = (Duration::from_hours(2), Duration::from_hours(2));
+
+async fn scene(seed: u64, machines: &[SimulatedMachine]) -> (Simulator, Daemon) {
+    let options = TenantOptions { action_duration: LONG, ..quick_tenant(machines.to_vec()) };
+    let simulator = simulate(seed, vec![options.clone()]).await;
+    let site = Site::new(&simulator, &[Configured::of("contoso", &options)], "");
+    let config = std::fs::read_to_string(site.config()).unwrap();
+    site.write_config(&config.replace("interval = \"1s\"", "interval = \"30s\""));
+    (simulator, Daemon::started(site).await)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn while_scans_are_followed_it_is_told_how_many_and_when_the_next_look_is() {
+    let machines = fleet(91, 3, "followed");
+    let (_simulator, daemon) = scene(91, &machines).await;
+    let tenant = || daemon.status()["tenants"]["contoso"].clone();
+    eventually("an idle tenant", || (text(&tenant(), "waiting_for") == "nothing").then_some(())).await;
+    daemon.site.put("devices.txt", list(&machines));
+    let told = eventually("word of what is followed", || {
+        let told = tenant();
+        let is_told =
+            text(&told, "waiting_for").starts_with("the end of 3 scans, which Defender has accepted; next look");
+        is_told.then_some(told)
+    })
+    .await;
+    let until = Wall::parse(text(&told, "waiting_until")).unwrap();
+    let read = Wall::parse(text(&daemon.status(), "at")).unwrap();
+    assert!(until + Duration::from_mins(3) > read && until < read + Duration::from_mins(3), "{told}");
+    assert!(daemon.told(&["status"]).contains("  waits for the end of 3 scans"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn ids_may_be_shortened_wherever_one_is_taken_and_an_empty_one_means_nothing() {
+    let machines = fleet(92, 3, "shortened");
+    let (_simulator, daemon) = scene(92, &machines).await;
+    for (name, machine) in ["one.txt", "two.txt"].into_iter().zip(&machines) {
+        daemon.site.put(name, list([machine]));
+        daemon.receipt(&format!("processed/{name}")).await;
+    }
+    eventually("two accepted scans", || {
+        (number(&daemon.status()["tenants"]["contoso"]["jobs"], "accepted") == 2).then_some(())
+    })
+    .await;
+    let job = &daemon.jobs()[0];
+    let (machine, action) = (text(job, "machine_id"), text(job, "action_id"));
+    let short = machine[..12].to_uppercase();
+    for command in [
+        ["job", "show", &short],
+        ["job", "show", &format!("{}…", &machine[..19])],
+        ["job", "list", &format!("--machine={short}")],
+        ["action", "list", &format!("--machine={short}")],
+        ["action", "show", &action[..9]],
+    ] {
+        let told = daemon.lines(&command);
+        assert_eq!(told.len(), 1, "{command:?}");
+        assert!(told[0].to_string().contains(machine), "{command:?}: {told:?}");
+    }
+
+    let sweeps: Vec<_> = daemon.lines(&["sweep", "list"]).iter().map(|sweep| text(sweep, "id").to_owned()).collect();
+    let alike = sweeps[0].chars().zip(sweeps[1].chars()).take_while(|(a, b)| a == b).count();
+    let refused = daemon.command(&["sweep", "cancel", &sweeps[0][..alike], "--yes"]);
+    assert_eq!(refused.code, 2, "{refused:?}");
+    for words in [&sweeps[0], &sweeps[1], "one.txt of contoso", "write more of the id"] {
+        assert!(refused.stderr.contains(words), "no {words:?} in {}", refused.stderr);
+    }
+    for empty in ["", " ", "…"] {
+        for command in
+            [&["sweep", "cancel", empty, "--yes"][..], &["action", "cancel", empty, "--yes"], &["job", "show", empty]]
+        {
+            assert_eq!(daemon.command(command).code, 2, "{command:?}");
+        }
+    }
+    for (command, code, remedy) in [
+        (&["sweep", "show", "ffff"][..], 1, "`sweepd sweep list`"),
+        (&["action", "show", "zzzz"], 1, "`sweepd action list`"),
+        (&["job", "show", "ffffffff"], 1, "`sweepd job list`"),
+        (&["job", "show", "999"], 1, "no machine whose id begins so"),
+        (&["job", "show", "nothing"], 2, "40 hexadecimal digits"),
+    ] {
+        let refused = daemon.command(command);
+        assert_eq!((refused.code, refused.stderr.contains(remedy)), (code, true), "{command:?}: {refused:?}");
+    }
+    assert_eq!(number(&daemon.status()["tenants"]["contoso"]["jobs"], "accepted"), 2, "nothing was done");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_restore_is_asked_for_and_no_changes_nothing() {
+    let machines = fleet(93, 1, "asked");
+    let (_simulator, mut daemon) = scene(93, &machines).await;
+    let file = daemon.site.path().join("backup.db");
+    let name = file.to_str().unwrap().to_owned();
+    daemon.told(&["backup", &name]);
+    assert!(daemon.terminate().await.success());
+    let files = || {
+        let files = std::fs::read_dir(daemon.site.state()).unwrap();
+        let mut files: Vec<_> = files.map(|file| file.unwrap().file_name().into_string().unwrap()).collect();
+        // What readers leave behind.
+        files.retain(|name| !name.ends_with("-wal") && !name.ends_with("-shm"));
+        files.sort();
+        files
+    };
+    let before = files();
+    for (answer, code) in [("n\n", Some(1)), ("\u{4}", Some(1)), ("\u{3}", Some(1))] {
+        let mut asked = Terminal::run(&daemon.site, &["restore", &name], (100, 30), &[]);
+        let question = eventually("a question", || Some(asked.shown()).filter(|shown| shown.contains("[y/N]"))).await;
+        assert!(question.contains("every tenant is paused until"), "{question}");
+        asked.types(answer);
+        assert_eq!(asked.end().await.code(), code, "{answer:?}: {}", asked.shown());
+        assert_eq!(files(), before, "{answer:?}");
+    }
+    assert_eq!(daemon.command(&["restore", &name]).code, 2, "nobody can be asked in a pipe");
+    assert_eq!(files(), before);
+    let mut asked = Terminal::run(&daemon.site, &["restore", &name], (100, 30), &[]);
+    eventually("a question", || asked.shown().contains("[y/N]").then_some(())).await;
+    asked.types("yes\n");
+    assert!(asked.end().await.success(), "{}", asked.shown());
+    assert_ne!(files(), before, "the old one is kept beside it");
+}
