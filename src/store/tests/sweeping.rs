@@ -26,7 +26,7 @@ async fn every_line_is_counted_once() {
     let sweep = bench.take(chunk, false).await;
     let expected = Counts { lines: 11, queued: 2, joined: 1, duplicates: 5, not_eligible: 1, refused: 2 };
     assert_eq!(bench.counts(sweep).await, expected);
-    assert_eq!(bench.store.left_out(sweep).await.unwrap().len(), 1);
+    assert_eq!(bench.store.left_out(sweep, 0, 10).await.unwrap().len(), 1);
     bench.assert_whole().await;
 }
 
