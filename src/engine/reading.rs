@@ -6,12 +6,13 @@ use std::io::{self, Read};
 use std::sync::Arc;
 
 use sha2::{Digest, Sha256};
-use tokio::sync::mpsc;
+use tokio::sync::{RwLock, mpsc};
 
 use super::Shared;
 use super::filing::{blank, count};
+use super::position::Position;
 use super::steps::{Step, passed};
-use super::taking::{Refuse, Taking, reject};
+use super::taking::{Promised, Refuse, Taking, reject};
 use crate::config::Tenant;
 use crate::domain::id::{MachineId, TenantName};
 use crate::domain::sweep::Source;
@@ -47,7 +48,7 @@ enum Part {
 }
 
 impl Work<'_> {
-    pub async fn run(self, file: File, resume: Option<KnownSweep>) -> Result<(), Refuse> {
+    pub async fn run(self, file: File, resume: Option<KnownSweep>, position: Position) -> Result<(), Refuse> {
         let store = &self.taking.shared.store;
         let mut parts = self.read(file);
         let (mut refusals, mut left_out) = (Refusals::default(), HashSet::new());
@@ -56,8 +57,10 @@ impl Work<'_> {
         let more = first.len() == CHUNK;
         let mut chunk = self.chunk(first, &mut refusals, &mut left_out);
         if !more && resume.is_none() {
-            return self.take_at_once(chunk, refusals).await;
+            return self.take_at_once(chunk, refusals, position).await;
         }
+        // It takes its time: whoever is behind it need not wait.
+        drop(position);
         // A long file: its jobs stay hidden until the last line is on disk.
         let (sweep, id, mut skip) = if let Some(known) = resume {
             (known.n, known.id, known.counts.lines)
@@ -108,10 +111,16 @@ impl Work<'_> {
             self.taking.abandon(sweep, &self.ready.relative(), "none of its lines can be used").await?;
             return Err(Refuse::Reject(nothing_usable(&refusals), refusals, counts));
         }
-        let parts = self.completion_parts(id.to_string(), refusals, self.filed_as());
+        let target = self.filed_to();
+        let parts = self.completion_parts(id.to_string(), refusals, self.filed_as(&target));
         store.forget_unasked(&parts.now).await?;
+        let alone = match self.deciding() {
+            Some(deciding) => Some(deciding.write().await),
+            None => None,
+        };
         let completion = parts.complete(counts, store.asked(self.row, sweep).await?);
         store.complete_sweep(self.row, sweep, completion, self.received_at).await?;
+        drop(alone);
         passed(Step::Committed);
         let known = store.known_by_id(id).await?;
         self.taking.finish(self.ready, self.name, &known).await
@@ -135,7 +144,7 @@ impl Work<'_> {
         Ok(())
     }
 
-    async fn take_at_once(self, chunk: Chunk, refusals: Refusals) -> Result<(), Refuse> {
+    async fn take_at_once(self, chunk: Chunk, refusals: Refusals, position: Position) -> Result<(), Refuse> {
         let lines = chunk.lines();
         if lines == 0 || chunk.refused == lines {
             let counts = Counts { lines, refused: lines, ..Counts::default() };
@@ -143,10 +152,19 @@ impl Work<'_> {
         }
         let new = self.new_sweep();
         let id = new.id;
-        let parts = self.completion_parts(id.to_string(), refusals, self.filed_as());
+        let target = self.filed_to();
+        let parts = self.completion_parts(id.to_string(), refusals, self.filed_as(&target));
         let store = &self.taking.shared.store;
         store.forget_unasked(&parts.now).await?;
-        store.take_sweep(new, chunk, self.received_at, move |counts, asked| parts.complete(counts, asked)).await?;
+        let decide = move |counts, asked| parts.complete(counts, asked);
+        let commit = async {
+            let _shared = match self.deciding() {
+                Some(deciding) => Some(deciding.read().await),
+                None => None,
+            };
+            store.take_sweep(new, chunk, self.received_at, decide).await
+        };
+        position.commit(commit).await?;
         passed(Step::Committed);
         let known = store.known_by_id(id).await?;
         self.taking.finish(self.ready, self.name, &known).await
@@ -171,10 +189,18 @@ impl Work<'_> {
         Stamp { epoch: *epoch, boot_id: boot_id.clone(), boot: clock.boot(), at: clock.wall() }
     }
 
-    fn filed_as(&self) -> String {
+    /// Whether a file is held depends on what came within the hour: whoever decides it looks here first.
+    fn deciding(&self) -> Option<&RwLock<()>> {
+        self.taking.deciding.get(self.name)
+    }
+
+    fn filed_to(&self) -> Promised<'_> {
+        self.taking.free_path(Place::Processed, self.ready.folder.as_ref(), &self.ready.name)
+    }
+
+    fn filed_as(&self, target: &Promised<'_>) -> String {
+        let name = target.name.to_string_lossy();
         let folder = self.ready.folder.as_ref();
-        let name = self.taking.folder.free_name(Place::Processed, folder, &self.ready.name);
-        let name = name.to_string_lossy();
         folder
             .and_then(|tenant| self.taking.folder.of(tenant))
             .map_or_else(|| name.clone().into_owned(), |tenant| format!("{tenant}/{name}"))

@@ -3,16 +3,23 @@
 //! The order makes a kill at any moment harmless: jobs and receipt are committed first, then the
 //! file is moved, then the receipt is written. A start finishes what it finds half done.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
+use std::ffi::{OsStr, OsString};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use futures_util::future::join_all;
+use tokio::sync::RwLock;
+
 use super::filing::{blank, count, finish_receipts, move_and_receipt};
+use super::occupied::{Held, Occupied, Thing};
 use super::opening::{Opened, open, sha256_of};
+use super::position::Position;
 use super::reading::Work;
 use super::steps::{Step, passed};
+use super::turns::{Length, Turn};
 use super::{Running, Shared};
 use crate::config::{Config, Intake, Tenant};
 use crate::domain::id::TenantName;
@@ -77,22 +84,20 @@ pub struct Taking {
     /// Configured, but broken: their files wait.
     disabled: Vec<TenantName>,
     lanes: Arc<Mutex<BTreeMap<TenantName, Running>>>,
-    /// Of whom a file is being taken.
-    busy: Mutex<BTreeSet<TenantName>>,
+    /// What the files under way keep for themselves.
+    pub occupied: Occupied,
+    /// Whether a file is held depends on what others brought within the hour: while that is decided for a long one,
+    /// no other is counted. Short ones decide it where they are committed.
+    pub deciding: BTreeMap<TenantName, RwLock<()>>,
     /// Where there has to be room: the state folder and the spool folder.
     room: [PathBuf; 2],
 }
 
-/// A tenant of whom a file is being taken, until this is dropped.
-struct Busy<'a> {
-    taking: &'a Taking,
-    whose: TenantName,
-}
-
-impl Drop for Busy<'_> {
-    fn drop(&mut self) {
-        self.taking.busy.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.whose);
-    }
+/// A path that a file will be put away to.
+pub struct Promised<'a> {
+    pub name: OsString,
+    pub path: PathBuf,
+    _held: Held<'a>,
 }
 
 impl Taking {
@@ -105,7 +110,8 @@ impl Taking {
             tenants: config.tenants.clone(),
             disabled: config.disabled.keys().cloned().collect(),
             lanes,
-            busy: Mutex::default(),
+            occupied: Occupied::default(),
+            deciding: config.tenants.keys().map(|name| (name.clone(), RwLock::default())).collect(),
             room: [config.daemon.state_dir.clone(), config.daemon.spool_dir.clone()],
         }
     }
@@ -119,14 +125,26 @@ impl Taking {
         (!self.folder.has_tenant_folders()).then(|| self.tenants.keys().next()).flatten()
     }
 
-    /// Whether a file of this tenant is being taken.
-    pub fn is_busy(&self, whose: &TenantName) -> bool {
-        self.busy.lock().unwrap_or_else(PoisonError::into_inner).contains(whose)
+    /// Whether files of this tenant and length are being taken.
+    pub fn is_busy(&self, whose: &TenantName, length: Length) -> bool {
+        self.occupied.is_taken(&Thing::Turn(whose.clone(), length))
     }
 
-    fn begin(&self, whose: &TenantName) -> Option<Busy<'_>> {
-        let begun = self.busy.lock().unwrap_or_else(PoisonError::into_inner).insert(whose.clone());
-        begun.then(|| Busy { taking: self, whose: whose.clone() })
+    /// Takes a tenant's turn; `None` while another has it.
+    pub fn begin(&self, whose: &TenantName, length: Length) -> Option<Held<'_>> {
+        self.occupied.take(Thing::Turn(whose.clone(), length))
+    }
+
+    /// A free path for a file that is put away, which is nobody else's until this is dropped.
+    pub fn free_path(&self, place: Place, folder: Option<&TenantName>, name: &OsStr) -> Promised<'_> {
+        let is_promised = |path: &Path| self.occupied.is_taken(&Thing::Name(path.to_owned()));
+        loop {
+            let name = self.folder.free_name(place, folder, name, is_promised);
+            let path = self.folder.place(place, folder).join(&name);
+            if let Some(held) = self.occupied.take(Thing::Name(path.clone())) {
+                return Promised { name, path, _held: held };
+            }
+        }
     }
 
     /// Why there is no room for more, if there is none.
@@ -135,14 +153,28 @@ impl Taking {
         shortage(&[state, spool], self.intake.min_free)
     }
 
-    /// Takes a file, whole or not at all.
-    pub async fn take(&self, ready: &Ready) -> Took {
+    /// Takes the files of a turn, which `held` is until the last of them has been dealt with. Each is taken as by
+    /// itself; what waits for the disk waits together.
+    pub async fn take_all(&self, turn: Turn, held: Option<Held<'_>>) -> Vec<(Took, Ready)> {
+        let positions = Position::in_a_row(turn.files.len());
+        let is_held = held.is_some();
+        let took = turn.files.into_iter().zip(positions).map(|(ready, position)| async move {
+            (self.take(&ready, turn.length, is_held, position).await, ready)
+        });
+        let took = join_all(took).await;
+        drop(held);
+        took
+    }
+
+    /// Takes a file, whole or not at all. `is_held` says whether this is its tenant's turn.
+    async fn take(&self, ready: &Ready, length: Length, is_held: bool, position: Position) -> Took {
         let received_at = self.shared.clock.wall();
         passed(Step::Seen);
         let opened = match self.open(ready).await {
             Ok(opened) => opened,
             Err(Refuse::Later(why)) => return Took::Later(why),
             Err(Refuse::Reject(why, ..)) => {
+                drop(position);
                 let tenant = self.tenant_of(ready, &Header::default()).ok();
                 return self
                     .put_away_rejected(
@@ -161,15 +193,19 @@ impl Taking {
         let sha256 = opened.sha256.clone();
         let tenant = self.tenant_of(ready, &opened.header);
         let name = tenant.as_ref().ok().cloned();
-        let _busy = match &name {
-            Some(name) => match self.begin(name) {
-                Some(busy) => Some(busy),
-                None => return Took::Busy(name.clone()),
-            },
+        let _held = match &name {
             None => None,
+            Some(name) => {
+                let turn = if is_held { None } else { self.begin(name, length) };
+                let content = self.occupied.take(Thing::Content(name.clone(), sha256.clone()));
+                if !is_held && turn.is_none() || content.is_none() {
+                    return Took::Busy(name.clone());
+                }
+                Some((turn, content))
+            }
         };
         let outcome = match tenant {
-            Ok(tenant) => self.take_for(ready, opened, &tenant, received_at).await,
+            Ok(tenant) => self.take_for(ready, opened, &tenant, received_at, position).await,
             Err(refuse) => Err(refuse),
         };
         match outcome {
@@ -235,6 +271,7 @@ impl Taking {
         opened: Opened,
         name: &TenantName,
         received_at: Wall,
+        position: Position,
     ) -> Result<(), Refuse> {
         let Some(tenant) = self.tenants.get(name) else { return Err(Refuse::Later("no such tenant".to_owned())) };
         let store = &self.shared.store;
@@ -248,7 +285,10 @@ impl Taking {
             Some(known) if !known.filed && known.file == ready.relative() => {
                 return self.finish(ready, name, &known).await;
             }
-            Some(known) => return self.already_taken(ready, &opened.sha256, name, &known, received_at).await,
+            Some(known) => {
+                drop(position);
+                return self.already_taken(ready, &opened.sha256, name, &known, received_at).await;
+            }
             None => None,
         };
         let work = Work {
@@ -263,7 +303,7 @@ impl Taking {
             uid: opened.uid,
             about: opened.about,
         };
-        work.run(opened.file, resume).await
+        work.run(opened.file, resume, position).await
     }
 
     async fn already_taken(
@@ -278,9 +318,8 @@ impl Taking {
         receipt.sweep_id = Some(known.id.to_string());
         receipt.reason = Some(format!("the same content is being worked on as sweep {}", known.id));
         let folder = ready.folder.as_ref();
-        let kept = self.folder.free_name(Place::Processed, folder, &ready.name);
-        let target = self.folder.place(Place::Processed, folder).join(kept);
-        self.put_away(&ready.path, &target, &receipt).await?;
+        let target = self.free_path(Place::Processed, folder, &ready.name);
+        self.put_away(&ready.path, &target.path, &receipt).await?;
         self.shared.metrics.file(tenant.as_str(), "already_taken");
         tracing::info!(%tenant, file = ready.relative(), sweep = %known.id, "already taken: the same content is being worked on");
         Ok(())
@@ -308,9 +347,8 @@ impl Taking {
         }
         passed(Step::Recorded);
         let folder = ready.folder.as_ref();
-        let kept = self.folder.free_name(Place::Rejected, folder, &ready.name);
-        let target = self.folder.place(Place::Rejected, folder).join(kept);
-        if let Err(error) = self.put_away(&ready.path, &target, &receipt).await {
+        let target = self.free_path(Place::Rejected, folder, &ready.name);
+        if let Err(error) = self.put_away(&ready.path, &target.path, &receipt).await {
             return Took::Later(error.to_string());
         }
         self.shared.metrics.file(&label, "rejected");

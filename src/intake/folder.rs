@@ -1,14 +1,18 @@
 //! The drop folder: what is ready to be taken, and where it goes afterwards.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BinaryHeap, HashMap, HashSet};
 use std::ffi::{OsStr, OsString};
 use std::fs::{self, Metadata};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
+use super::moved::Moved;
 use crate::domain::id::TenantName;
 use crate::domain::time::Boot;
+
+/// So many files of a folder are looked at more closely, the oldest: there may be any number.
+const AT_ONCE: usize = 4096;
 
 /// Names that other programs write to before the real one.
 const UNFINISHED: [&str; 6] = [".tmp", ".part", ".partial", ".filepart", ".crdownload", ".swp"];
@@ -42,7 +46,7 @@ impl Ready {
 pub struct Found {
     /// Files to take, oldest first.
     pub ready: Vec<Ready>,
-    /// Whether some have not settled yet: look again soon.
+    /// Whether some have not settled yet, or there are more: look again soon.
     pub unsettled: bool,
     /// Things that are no regular files, seen for the first time.
     pub odd: Vec<PathBuf>,
@@ -155,13 +159,21 @@ impl Folder {
         !self.tenants.is_empty()
     }
 
-    /// Looks at the whole folder: the truth, whatever events were or were not seen.
+    /// Looks at the whole folder: the truth, whatever events were or were not seen. Of each folder the oldest files
+    /// are told, a few thousand at most; those for which `is_put_off` are left out.
     ///
-    /// A file in `moved_in` was renamed into place and is whole; any other is once its size and
-    /// time have stayed the same for `settle`, on our clock.
-    pub fn look(&mut self, moved_in: &HashSet<PathBuf>, settle: Duration, now: Boot) -> Found {
+    /// A file in `moved` was renamed into place and is whole; any other is once its size and time have stayed the same
+    /// for `settle`, on our clock. What is there no more is forgotten in `moved`.
+    pub fn look(
+        &mut self,
+        moved: &mut Moved,
+        settle: Duration,
+        now: Boot,
+        is_put_off: impl Fn(&Path) -> bool,
+    ) -> Found {
         let mut found = Found::default();
-        let mut present = HashSet::new();
+        let before = std::mem::take(&mut self.seen);
+        let mut odd = HashSet::new();
         let top = self.spool.join("incoming");
         for folder in self.incoming() {
             let tenant = if folder == top {
@@ -169,68 +181,63 @@ impl Folder {
             } else {
                 folder.file_name().and_then(OsStr::to_str).and_then(|name| name.parse().ok())
             };
-            match entries(&folder) {
-                Err(error) => found.unreadable.push((folder, error.to_string())),
-                Ok(entries) => {
-                    for (name, path, metadata) in entries {
-                        present.insert(path.clone());
-                        self.consider(
-                            &mut found,
-                            Ready { path, folder: tenant.clone(), name, size: metadata.len() },
-                            &metadata,
-                            moved_in,
-                            settle,
-                            now,
-                        );
-                    }
+            let listed = match list(&folder, moved, &is_put_off) {
+                Ok(listed) => listed,
+                Err(error) => {
+                    found.unreadable.push((folder, error.to_string()));
+                    continue;
+                }
+            };
+            found.unsettled |= listed.more;
+            for (name, metadata) in listed.odd {
+                let path = folder.join(&name);
+                if !self.is_expected(&name, tenant.as_ref(), &metadata) && odd.insert(path.clone()) {
+                    found.odd.extend((!self.warned.contains(&path)).then_some(path));
+                }
+            }
+            for Candidate { name, size, modified } in listed.oldest {
+                let path = folder.join(&name);
+                let shape = Shape { size, modified };
+                let same = before.get(&path).filter(|before| before.shape == shape);
+                let since = same.map_or(now, |before| before.since);
+                let is_whole = moved.contains(&path) || same.is_some() && now.since(since) >= settle;
+                self.seen.insert(path.clone(), Settling { shape, since });
+                if is_whole {
+                    found.ready.push(Ready { path, folder: tenant.clone(), name, size });
+                } else {
+                    found.unsettled = true;
                 }
             }
         }
         let why = "a link lies in its place, which is not followed; a folder elsewhere can be mounted there";
         found.unreadable.extend(self.linked().into_iter().map(|folder| (folder, why.to_owned())));
-        self.seen.retain(|path, _| present.contains(path));
-        self.warned.retain(|path| present.contains(path));
+        self.warned = odd;
         found
     }
 
-    fn consider(
-        &mut self,
-        found: &mut Found,
-        ready: Ready,
-        metadata: &Metadata,
-        moved_in: &HashSet<PathBuf>,
-        settle: Duration,
-        now: Boot,
-    ) {
-        if is_unfinished(&ready.name) {
-            return;
-        }
-        if !metadata.is_file() {
-            let expected = metadata.is_dir()
-                && ready.folder.is_none()
-                && self.tenants.iter().chain(&self.only).any(|tenant| OsStr::new(tenant.as_str()) == ready.name);
-            if !expected && self.warned.insert(ready.path.clone()) {
-                found.odd.push(ready.path);
-            }
-            return;
-        }
-        let shape = Shape { size: metadata.len(), modified: metadata.modified().ok() };
-        let before = self.seen.insert(ready.path.clone(), Settling { shape, since: now });
-        let since = before.filter(|before| before.shape == shape).map_or(now, |before| before.since);
-        self.seen.insert(ready.path.clone(), Settling { shape, since });
-        if moved_in.contains(&ready.path) || now.since(since) >= settle && before.is_some() {
-            found.ready.push(ready);
-        } else {
-            found.unsettled = true;
-        }
+    /// Whether this is a tenant's folder, where those lie.
+    fn is_expected(&self, name: &OsStr, folder: Option<&TenantName>, metadata: &Metadata) -> bool {
+        metadata.is_dir()
+            && folder.is_none()
+            && self.tenants.iter().chain(&self.only).any(|tenant| OsStr::new(tenant.as_str()) == name)
     }
 
     /// A free name for a file that is put away: its own, else with a number before its ending; as text, which the
-    /// record can keep; cut where a receipt's name would become longer than file systems allow.
-    pub fn free_name(&self, place: Place, folder: Option<&TenantName>, name: &OsStr) -> OsString {
+    /// record can keep; cut where a receipt's name would become longer than file systems allow. `is_promised` tells of
+    /// paths that are another's, though nothing lies there yet.
+    pub fn free_name(
+        &self,
+        place: Place,
+        folder: Option<&TenantName>,
+        name: &OsStr,
+        is_promised: impl Fn(&Path) -> bool,
+    ) -> OsString {
         let name: &OsStr = &OsString::from(shortened(&name.to_string_lossy()));
         let at = self.place(place, folder);
-        let taken = |name: &OsStr| at.join(name).exists() || at.join(receipt_name(name)).exists();
+        let taken = |name: &OsStr| {
+            let path = at.join(name);
+            is_promised(&path) || path.exists() || at.join(receipt_name(name)).exists()
+        };
         if !taken(name) {
             return name.to_owned();
         }
@@ -311,20 +318,54 @@ pub fn receipt_name(name: &OsStr) -> OsString {
     receipt
 }
 
-type Entry = (OsString, PathBuf, Metadata);
+/// A file that may be taken. They sort by age.
+#[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Candidate {
+    modified: Option<SystemTime>,
+    name: OsString,
+    size: u64,
+}
 
-fn entries(folder: &Path) -> io::Result<Vec<Entry>> {
-    let mut entries = Vec::new();
+/// What lies in a folder.
+#[derive(Default)]
+struct Listed {
+    /// The oldest files, by age.
+    oldest: Vec<Candidate>,
+    /// Whether there are more of them.
+    more: bool,
+    /// What is no regular file.
+    odd: Vec<(OsString, Metadata)>,
+}
+
+fn list(folder: &Path, moved: &mut Moved, is_put_off: impl Fn(&Path) -> bool) -> io::Result<Listed> {
+    let mut listed = Listed::default();
+    let mut oldest = BinaryHeap::new();
+    let mut present = HashSet::new();
     for entry in fs::read_dir(folder)? {
         let entry = entry?;
+        let name = entry.file_name();
+        if is_unfinished(&name) {
+            continue;
+        }
+        let path = entry.path();
         // Not followed: a link is no file of ours. Gone meanwhile: somebody took it back.
-        if let Ok(metadata) = fs::symlink_metadata(entry.path()) {
-            entries.push((entry.file_name(), entry.path(), metadata));
+        let Ok(metadata) = fs::symlink_metadata(&path) else { continue };
+        if moved.contains(&path) {
+            present.insert(name.clone());
+        }
+        if !metadata.is_file() {
+            listed.odd.push((name, metadata));
+        } else if !is_put_off(&path) {
+            oldest.push(Candidate { modified: metadata.modified().ok(), name, size: metadata.len() });
+            if oldest.len() > AT_ONCE {
+                oldest.pop();
+                listed.more = true;
+            }
         }
     }
-    entries
-        .sort_by(|(a, _, one), (b, _, other)| one.modified().ok().cmp(&other.modified().ok()).then_with(|| a.cmp(b)));
-    Ok(entries)
+    moved.keep(folder, &present);
+    listed.oldest = oldest.into_sorted_vec();
+    Ok(listed)
 }
 
 #[cfg(test)]
@@ -334,6 +375,12 @@ mod tests {
     use super::*;
 
     const SETTLE: Duration = Duration::from_secs(2);
+
+    /// A look that knows of nothing but these that it was renamed into place.
+    fn look(folder: &mut Folder, moved: &[&Path], settle: Duration, now: i64) -> Found {
+        let mut moved = moved.iter().map(|path| path.to_path_buf()).collect();
+        folder.look(&mut moved, settle, Boot(now), |_| false)
+    }
 
     fn names(found: &Found) -> Vec<String> {
         found.ready.iter().map(Ready::relative).collect()
@@ -350,16 +397,15 @@ mod tests {
         folder.create().unwrap();
         let path = dir.path().join("incoming/list.txt");
         fs::write(&path, "one").unwrap();
-        let none = HashSet::new();
-        let first = folder.look(&none, SETTLE, Boot(0));
+        let first = look(&mut folder, &[], SETTLE, 0);
         assert!(names(&first).is_empty() && first.unsettled);
-        assert!(names(&folder.look(&none, SETTLE, Boot(1999))).is_empty());
+        assert!(names(&look(&mut folder, &[], SETTLE, 1999)).is_empty());
         fs::write(&path, "two lines").unwrap();
-        assert!(names(&folder.look(&none, SETTLE, Boot(2500))).is_empty(), "it has grown");
-        assert_eq!(names(&folder.look(&none, SETTLE, Boot(4500))), ["list.txt"]);
-        let moved = HashSet::from([dir.path().join("incoming/moved.csv")]);
-        fs::write(dir.path().join("incoming/moved.csv"), "x").unwrap();
-        assert_eq!(names(&folder.look(&moved, SETTLE, Boot(4501))), ["list.txt", "moved.csv"]);
+        assert!(names(&look(&mut folder, &[], SETTLE, 2500)).is_empty(), "it has grown");
+        assert_eq!(names(&look(&mut folder, &[], SETTLE, 4500)), ["list.txt"]);
+        let moved = dir.path().join("incoming/moved.csv");
+        fs::write(&moved, "x").unwrap();
+        assert_eq!(names(&look(&mut folder, &[&moved], SETTLE, 4501)), ["list.txt", "moved.csv"]);
     }
 
     #[test]
@@ -374,9 +420,9 @@ mod tests {
         fs::create_dir(incoming.join("folder")).unwrap();
         std::os::unix::fs::symlink("/etc/passwd", incoming.join("link.txt")).unwrap();
         fs::write(incoming.join("b/list.txt"), "x").unwrap();
-        let everything = folder.look(&HashSet::new(), Duration::ZERO, Boot(0));
+        let everything = look(&mut folder, &[], Duration::ZERO, 0);
         assert_eq!(everything.odd.len(), 2, "{everything:?}");
-        let again = folder.look(&HashSet::new(), Duration::ZERO, Boot(1));
+        let again = look(&mut folder, &[], Duration::ZERO, 1);
         assert!(again.odd.is_empty());
         assert_eq!(names(&again), ["b/list.txt"]);
     }
@@ -391,11 +437,49 @@ mod tests {
         fs::write(dir.path().join("incoming/b/list.txt"), "x").unwrap();
         fs::remove_dir(dir.path().join("incoming/a")).unwrap();
         std::os::unix::fs::symlink("../state", dir.path().join("incoming/a")).unwrap();
-        folder.look(&HashSet::new(), Duration::ZERO, Boot(0));
-        let found = folder.look(&HashSet::new(), Duration::ZERO, Boot(1));
+        look(&mut folder, &[], Duration::ZERO, 0);
+        let found = look(&mut folder, &[], Duration::ZERO, 1);
         assert_eq!(names(&found), ["b/list.txt"], "the others go on");
         assert_eq!(found.unreadable.len(), 1, "{found:?}");
         assert!(!folder.incoming().contains(&dir.path().join("incoming/a")), "nor is it watched");
+    }
+
+    #[test]
+    fn of_any_number_of_files_the_oldest_are_told_and_the_others_in_their_turn() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut folder = Folder::new(dir.path(), &tenants(&["contoso"]));
+        folder.create().unwrap();
+        let incoming = dir.path().join("incoming");
+        let age = |name: &str, seconds: u64| {
+            let file = fs::File::create(incoming.join(name)).unwrap();
+            file.set_modified(SystemTime::UNIX_EPOCH + Duration::from_secs(seconds)).unwrap();
+        };
+        (0..AT_ONCE + 2).for_each(|n| age(&format!("{n}.txt"), 1_000_000 - n as u64));
+        look(&mut folder, &[], SETTLE, 0);
+        let found = look(&mut folder, &[], SETTLE, 2000);
+        assert_eq!((found.ready.len(), folder.seen.len()), (AT_ONCE, AT_ONCE));
+        assert!(found.unsettled, "there are more: they are looked for soon");
+        assert_eq!(names(&found)[..2], [format!("{}.txt", AT_ONCE + 1), format!("{AT_ONCE}.txt")]);
+        // What cannot be taken now makes way for the next.
+        let put_off = |path: &Path| path.ends_with(format!("{AT_ONCE}.txt"));
+        let found = folder.look(&mut Moved::default(), SETTLE, Boot(2000), put_off);
+        assert_eq!((found.ready.len(), names(&found).contains(&format!("{AT_ONCE}.txt"))), (AT_ONCE - 1, false));
+        fs::remove_file(incoming.join(format!("{}.txt", AT_ONCE + 1))).unwrap();
+        let found = look(&mut folder, &[], SETTLE, 4000);
+        assert_eq!(names(&found).first(), Some(&format!("{AT_ONCE}.txt")));
+        assert_eq!((found.ready.len(), found.unsettled), (AT_ONCE - 1, true), "the last two have to settle");
+    }
+
+    #[test]
+    fn a_file_that_was_renamed_into_place_and_is_gone_says_nothing_of_the_next_of_its_name() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut folder = Folder::new(dir.path(), &tenants(&["contoso"]));
+        folder.create().unwrap();
+        let path = dir.path().join("incoming/list.txt");
+        let mut moved = Moved::from_iter([path.clone()]);
+        folder.look(&mut moved, SETTLE, Boot(0), |_| false);
+        fs::write(&path, "half of it").unwrap();
+        assert!(names(&folder.look(&mut moved, SETTLE, Boot(1), |_| false)).is_empty());
     }
 
     #[test]
@@ -406,8 +490,8 @@ mod tests {
             fs::write(dir.path().join("incoming").join(name), "x").unwrap();
         }
         let mut folder = Folder::new(dir.path(), &tenants(&["a"]));
-        folder.look(&HashSet::new(), Duration::ZERO, Boot(0));
-        let found = folder.look(&HashSet::new(), Duration::ZERO, Boot(1));
+        look(&mut folder, &[], Duration::ZERO, 0);
+        let found = look(&mut folder, &[], Duration::ZERO, 1);
         assert_eq!(names(&found), ["new.txt", "a/left.txt"]);
         let left = found.ready.last().unwrap();
         assert_eq!(folder.place(Place::Processed, left.folder.as_ref()), dir.path().join("processed"));
@@ -419,7 +503,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let folder = Folder::new(dir.path(), &tenants(&["a"]));
         folder.create().unwrap();
-        let free = |name: &str| folder.free_name(Place::Processed, None, OsStr::new(name));
+        let free = |name: &str| folder.free_name(Place::Processed, None, OsStr::new(name), |_| false);
         assert_eq!(free("list.txt"), "list.txt");
         fs::write(dir.path().join("processed/list.txt"), "").unwrap();
         assert_eq!(free("list.txt"), "list.1.txt");
@@ -431,7 +515,7 @@ mod tests {
         assert!(free(&long).len() <= 200 && free(&long).to_string_lossy().ends_with(".csv"));
         // Each of these becomes a character of three bytes.
         let noise = OsString::from_vec([vec![0xff; 200], b".csv".to_vec()].concat());
-        let kept = folder.free_name(Place::Processed, None, &noise).into_string().unwrap();
+        let kept = folder.free_name(Place::Processed, None, &noise, |_| false).into_string().unwrap();
         assert!(kept.len() <= 200 && kept.ends_with("\u{fffd}.csv"), "{kept}");
     }
 
