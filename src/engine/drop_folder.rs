@@ -80,7 +80,7 @@ pub async fn run(taking: Taking, stop: CancellationToken) {
             () = clock.sleep_until(clock.boot() + pause) => look = true,
         }
     }
-    // What is being taken is taken to its end: two must never take the same.
+    // What is being taken is taken to its end, or left between two chunks: two must never take the same.
     while under_way.next().await.is_some() {}
     taking.shared.health.ended("intake");
 }

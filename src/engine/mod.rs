@@ -300,7 +300,7 @@ impl Engine {
 
     fn start_intake(&self, config: &Config) -> anyhow::Result<()> {
         let stop = self.stop.child_token();
-        let taking = taking::Taking::new(self.shared.clone(), config, Arc::clone(&self.lanes));
+        let taking = taking::Taking::new(self.shared.clone(), config, Arc::clone(&self.lanes), stop.clone());
         taking.folder().create()?;
         let results = results::Results::new(self.shared.clone(), config);
         let expiry = expiry::Expiry::new(self.shared.clone(), config);
@@ -310,7 +310,7 @@ impl Engine {
         before.stop.cancel();
         before.taking.close();
         self.loops.spawn(tracked.track_future(async move {
-            // The file that is being taken is taken to its end: two must never take the same.
+            // What is being taken is taken to its end, or left between two chunks: two must never take the same.
             before.taking.wait().await;
             let (taken, ended) = (drop_folder::run(taking, stop.clone()), expiry::run(expiry, stop.clone()));
             tokio::join!(taken, ended, results::run(results, stop));
@@ -324,7 +324,8 @@ impl Engine {
     pub async fn reload(&self, wire: Arc<dyn Wire>, config: &Config) -> anyhow::Result<()> {
         // What can fail comes first: the old lanes stop when the new ones are sure to start.
         let memories = self.memories(config).await?;
-        taking::Taking::new(self.shared.clone(), config, Arc::clone(&self.lanes)).folder().create()?;
+        let nothing = CancellationToken::new();
+        taking::Taking::new(self.shared.clone(), config, Arc::clone(&self.lanes), nothing).folder().create()?;
         self.replace_lanes(wire, config, &memories);
         self.start_intake(config)
     }

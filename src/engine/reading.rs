@@ -92,7 +92,8 @@ impl Work<'_> {
             if !more {
                 break;
             }
-            if let Some(why) = self.taking.shortage() {
+            let stopped = || self.taking.stop.is_cancelled().then(|| "the taking of files is stopped".to_owned());
+            if let Some(why) = stopped().or_else(|| self.taking.shortage()) {
                 // What is on disk stays there: the file is taken up again where it was left.
                 return Err(Refuse::Later(why));
             }

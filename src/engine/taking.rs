@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use futures_util::future::join_all;
 use tokio::sync::RwLock;
+use tokio_util::sync::CancellationToken;
 
 use super::filing::{blank, count, finish_receipts, move_and_receipt};
 use super::occupied::{Held, Occupied, Thing};
@@ -89,6 +90,8 @@ pub struct Taking {
     /// Whether a file is held depends on what others brought within the hour: while that is decided for a long one,
     /// no other is counted. Short ones decide it where they are committed.
     pub deciding: BTreeMap<TenantName, RwLock<()>>,
+    /// Ends the taking of long files between two chunks, and goes on where it was left at the next start.
+    pub stop: CancellationToken,
     /// Where there has to be room: the state folder and the spool folder.
     room: [PathBuf; 2],
 }
@@ -101,7 +104,12 @@ pub struct Promised<'a> {
 }
 
 impl Taking {
-    pub fn new(shared: Shared, config: &Config, lanes: Arc<Mutex<BTreeMap<TenantName, Running>>>) -> Self {
+    pub fn new(
+        shared: Shared,
+        config: &Config,
+        lanes: Arc<Mutex<BTreeMap<TenantName, Running>>>,
+        stop: CancellationToken,
+    ) -> Self {
         let names: Vec<_> = config.tenants.keys().chain(config.disabled.keys()).cloned().collect();
         Self {
             shared,
@@ -110,6 +118,7 @@ impl Taking {
             tenants: config.tenants.clone(),
             disabled: config.disabled.keys().cloned().collect(),
             lanes,
+            stop,
             occupied: Occupied::default(),
             deciding: config.tenants.keys().map(|name| (name.clone(), RwLock::default())).collect(),
             room: [config.daemon.state_dir.clone(), config.daemon.spool_dir.clone()],
@@ -158,9 +167,10 @@ impl Taking {
     pub async fn take_all(&self, turn: Turn, held: Option<Held<'_>>) -> Vec<(Took, Ready)> {
         let positions = Position::in_a_row(turn.files.len());
         let is_held = held.is_some();
-        let took = turn.files.into_iter().zip(positions).map(|(ready, position)| async move {
-            (self.take(&ready, turn.length, is_held, position).await, ready)
-        });
+        let took =
+            turn.files.into_iter().zip(positions).map(|(ready, position)| async move {
+                (self.take(&ready, turn.length, is_held, position).await, ready)
+            });
         let took = join_all(took).await;
         drop(held);
         took
@@ -421,7 +431,12 @@ impl Taking {
     /// others may have joined them.
     pub async fn abandon(&self, sweep: i64, file: &str, why: &str) -> Result<(), StoreError> {
         tracing::warn!(file, why, "giving the file up: what was queued of it is withdrawn");
-        let withdrawn = self.beating(self.shared.store.abandon_sweep(sweep, self.shared.clock.wall())).await?;
+        let abandoning = self.beating(self.shared.store.abandon_sweep(sweep, self.shared.clock.wall()));
+        let withdrawn = tokio::select! {
+            withdrawn = abandoning => withdrawn?,
+            // Given up again at the next start, it goes on where it was left.
+            () = self.stop.cancelled() => return Err(StoreError::Closed),
+        };
         tracing::warn!(file, jobs = withdrawn, "the file was given up");
         Ok(())
     }

@@ -188,6 +188,64 @@ impl<W: Write> Csv<W> {
 mod tests {
     use super::*;
 
+    fn row(state: &str) -> ResultRow {
+        ResultRow {
+            machine_id: "a".repeat(40),
+            name: None,
+            state: state.to_owned(),
+            reason: None,
+            detail: None,
+            scan_type: None,
+            action_id: None,
+            blocking_action_id: None,
+            requestor: None,
+            attempts: 1,
+            created_at: None,
+            finished_at: None,
+        }
+    }
+
+    #[test]
+    fn results_are_written_while_they_are_read_and_counted() {
+        let dir = tempfile::tempdir().unwrap();
+        let pages = || [vec![row("succeeded"), row("failed")], vec![row("succeeded")]].into_iter().map(Ok);
+        let csv = write_csv(dir.path(), "1", &mut pages()).unwrap();
+        let expected = BTreeMap::from([("succeeded".to_owned(), 2), ("failed".to_owned(), 1)]);
+        assert_eq!(csv.states, expected);
+        let summary = Summary {
+            sweep_id: "1".to_owned(),
+            name: "weekly".to_owned(),
+            tenant: "contoso".to_owned(),
+            machines: 3,
+            states: csv.states,
+        };
+        let json = write_json(dir.path(), &summary, &mut pages()).unwrap();
+        assert_eq!(json.states, expected);
+        assert!(!dir.path().join("1.csv").exists() && !dir.path().join("1.json").exists(), "they have no names yet");
+        csv.file.reveal().unwrap();
+        json.file.reveal().unwrap();
+        let text = std::fs::read_to_string(dir.path().join("1.json")).unwrap();
+        let read: serde_json::Value = serde_json::from_str(&text).unwrap();
+        assert_eq!((&read["machines"], read["results"].as_array().unwrap().len()), (&serde_json::json!(3), 3));
+        assert!(text.starts_with("{\n  \"sweep_id\": \"1\",") && text.ends_with("]\n}\n"), "{text}");
+        assert_eq!(std::fs::read_to_string(dir.path().join("1.csv")).unwrap().lines().count(), 4);
+    }
+
+    #[test]
+    fn rows_whose_reading_breaks_off_become_no_results() {
+        let dir = tempfile::tempdir().unwrap();
+        let broken = || [Ok(vec![row("succeeded")]), Err(io::Error::other("gone"))].into_iter();
+        let summary = Summary {
+            sweep_id: "1".to_owned(),
+            name: String::new(),
+            tenant: String::new(),
+            machines: 2,
+            states: BTreeMap::new(),
+        };
+        assert_eq!(write_csv(dir.path(), "1", &mut broken()).unwrap_err().to_string(), "gone");
+        assert_eq!(write_json(dir.path(), &summary, &mut broken()).unwrap_err().to_string(), "gone");
+    }
+
     #[test]
     fn cells_that_a_spreadsheet_would_run_are_made_inert() {
         for formula in ["=1+1", "+1", "-1", "@SUM(A1)", "\tx", "\rx", "\n=1", "＝1+1", "＋1", "－1", "＠SUM(A1)"] {

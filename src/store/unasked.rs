@@ -34,13 +34,12 @@ pub(crate) async fn asked(
         .await
         .doing("count a sweep's machines")?;
     let own = Machines { quick: number(quick), full: number(full) };
-    let (quick, full) =
-        sqlx::query_as::<_, (i64, i64)>("SELECT quick, full FROM unasked_sums WHERE tenant_id = ?")
-            .bind(tenant)
-            .fetch_optional(&mut *connection)
-            .await
-            .doing("count the machines of the last hour")?
-            .unwrap_or_default();
+    let (quick, full) = sqlx::query_as::<_, (i64, i64)>("SELECT quick, full FROM unasked_sums WHERE tenant_id = ?")
+        .bind(tenant)
+        .fetch_optional(&mut *connection)
+        .await
+        .doing("count the machines of the last hour")?
+        .unwrap_or_default();
     let mut asked = Asked { alone: own, within_the_hour: own };
     asked.within_the_hour.quick += number(quick);
     asked.within_the_hour.full += number(full);

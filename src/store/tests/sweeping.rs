@@ -329,3 +329,19 @@ async fn what_a_crash_left_half_done_is_found() {
     bench.store.sweep_filed(taking).await.unwrap();
     assert_eq!(found().await, Vec::<SweepRow>::new(), "it had no machine: nothing is left to release");
 }
+
+#[tokio::test]
+async fn the_jobs_of_a_sweep_are_read_a_page_at_a_time_those_it_joined_among_them() {
+    let bench = Bench::new().await;
+    bench.sweep(quick(&[3, 4])).await;
+    let sweep = bench.sweep(quick(&[1, 2, 3, 4, 5])).await;
+    let (mut read, mut after) = (Vec::new(), 0);
+    loop {
+        let page = bench.store.jobs_of_sweep(sweep, after, 2).await.unwrap();
+        let Some(last) = page.last() else { break };
+        assert!(page.len() <= 2);
+        after = last.id;
+        read.extend(page.into_iter().map(|job| job.machine_id));
+    }
+    assert_eq!(read, [3, 4, 1, 2, 5].map(|n| machine(n).to_string()), "by age, each once");
+}
