@@ -134,7 +134,8 @@ impl<'a> Looking<'a> {
         self.unsettled = found.unsettled;
         self.told.retain(|path, _| path.exists());
         self.later.retain(|path, _| path.exists());
-        let (ready, written_to): (Vec<_>, Vec<_>) = found.ready.into_iter().partition(|ready| self.is_closed(&ready.path));
+        let (ready, written_to): (Vec<_>, Vec<_>) =
+            found.ready.into_iter().partition(|ready| self.is_closed(&ready.path));
         self.wait_for_writers(written_to, begun);
         self.turns.found(ready, self.taking.only());
         let now = clock.boot();

@@ -26,6 +26,7 @@ pub mod results;
 mod spending;
 pub mod steps;
 mod taking;
+mod took;
 mod turns;
 
 use std::collections::BTreeMap;

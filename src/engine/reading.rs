@@ -14,7 +14,7 @@ use super::position::Position;
 use super::steps::{Step, passed};
 use super::taking::{Promised, Refuse, Taking, reject};
 use crate::config::Tenant;
-use crate::domain::id::{MachineId, TenantName};
+use crate::domain::id::{MachineId, SweepId, TenantName};
 use crate::domain::sweep::Source;
 use crate::domain::time::Wall;
 use crate::intake::folder::{Place, Ready};
@@ -107,6 +107,12 @@ impl Work<'_> {
             more = lines.len() == CHUNK;
             chunk = self.chunk(lines, &mut refusals, &mut left_out);
         }
+        self.complete(sweep, id, refusals).await
+    }
+
+    /// All of a long file is on disk.
+    async fn complete(&self, sweep: SweepRow, id: SweepId, refusals: Refusals) -> Result<(), Refuse> {
+        let store = &self.taking.shared.store;
         let counts = store.counts_of(sweep).await?;
         if counts.refused == counts.lines {
             self.taking.abandon(sweep, &self.ready.relative(), "none of its lines can be used").await?;

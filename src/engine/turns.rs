@@ -211,11 +211,15 @@ mod tests {
         let first = begun(&mut turns);
         assert_eq!(sizes(&first), [TOGETHER, 1, 1, 1], "a's, b's, the longest of c's, and one of nobody's");
         assert_eq!(names_of(&first[0])[..2], ["a00", "a01"]);
-        first.iter().for_each(|turn| end(&mut turns, turn));
+        for turn in &first {
+            end(&mut turns, turn);
+        }
         let second = begun(&mut turns);
         assert_eq!(sizes(&second), [TOGETHER, 2, 1, 8]);
         assert_eq!(names_of(&second[0])[0], "a16");
-        second.iter().for_each(|turn| end(&mut turns, turn));
+        for turn in &second {
+            end(&mut turns, turn);
+        }
         turns.found(nobodys, None);
         assert!(begun(&mut turns).iter().all(|turn| turn.files.len() == 1), "whose they are is not known");
     }

@@ -1,21 +1,16 @@
 //! The drop folder: what is ready to be taken, and where it goes afterwards.
 
-use std::collections::{BinaryHeap, HashMap, HashSet};
+use std::collections::{HashMap, HashSet};
 use std::ffi::{OsStr, OsString};
 use std::fs::{self, Metadata};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
+use super::listing::{Candidate, list};
 use super::moved::Moved;
 use crate::domain::id::TenantName;
 use crate::domain::time::Boot;
-
-/// So many files of a folder are looked at more closely, the oldest: there may be any number.
-const AT_ONCE: usize = 4096;
-
-/// Names that other programs write to before the real one.
-const UNFINISHED: [&str; 6] = [".tmp", ".part", ".partial", ".filepart", ".crdownload", ".swp"];
 
 /// A file that is whole and may be taken.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -100,16 +95,6 @@ impl Place {
             Self::Rejected => "rejected",
         }
     }
-}
-
-fn is_unfinished(name: &OsStr) -> bool {
-    let name = name.as_encoded_bytes();
-    name.starts_with(b".")
-        || name.ends_with(b"~")
-        || UNFINISHED.iter().any(|ending| {
-            name.len() >= ending.len()
-                && name.get(name.len() - ending.len()..).is_some_and(|end| end.eq_ignore_ascii_case(ending.as_bytes()))
-        })
 }
 
 impl Folder {
@@ -318,61 +303,12 @@ pub fn receipt_name(name: &OsStr) -> OsString {
     receipt
 }
 
-/// A file that may be taken. They sort by age.
-#[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
-struct Candidate {
-    modified: Option<SystemTime>,
-    name: OsString,
-    size: u64,
-}
-
-/// What lies in a folder.
-#[derive(Default)]
-struct Listed {
-    /// The oldest files, by age.
-    oldest: Vec<Candidate>,
-    /// Whether there are more of them.
-    more: bool,
-    /// What is no regular file.
-    odd: Vec<(OsString, Metadata)>,
-}
-
-fn list(folder: &Path, moved: &mut Moved, is_put_off: impl Fn(&Path) -> bool) -> io::Result<Listed> {
-    let mut listed = Listed::default();
-    let mut oldest = BinaryHeap::new();
-    let mut present = HashSet::new();
-    for entry in fs::read_dir(folder)? {
-        let entry = entry?;
-        let name = entry.file_name();
-        if is_unfinished(&name) {
-            continue;
-        }
-        let path = entry.path();
-        // Not followed: a link is no file of ours. Gone meanwhile: somebody took it back.
-        let Ok(metadata) = fs::symlink_metadata(&path) else { continue };
-        if moved.contains(&path) {
-            present.insert(name.clone());
-        }
-        if !metadata.is_file() {
-            listed.odd.push((name, metadata));
-        } else if !is_put_off(&path) {
-            oldest.push(Candidate { modified: metadata.modified().ok(), name, size: metadata.len() });
-            if oldest.len() > AT_ONCE {
-                oldest.pop();
-                listed.more = true;
-            }
-        }
-    }
-    moved.keep(folder, &present);
-    listed.oldest = oldest.into_sorted_vec();
-    Ok(listed)
-}
-
 #[cfg(test)]
 mod tests {
     use std::os::unix::ffi::OsStringExt;
 
     use super::*;
+    use crate::intake::listing::AT_ONCE;
 
     const SETTLE: Duration = Duration::from_secs(2);
 

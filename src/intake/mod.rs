@@ -6,6 +6,7 @@
 pub mod expiry;
 pub mod folder;
 pub mod formats;
+mod listing;
 pub mod moved;
 mod open_files;
 pub mod receipt;

@@ -29,7 +29,9 @@ impl Moved {
     /// Notes all of these.
     pub fn extend(&mut self, others: Self) {
         for (folder, names) in others.0 {
-            names.iter().for_each(|name| self.note(&folder.join(name)));
+            for name in names {
+                self.note(&folder.join(name));
+            }
         }
     }
 

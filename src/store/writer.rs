@@ -143,7 +143,7 @@ async fn serve(mut connection: SqliteConnection, mut waiting: mpsc::Receiver<Ord
             match order {
                 Order::InTransaction(work, rows) => {
                     if rows > room && !group.is_empty() {
-                        commit(&mut connection, std::mem::take(&mut group)).await;
+                        commit(&mut connection, std::mem::take(&mut group), &mut landmark).await;
                         room = ROWS;
                     }
                     room = room.saturating_sub(rows);

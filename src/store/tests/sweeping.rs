@@ -47,7 +47,7 @@ async fn who_is_left_out_by_one_line_and_asked_for_by_another_counts_once() {
     let pieces = long.store.begin_sweep(long.new_sweep()).await.unwrap();
     assert_eq!(long.store.add_chunk(long.tenant, pieces, file(), at(1)).await.unwrap(), expected);
     for (bench, sweep) in [(&short, sweep), (&long, pieces)] {
-        let left: Vec<_> = bench.store.left_out(sweep).await.unwrap().iter().map(|left| left.machine).collect();
+        let left: Vec<_> = bench.store.left_out(sweep, 0, 10).await.unwrap().iter().map(|left| left.machine).collect();
         assert_eq!(left, [machine(3)]);
         bench.assert_whole().await;
     }
