@@ -187,6 +187,23 @@ CREATE TABLE unasked (
     boot      INTEGER NOT NULL,
     boot_id   TEXT    NOT NULL
 ) STRICT;
+CREATE INDEX unasked_by_age ON unasked (boot_id, boot, at);
+
+-- The sums of the same: with a hundred thousand files in the hour, nobody adds them up for each.
+CREATE TABLE unasked_sums (
+    tenant_id INTEGER PRIMARY KEY REFERENCES tenants (id),
+    quick     INTEGER NOT NULL CHECK (quick >= 0),
+    full      INTEGER NOT NULL CHECK (full >= 0)
+) STRICT;
+CREATE TRIGGER unasked_are_summed AFTER INSERT ON unasked
+BEGIN
+    INSERT INTO unasked_sums (tenant_id, quick, full) VALUES (NEW.tenant_id, NEW.quick, NEW.full)
+    ON CONFLICT DO UPDATE SET quick = quick + excluded.quick, full = full + excluded.full;
+END;
+CREATE TRIGGER unasked_are_forgotten AFTER DELETE ON unasked
+BEGIN
+    UPDATE unasked_sums SET quick = quick - OLD.quick, full = full - OLD.full WHERE tenant_id = OLD.tenant_id;
+END;
 
 -- Machines of a file that got no job, for a named reason.
 CREATE TABLE left_out (

@@ -99,8 +99,8 @@ async fn what_people_put_there_ends_as_rejected_or_stays_and_the_rest_goes_on() 
     symlink("/etc/passwd", incoming.join("link.txt")).unwrap();
     nix::unistd::mkfifo(&incoming.join("pipe.txt"), nix::sys::stat::Mode::S_IRWXU).unwrap();
     fs::create_dir(incoming.join("folder.txt")).unwrap();
-    let sparse = fs::File::create(incoming.join("sparse.txt")).unwrap();
-    sparse.set_len(1 << 40).unwrap();
+    // Closed at once: whoever has it open is waited for.
+    fs::File::create(incoming.join("sparse.txt")).unwrap().set_len(1 << 40).unwrap();
     for name in [b"new\nline.txt".as_slice(), b"not \xff utf-8.txt", b"bell\x07.txt", &[b'x'; 251]] {
         let machines = list(&fleet(u64::try_from(name.len()).unwrap(), 2, "odd"));
         fs::write(incoming.join(OsStr::from_bytes(name)), machines).unwrap();

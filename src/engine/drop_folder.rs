@@ -1,7 +1,7 @@
 //! The loop that watches the drop folder.
 
-use std::collections::{HashMap, HashSet};
-use std::path::PathBuf;
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -10,12 +10,14 @@ use futures_util::stream::FuturesUnordered;
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
+use super::occupied::Held;
 use super::taking::{Taking, Took};
-use super::turns::Turns;
+use super::turns::{Turn, Turns};
 use crate::domain::time::Boot;
 use crate::domain::trouble::Trouble;
 use crate::intake::Watch;
 use crate::intake::folder::{Folder, Ready};
+use crate::intake::moved::Moved;
 
 /// After a file could not be taken for a reason that may pass.
 const AGAIN: Duration = Duration::from_secs(30);
@@ -33,7 +35,7 @@ struct Looking<'a> {
     watch: Watch,
     turns: Turns,
     /// Renamed into place, and not taken yet.
-    moved: HashSet<PathBuf>,
+    moved: Moved,
     later: HashMap<PathBuf, Boot>,
     told: HashMap<PathBuf, String>,
     /// Since when a file would be taken but for its writer; nothing once that was told.
@@ -56,9 +58,9 @@ pub async fn run(taking: Taking, stop: CancellationToken) {
             (look, done_since) = (false, false);
         }
         let short = looking.is_short();
-        while !short && let Some(ready) = looking.next() {
-            let taking = &taking;
-            under_way.push(async move { (taking.take(&ready).await, ready) });
+        while !short && let Some((turn, held)) = looking.next() {
+            let (taking, length) = (&taking, turn.length);
+            under_way.push(async move { (length, taking.take_all(turn, held).await) });
         }
         if done_since && under_way.is_empty() && looking.turns.is_empty() {
             look = true;
@@ -67,15 +69,18 @@ pub async fn run(taking: Taking, stop: CancellationToken) {
         let pause = looking.pause(short, look);
         tokio::select! {
             () = stop.cancelled() => {}
-            Some((took, ready)) = under_way.next() => {
-                looking.took(took, ready);
+            Some((length, files)) = under_way.next() => {
+                looking.turns.had(length);
+                for (took, ready) in files {
+                    looking.took(took, ready);
+                }
                 done_since = true;
             }
             () = looking.watch.changed() => look = true,
             () = clock.sleep_until(clock.boot() + pause) => look = true,
         }
     }
-    // What is being taken is taken to its end: two must never take the same.
+    // What is being taken is taken to its end, or left between two chunks: two must never take the same.
     while under_way.next().await.is_some() {}
     taking.shared.health.ended("intake");
 }
@@ -90,7 +95,7 @@ impl<'a> Looking<'a> {
             folder: taking.folder.clone(),
             watch,
             turns: Turns::default(),
-            moved: HashSet::new(),
+            moved: Moved::default(),
             later: HashMap::new(),
             told: HashMap::new(),
             written_to: HashMap::new(),
@@ -106,7 +111,10 @@ impl<'a> Looking<'a> {
         // A folder that was made anew is another one to the kernel.
         self.watch.folders(&self.folder.incoming());
         self.moved.extend(self.watch.moved_in());
-        let found = self.folder.look(&self.moved, self.taking.intake.settle, begun);
+        self.later.retain(|_, until| *until > begun);
+        let later = &self.later;
+        let is_put_off = |path: &Path| later.contains_key(path);
+        let found = self.folder.look(&mut self.moved, self.taking.intake.settle, begun, is_put_off);
         if !found.unreadable.is_empty() && self.folder.create().is_ok() {
             self.watch.folders(&self.folder.incoming());
         }
@@ -117,20 +125,18 @@ impl<'a> Looking<'a> {
             tracing::warn!(path = %odd.display(), "left in place: it is no regular file");
         }
         self.unsettled = found.unsettled;
-        self.moved.retain(|path| path.exists());
         self.told.retain(|path, _| path.exists());
-        self.later.retain(|path, until| path.exists() && *until > begun);
-        let (whole, written_to): (Vec<_>, Vec<_>) =
+        self.later.retain(|path, _| path.exists());
+        let (ready, written_to): (Vec<_>, Vec<_>) =
             found.ready.into_iter().partition(|ready| self.is_closed(&ready.path));
         self.wait_for_writers(written_to, begun);
-        let ready = whole.into_iter().filter(|ready| !self.later.contains_key(&ready.path)).collect();
         self.turns.found(ready, self.taking.only());
         let now = clock.boot();
         self.not_before = now + now.since(begun) * 4;
     }
 
     /// Renamed into place, a file is whole, whoever still has it open.
-    fn is_closed(&self, path: &PathBuf) -> bool {
+    fn is_closed(&self, path: &Path) -> bool {
         self.moved.contains(path) || !self.watch.is_written_to(path)
     }
 
@@ -162,10 +168,14 @@ impl<'a> Looking<'a> {
         }
     }
 
-    fn next(&mut self) -> Option<Ready> {
-        let ready = self.turns.next(|whose| self.taking.is_busy(whose))?;
-        self.moved.remove(&ready.path);
-        Some(ready)
+    /// What is taken next, and its tenant's turn, where whose it is is known.
+    fn next(&mut self) -> Option<(Turn, Option<Held<'a>>)> {
+        let turn = self.turns.next(|whose, length| self.taking.is_busy(whose, length))?;
+        let held = turn.whose.as_ref().and_then(|whose| self.taking.begin(whose, turn.length));
+        for ready in &turn.files {
+            self.moved.forget(&ready.path);
+        }
+        Some((turn, held))
     }
 
     /// Whether the disk is short; told when it begins and when it ends.

@@ -16,14 +16,17 @@ mod follow;
 mod lane;
 mod look;
 mod machines;
+mod occupied;
 pub mod online;
 mod opening;
+mod position;
 mod reading;
 mod reads;
 pub mod results;
 mod spending;
 pub mod steps;
 mod taking;
+mod took;
 mod turns;
 
 use std::collections::BTreeMap;
@@ -320,7 +323,7 @@ impl Engine {
 
     fn start_intake(&self, config: &Config) -> anyhow::Result<()> {
         let stop = self.stop.child_token();
-        let taking = taking::Taking::new(self.shared.clone(), config, Arc::clone(&self.lanes));
+        let taking = taking::Taking::new(self.shared.clone(), config, Arc::clone(&self.lanes), stop.clone());
         taking.folder().create()?;
         let results = results::Results::new(self.shared.clone(), config);
         let expiry = expiry::Expiry::new(self.shared.clone(), config);
@@ -330,7 +333,7 @@ impl Engine {
         before.stop.cancel();
         before.taking.close();
         self.loops.spawn(tracked.track_future(async move {
-            // The file that is being taken is taken to its end: two must never take the same.
+            // What is being taken is taken to its end, or left between two chunks: two must never take the same.
             before.taking.wait().await;
             let (taken, ended) = (drop_folder::run(taking, stop.clone()), expiry::run(expiry, stop.clone()));
             tokio::join!(taken, ended, results::run(results, stop));
@@ -344,7 +347,8 @@ impl Engine {
     pub async fn reload(&self, wire: Arc<dyn Wire>, config: &Config) -> anyhow::Result<()> {
         // What can fail comes first: the old lanes stop when the new ones are sure to start.
         let memories = self.memories(config).await?;
-        taking::Taking::new(self.shared.clone(), config, Arc::clone(&self.lanes)).folder().create()?;
+        let nothing = CancellationToken::new();
+        taking::Taking::new(self.shared.clone(), config, Arc::clone(&self.lanes), nothing).folder().create()?;
         self.replace_lanes(wire, config, &memories);
         self.start_intake(config)
     }

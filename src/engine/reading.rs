@@ -7,14 +7,15 @@ use std::path::Path;
 use std::sync::Arc;
 
 use sha2::{Digest, Sha256};
-use tokio::sync::mpsc;
+use tokio::sync::{RwLock, mpsc};
 
 use super::Shared;
 use super::filing::{blank, count};
+use super::position::Position;
 use super::steps::{Step, passed};
 use super::taking::{Refuse, Taking, reject};
 use crate::config::Tenant;
-use crate::domain::id::{MachineId, TenantName};
+use crate::domain::id::{MachineId, SweepId, TenantName};
 use crate::domain::sweep::Source;
 use crate::domain::time::Wall;
 use crate::intake::folder::{Place, Ready};
@@ -48,7 +49,7 @@ enum Part {
 }
 
 impl Work<'_> {
-    pub async fn run(self, file: File, resume: Option<KnownSweep>) -> Result<(), Refuse> {
+    pub async fn run(self, file: File, resume: Option<KnownSweep>, position: Position) -> Result<(), Refuse> {
         let store = &self.taking.shared.store;
         let mut parts = self.read(file);
         let (mut refusals, mut left_out) = (Refusals::default(), HashSet::new());
@@ -57,8 +58,10 @@ impl Work<'_> {
         let more = first.len() == CHUNK;
         let mut chunk = self.chunk(first, &mut refusals, &mut left_out);
         if !more && resume.is_none() {
-            return self.take_at_once(chunk, refusals).await;
+            return self.take_at_once(chunk, refusals, position).await;
         }
+        // It takes its time: whoever is behind it need not wait.
+        drop(position);
         // A long file: its jobs stay hidden until the last line is on disk.
         let (sweep, id, mut skip) = if let Some(known) = resume {
             (known.n, known.id, known.counts.lines)
@@ -90,7 +93,8 @@ impl Work<'_> {
             if !more {
                 break;
             }
-            if let Some(why) = self.taking.shortage() {
+            let stopped = || self.taking.stop.is_cancelled().then(|| "the taking of files is stopped".to_owned());
+            if let Some(why) = stopped().or_else(|| self.taking.shortage()) {
                 // What is on disk stays there: the file is taken up again where it was left.
                 return Err(Refuse::Later(why));
             }
@@ -104,6 +108,12 @@ impl Work<'_> {
             more = lines.len() == CHUNK;
             chunk = self.chunk(lines, &mut refusals, &mut left_out);
         }
+        self.complete(sweep, id, refusals).await
+    }
+
+    /// All of a long file is on disk.
+    async fn complete(&self, sweep: SweepRow, id: SweepId, refusals: Refusals) -> Result<(), Refuse> {
+        let store = &self.taking.shared.store;
         let counts = store.counts_of(sweep).await?;
         if counts.refused == counts.lines {
             self.taking.abandon(sweep, &self.ready.relative(), "none of its lines can be used").await?;
@@ -112,9 +122,14 @@ impl Work<'_> {
         let promise = self.taking.choose(Place::Processed, self.ready);
         let parts = self.completion_parts(id.to_string(), refusals, promise.target());
         store.forget_unasked(&parts.now).await?;
+        let alone = match self.deciding() {
+            Some(deciding) => Some(deciding.write().await),
+            None => None,
+        };
         let completion = parts.complete(counts, store.asked(self.row, sweep).await?);
         store.complete_sweep(self.row, sweep, completion, self.received_at).await?;
         promise.keep();
+        drop(alone);
         passed(Step::Committed);
         let known = store.known_by_id(id).await?;
         self.taking.finish(self.ready, self.name, &known).await
@@ -138,7 +153,7 @@ impl Work<'_> {
         Ok(())
     }
 
-    async fn take_at_once(self, chunk: Chunk, refusals: Refusals) -> Result<(), Refuse> {
+    async fn take_at_once(self, chunk: Chunk, refusals: Refusals, position: Position) -> Result<(), Refuse> {
         let lines = chunk.lines();
         if lines == 0 || chunk.refused == lines {
             let counts = Counts { lines, refused: lines, ..Counts::default() };
@@ -150,7 +165,15 @@ impl Work<'_> {
         let parts = self.completion_parts(id.to_string(), refusals, promise.target());
         let store = &self.taking.shared.store;
         store.forget_unasked(&parts.now).await?;
-        store.take_sweep(new, chunk, self.received_at, move |counts, asked| parts.complete(counts, asked)).await?;
+        let decide = move |counts, asked| parts.complete(counts, asked);
+        let commit = async {
+            let _shared = match self.deciding() {
+                Some(deciding) => Some(deciding.read().await),
+                None => None,
+            };
+            store.take_sweep(new, chunk, self.received_at, decide).await
+        };
+        position.commit(commit).await?;
         promise.keep();
         passed(Step::Committed);
         let known = store.known_by_id(id).await?;
@@ -174,6 +197,11 @@ impl Work<'_> {
     fn now(&self) -> Stamp {
         let Shared { epoch, boot_id, clock, .. } = &self.taking.shared;
         Stamp { epoch: *epoch, boot_id: boot_id.clone(), boot: clock.boot(), at: clock.wall() }
+    }
+
+    /// Whether a file is held depends on what came within the hour: whoever decides it looks here first.
+    fn deciding(&self) -> Option<&RwLock<()>> {
+        self.taking.deciding.get(self.name)
     }
 
     fn completion_parts(&self, id: String, refusals: Refusals, target: &Path) -> CompletionParts {

@@ -1,19 +1,20 @@
 //! When a sweep's last machine is final, its results go back to where its file came from.
 
-use std::collections::BTreeMap;
+use std::io;
 use std::time::Duration;
 
+use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use super::Shared;
 use crate::config::Config;
 use crate::domain::trouble::Trouble;
 use crate::intake::folder::Folder;
-use crate::intake::results::{ResultRow, Summary, write};
-use crate::store::Store;
-use crate::store::lists::Wanted;
+use crate::intake::results::{ResultRow, Summary, Written, write_csv, write_json};
+use crate::store::lists::{JobLine, LeftOutLine};
 use crate::store::status::SweepStatus;
 use crate::store::sweeps::SweepRow;
+use crate::store::{Store, StoreError};
 
 /// Looked at so often whatever was noticed.
 const LOOK: Duration = Duration::from_secs(30);
@@ -53,55 +54,134 @@ impl Results {
     }
 
     async fn write(&self, sweep: &SweepStatus) -> anyhow::Result<()> {
-        let rows = rows_of(&self.shared.store, sweep.n).await?;
-        let mut states = BTreeMap::new();
-        for row in &rows {
-            *states.entry(row.state.clone()).or_insert(0) += 1;
-        }
+        let folder = self.folder.results(&sweep.tenant);
+        let id = sweep.id.to_string();
+        let csv = {
+            let (folder, id) = (folder.clone(), id.clone());
+            self.with_rows(sweep.n, move |rows| write_csv(&folder, &id, rows)).await?
+        };
         let summary = Summary {
-            sweep_id: sweep.id.to_string(),
+            sweep_id: id,
             name: sweep.name.clone(),
             tenant: sweep.tenant.to_string(),
-            machines: rows.len(),
-            states,
+            machines: csv.states.values().sum(),
+            states: csv.states.clone(),
         };
-        let folder = self.folder.results(&sweep.tenant);
         let totals = serde_json::to_string(&summary.states)?;
-        tokio::task::spawn_blocking(move || write(&folder, &summary, &rows)).await??;
+        let json = self.with_rows(sweep.n, move |rows| write_json(&folder, &summary, rows)).await?;
+        anyhow::ensure!(csv.states == json.states, "the sweep's machines moved while its results were written");
+        tokio::task::spawn_blocking(move || csv.file.reveal().and_then(|()| json.file.reveal())).await??;
         self.shared.store.sweep_reported(sweep.n).await?;
         tracing::info!(tenant = %sweep.tenant, sweep = %sweep.id, name = sweep.name, totals, "sweep finished; its results are written");
         Ok(())
     }
+
+    /// Hands the rows of a sweep to `write` on a thread of its own, a page or two at a time: a sweep may have a
+    /// million.
+    async fn with_rows(
+        &self,
+        sweep: SweepRow,
+        write: impl FnOnce(&mut dyn Iterator<Item = io::Result<Vec<ResultRow>>>) -> io::Result<Written> + Send + 'static,
+    ) -> anyhow::Result<Written> {
+        let (send, pages) = mpsc::channel(1);
+        let mut pages = Pages { pages, ended: false };
+        let writing = tokio::task::spawn_blocking(move || write(&mut pages));
+        let mut rows = Rows::of(&self.shared.store, sweep);
+        loop {
+            let page = rows.next().await?;
+            let is_last = page.is_empty();
+            // Whoever writes has given up when nobody listens, and says why.
+            if send.send(page).await.is_err() || is_last {
+                break;
+            }
+            self.shared.health.beat("results");
+        }
+        drop(send);
+        Ok(writing.await??)
+    }
 }
 
-/// The machines of a sweep as they stand: those with a job, then those that were left out.
-pub async fn rows_of(store: &Store, sweep: SweepRow) -> anyhow::Result<Vec<ResultRow>> {
-    let mut rows = Vec::new();
-    let wanted = Wanted { sweep: Some(sweep), ..Wanted::default() };
-    store
-        .jobs(&wanted, |job| {
-            let (blocking, requestor) = match job.blocked_by {
-                Some(blocking) => (Some(blocking.action_id), blocking.requestor),
-                None => (None, None),
-            };
-            rows.push(ResultRow {
-                machine_id: job.machine_id,
-                name: job.name,
-                state: job.state,
-                reason: job.reason,
-                detail: job.detail.or(job.error),
-                scan_type: Some(job.scan_type),
-                action_id: job.action_id,
-                blocking_action_id: blocking,
-                requestor,
-                attempts: job.attempts,
-                created_at: Some(job.created_at),
-                finished_at: job.finished_at,
-            });
-            Ok(())
-        })
-        .await??;
-    rows.extend(store.left_out(sweep).await?.into_iter().map(|left| ResultRow {
+/// Pages as they are read. The last is empty: without it, the reading broke off.
+struct Pages {
+    pages: mpsc::Receiver<Vec<ResultRow>>,
+    ended: bool,
+}
+
+impl Iterator for Pages {
+    type Item = io::Result<Vec<ResultRow>>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        if std::mem::replace(&mut self.ended, true) {
+            return None;
+        }
+        match self.pages.blocking_recv() {
+            None => Some(Err(io::Error::other("the reading of the sweep's machines broke off"))),
+            Some(page) if page.is_empty() => None,
+            Some(page) => {
+                self.ended = false;
+                Some(Ok(page))
+            }
+        }
+    }
+}
+
+/// Rows in a page.
+const PAGE: u32 = 1000;
+
+/// The machines of a sweep as they stand, a page at a time: those with a job, then those that were left out.
+pub struct Rows<'a> {
+    store: &'a Store,
+    sweep: SweepRow,
+    /// The last job of the last page; none once all had their turn.
+    job: Option<i64>,
+    /// The same for the last line that was left out.
+    line: i64,
+}
+
+impl<'a> Rows<'a> {
+    /// All of them, from the first.
+    pub const fn of(store: &'a Store, sweep: SweepRow) -> Self {
+        Self { store, sweep, job: Some(0), line: 0 }
+    }
+
+    /// The next page; an empty one at the end.
+    pub async fn next(&mut self) -> Result<Vec<ResultRow>, StoreError> {
+        if let Some(after) = self.job {
+            let page = self.store.jobs_of_sweep(self.sweep, after, PAGE).await?;
+            self.job = page.last().map(|job| job.id);
+            if self.job.is_some() {
+                return Ok(page.into_iter().map(row_of).collect());
+            }
+        }
+        let page = self.store.left_out(self.sweep, self.line, PAGE).await?;
+        self.line = page.last().map_or(self.line, |left| left.line);
+        Ok(page.into_iter().map(left_out_row).collect())
+    }
+}
+
+fn row_of(job: JobLine) -> ResultRow {
+    let (blocking, requestor) = match job.blocked_by {
+        Some(blocking) => (Some(blocking.action_id), blocking.requestor),
+        None => (None, None),
+    };
+    ResultRow {
+        machine_id: job.machine_id,
+        name: job.name,
+        state: job.state,
+        reason: job.reason,
+        detail: job.detail.or(job.error),
+        scan_type: Some(job.scan_type),
+        action_id: job.action_id,
+        blocking_action_id: blocking,
+        requestor,
+        attempts: job.attempts,
+        created_at: Some(job.created_at),
+        finished_at: job.finished_at,
+    }
+}
+
+fn left_out_row(left: LeftOutLine) -> ResultRow {
+    ResultRow {
         machine_id: left.machine.to_string(),
         name: left.name,
         state: "skipped".to_owned(),
@@ -114,8 +194,7 @@ pub async fn rows_of(store: &Store, sweep: SweepRow) -> anyhow::Result<Vec<Resul
         attempts: 0,
         created_at: None,
         finished_at: None,
-    }));
-    Ok(rows)
+    }
 }
 
 pub async fn run(results: Results, stop: CancellationToken) {

@@ -3,16 +3,24 @@
 //! The order makes a kill at any moment harmless: jobs and receipt are committed first, then the
 //! file is moved, then the receipt is written. A start finishes what it finds half done.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use futures_util::future::join_all;
+use tokio::sync::RwLock;
+use tokio_util::sync::CancellationToken;
+
 use super::filing::{blank, count, finish_receipts, move_and_receipt};
+use super::occupied::{Held, Occupied, Thing};
 use super::opening::{Opened, open, sha256_of};
+use super::position::Position;
 use super::reading::Work;
 use super::steps::{Step, passed};
+pub use super::took::{Refuse, Took, reject};
+use super::turns::{Length, Turn};
 use super::{Running, Shared};
 use crate::config::{Config, Intake, Tenant};
 use crate::domain::id::TenantName;
@@ -26,49 +34,6 @@ use crate::store::StoreError;
 use crate::store::events::{Kind, Subject};
 use crate::store::sweeps::{Counts, KnownSweep};
 
-/// What came of a file.
-#[derive(Debug)]
-pub enum Took {
-    /// It is put away, with its receipt.
-    Done,
-    /// It stays where it is, for this reason.
-    Later(String),
-    /// It waits: another file of this tenant is being taken.
-    Busy(TenantName),
-}
-
-/// Why a file is not taken.
-pub enum Refuse {
-    /// It never can be: it is put away as rejected, with this reason.
-    Reject(String, Refusals, Counts),
-    /// It may be, later.
-    Later(String),
-}
-
-impl From<StoreError> for Refuse {
-    fn from(error: StoreError) -> Self {
-        Self::Later(error.to_string())
-    }
-}
-
-impl From<io::Error> for Refuse {
-    fn from(error: io::Error) -> Self {
-        Self::Later(error.to_string())
-    }
-}
-
-impl Refuse {
-    pub fn why(&self) -> &str {
-        match self {
-            Self::Reject(why, ..) | Self::Later(why) => why,
-        }
-    }
-}
-
-pub fn reject(reason: impl Into<String>) -> Refuse {
-    Refuse::Reject(reason.into(), Refusals::default(), Counts::default())
-}
-
 /// What taking files needs.
 pub struct Taking {
     pub shared: Shared,
@@ -79,26 +44,24 @@ pub struct Taking {
     /// Configured, but broken: their files wait.
     disabled: Vec<TenantName>,
     lanes: Arc<Mutex<BTreeMap<TenantName, Running>>>,
-    /// Of whom a file is being taken.
-    busy: Mutex<BTreeSet<TenantName>>,
+    /// What the files under way keep for themselves.
+    pub occupied: Occupied,
+    /// Whether a file is held depends on what others brought within the hour: while that is decided for a long one,
+    /// no other is counted. Short ones decide it where they are committed.
+    pub deciding: BTreeMap<TenantName, RwLock<()>>,
+    /// Ends the taking of long files between two chunks, and goes on where it was left at the next start.
+    pub stop: CancellationToken,
     /// Where there has to be room: the state folder and the spool folder.
     room: [PathBuf; 2],
 }
 
-/// A tenant of whom a file is being taken, until this is dropped.
-struct Busy<'a> {
-    taking: &'a Taking,
-    whose: TenantName,
-}
-
-impl Drop for Busy<'_> {
-    fn drop(&mut self) {
-        self.taking.busy.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.whose);
-    }
-}
-
 impl Taking {
-    pub fn new(shared: Shared, config: &Config, lanes: Arc<Mutex<BTreeMap<TenantName, Running>>>) -> Self {
+    pub fn new(
+        shared: Shared,
+        config: &Config,
+        lanes: Arc<Mutex<BTreeMap<TenantName, Running>>>,
+        stop: CancellationToken,
+    ) -> Self {
         let names: Vec<_> = config.tenants.keys().chain(config.disabled.keys()).cloned().collect();
         Self {
             shared,
@@ -108,7 +71,9 @@ impl Taking {
             tenants: config.tenants.clone(),
             disabled: config.disabled.keys().cloned().collect(),
             lanes,
-            busy: Mutex::default(),
+            stop,
+            occupied: Occupied::default(),
+            deciding: config.tenants.keys().map(|name| (name.clone(), RwLock::default())).collect(),
             room: [config.daemon.state_dir.clone(), config.daemon.spool_dir.clone()],
         }
     }
@@ -127,14 +92,14 @@ impl Taking {
         (!self.folder.has_tenant_folders()).then(|| self.tenants.keys().next()).flatten()
     }
 
-    /// Whether a file of this tenant is being taken.
-    pub fn is_busy(&self, whose: &TenantName) -> bool {
-        self.busy.lock().unwrap_or_else(PoisonError::into_inner).contains(whose)
+    /// Whether files of this tenant and length are being taken.
+    pub fn is_busy(&self, whose: &TenantName, length: Length) -> bool {
+        self.occupied.is_taken(&Thing::Turn(whose.clone(), length))
     }
 
-    fn begin(&self, whose: &TenantName) -> Option<Busy<'_>> {
-        let begun = self.busy.lock().unwrap_or_else(PoisonError::into_inner).insert(whose.clone());
-        begun.then(|| Busy { taking: self, whose: whose.clone() })
+    /// Takes a tenant's turn; `None` while another has it.
+    pub fn begin(&self, whose: &TenantName, length: Length) -> Option<Held<'_>> {
+        self.occupied.take(Thing::Turn(whose.clone(), length))
     }
 
     /// Why there is no room for more, if there is none.
@@ -143,14 +108,29 @@ impl Taking {
         shortage(&[state, spool], self.intake.min_free)
     }
 
-    /// Takes a file, whole or not at all.
-    pub async fn take(&self, ready: &Ready) -> Took {
+    /// Takes the files of a turn, which `held` is until the last of them has been dealt with. Each is taken as by
+    /// itself; what waits for the disk waits together.
+    pub async fn take_all(&self, turn: Turn, held: Option<Held<'_>>) -> Vec<(Took, Ready)> {
+        let positions = Position::in_a_row(turn.files.len());
+        let is_held = held.is_some();
+        let took =
+            turn.files.into_iter().zip(positions).map(|(ready, position)| async move {
+                (self.take(&ready, turn.length, is_held, position).await, ready)
+            });
+        let took = join_all(took).await;
+        drop(held);
+        took
+    }
+
+    /// Takes a file, whole or not at all. `is_held` says whether this is its tenant's turn.
+    async fn take(&self, ready: &Ready, length: Length, is_held: bool, position: Position) -> Took {
         let received_at = self.shared.clock.wall();
         passed(Step::Seen);
         let opened = match self.open(ready).await {
             Ok(opened) => opened,
             Err(Refuse::Later(why)) => return Took::Later(why),
             Err(Refuse::Reject(why, ..)) => {
+                drop(position);
                 let tenant = self.tenant_of(ready, &Header::default()).ok();
                 return self
                     .put_away_rejected(
@@ -169,15 +149,19 @@ impl Taking {
         let sha256 = opened.sha256.clone();
         let tenant = self.tenant_of(ready, &opened.header);
         let name = tenant.as_ref().ok().cloned();
-        let _busy = match &name {
-            Some(name) => match self.begin(name) {
-                Some(busy) => Some(busy),
-                None => return Took::Busy(name.clone()),
-            },
+        let _held = match &name {
             None => None,
+            Some(name) => {
+                let turn = if is_held { None } else { self.begin(name, length) };
+                let content = self.occupied.take(Thing::Content(name.clone(), sha256.clone()));
+                if !is_held && turn.is_none() || content.is_none() {
+                    return Took::Busy(name.clone());
+                }
+                Some((turn, content))
+            }
         };
         let outcome = match tenant {
-            Ok(tenant) => self.take_for(ready, opened, &tenant, received_at).await,
+            Ok(tenant) => self.take_for(ready, opened, &tenant, received_at, position).await,
             Err(refuse) => Err(refuse),
         };
         match outcome {
@@ -243,6 +227,7 @@ impl Taking {
         opened: Opened,
         name: &TenantName,
         received_at: Wall,
+        position: Position,
     ) -> Result<(), Refuse> {
         let Some(tenant) = self.tenants.get(name) else { return Err(Refuse::Later("no such tenant".to_owned())) };
         let store = &self.shared.store;
@@ -256,7 +241,10 @@ impl Taking {
             Some(known) if !known.filed && known.file == ready.relative() => {
                 return self.finish(ready, name, &known).await;
             }
-            Some(known) => return self.already_taken(ready, &opened.sha256, name, &known, received_at).await,
+            Some(known) => {
+                drop(position);
+                return self.already_taken(ready, &opened.sha256, name, &known, received_at).await;
+            }
             None => None,
         };
         let work = Work {
@@ -271,7 +259,7 @@ impl Taking {
             uid: opened.uid,
             about: opened.about,
         };
-        work.run(opened.file, resume).await
+        work.run(opened.file, resume, position).await
     }
 
     async fn already_taken(
@@ -395,7 +383,13 @@ impl Taking {
     /// others may have joined them.
     pub async fn abandon(&self, sweep: i64, file: &str, why: &str) -> Result<(), StoreError> {
         let id = self.shared.store.id_of_sweep(sweep).await?;
-        let withdrawn = self.beating(self.shared.store.abandon_sweep(sweep, self.shared.clock.wall())).await?;
+        tracing::debug!(sweep = id, file, why, "giving the file up: what was queued of it is withdrawn");
+        let abandoning = self.beating(self.shared.store.abandon_sweep(sweep, self.shared.clock.wall()));
+        let withdrawn = tokio::select! {
+            withdrawn = abandoning => withdrawn?,
+            // Given up again at the next start, it goes on where it was left.
+            () = self.stop.cancelled() => return Err(StoreError::Closed),
+        };
         tracing::warn!(
             sweep = id,
             file,

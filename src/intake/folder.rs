@@ -7,11 +7,10 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
+use super::listing::{Candidate, list};
+use super::moved::Moved;
 use crate::domain::id::TenantName;
 use crate::domain::time::Boot;
-
-/// Names that other programs write to before the real one.
-const UNFINISHED: [&str; 6] = [".tmp", ".part", ".partial", ".filepart", ".crdownload", ".swp"];
 
 /// A file that is whole and may be taken.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -42,7 +41,7 @@ impl Ready {
 pub struct Found {
     /// Files to take, oldest first.
     pub ready: Vec<Ready>,
-    /// Whether some have not settled yet: look again soon.
+    /// Whether some have not settled yet, or there are more: look again soon.
     pub unsettled: bool,
     /// Things that are no regular files, seen for the first time.
     pub odd: Vec<PathBuf>,
@@ -98,16 +97,6 @@ impl Place {
     }
 }
 
-fn is_unfinished(name: &OsStr) -> bool {
-    let name = name.as_encoded_bytes();
-    name.starts_with(b".")
-        || name.ends_with(b"~")
-        || UNFINISHED.iter().any(|ending| {
-            name.len() >= ending.len()
-                && name.get(name.len() - ending.len()..).is_some_and(|end| end.eq_ignore_ascii_case(ending.as_bytes()))
-        })
-}
-
 impl Folder {
     /// The spool folder of these tenants. With one tenant there are no tenant folders.
     pub fn new(spool: &Path, tenants: &[TenantName]) -> Self {
@@ -155,13 +144,21 @@ impl Folder {
         !self.tenants.is_empty()
     }
 
-    /// Looks at the whole folder: the truth, whatever events were or were not seen.
+    /// Looks at the whole folder: the truth, whatever events were or were not seen. Of each folder the oldest files
+    /// are told, a few thousand at most; those for which `is_put_off` are left out.
     ///
-    /// A file in `moved_in` was renamed into place and is whole; any other is once its size and
-    /// time have stayed the same for `settle`, on our clock.
-    pub fn look(&mut self, moved_in: &HashSet<PathBuf>, settle: Duration, now: Boot) -> Found {
+    /// A file in `moved` was renamed into place and is whole; any other is once its size and time have stayed the same
+    /// for `settle`, on our clock. What is there no more is forgotten in `moved`.
+    pub fn look(
+        &mut self,
+        moved: &mut Moved,
+        settle: Duration,
+        now: Boot,
+        is_put_off: impl Fn(&Path) -> bool,
+    ) -> Found {
         let mut found = Found::default();
-        let mut present = HashSet::new();
+        let before = std::mem::take(&mut self.seen);
+        let mut odd = HashSet::new();
         let top = self.spool.join("incoming");
         for folder in self.incoming() {
             let tenant = if folder == top {
@@ -169,60 +166,45 @@ impl Folder {
             } else {
                 folder.file_name().and_then(OsStr::to_str).and_then(|name| name.parse().ok())
             };
-            match entries(&folder) {
-                Err(error) => found.unreadable.push((folder, error.to_string())),
-                Ok(entries) => {
-                    for (name, path, metadata) in entries {
-                        present.insert(path.clone());
-                        self.consider(
-                            &mut found,
-                            Ready { path, folder: tenant.clone(), name, size: metadata.len() },
-                            &metadata,
-                            moved_in,
-                            settle,
-                            now,
-                        );
-                    }
+            let listed = match list(&folder, moved, &is_put_off) {
+                Ok(listed) => listed,
+                Err(error) => {
+                    found.unreadable.push((folder, error.to_string()));
+                    continue;
+                }
+            };
+            found.unsettled |= listed.more;
+            for (name, metadata) in listed.odd {
+                let path = folder.join(&name);
+                if !self.is_expected(&name, tenant.as_ref(), &metadata) && odd.insert(path.clone()) {
+                    found.odd.extend((!self.warned.contains(&path)).then_some(path));
+                }
+            }
+            for Candidate { name, size, modified } in listed.oldest {
+                let path = folder.join(&name);
+                let shape = Shape { size, modified };
+                let same = before.get(&path).filter(|before| before.shape == shape);
+                let since = same.map_or(now, |before| before.since);
+                let is_whole = moved.contains(&path) || same.is_some() && now.since(since) >= settle;
+                self.seen.insert(path.clone(), Settling { shape, since });
+                if is_whole {
+                    found.ready.push(Ready { path, folder: tenant.clone(), name, size });
+                } else {
+                    found.unsettled = true;
                 }
             }
         }
         let why = "a link lies in its place, which is not followed; a folder elsewhere can be mounted there";
         found.unreadable.extend(self.linked().into_iter().map(|folder| (folder, why.to_owned())));
-        self.seen.retain(|path, _| present.contains(path));
-        self.warned.retain(|path| present.contains(path));
+        self.warned = odd;
         found
     }
 
-    fn consider(
-        &mut self,
-        found: &mut Found,
-        ready: Ready,
-        metadata: &Metadata,
-        moved_in: &HashSet<PathBuf>,
-        settle: Duration,
-        now: Boot,
-    ) {
-        if is_unfinished(&ready.name) {
-            return;
-        }
-        if !metadata.is_file() {
-            let expected = metadata.is_dir()
-                && ready.folder.is_none()
-                && self.tenants.iter().chain(&self.only).any(|tenant| OsStr::new(tenant.as_str()) == ready.name);
-            if !expected && self.warned.insert(ready.path.clone()) {
-                found.odd.push(ready.path);
-            }
-            return;
-        }
-        let shape = Shape { size: metadata.len(), modified: metadata.modified().ok() };
-        let before = self.seen.insert(ready.path.clone(), Settling { shape, since: now });
-        let since = before.filter(|before| before.shape == shape).map_or(now, |before| before.since);
-        self.seen.insert(ready.path.clone(), Settling { shape, since });
-        if moved_in.contains(&ready.path) || now.since(since) >= settle && before.is_some() {
-            found.ready.push(ready);
-        } else {
-            found.unsettled = true;
-        }
+    /// Whether this is a tenant's folder, where those lie.
+    fn is_expected(&self, name: &OsStr, folder: Option<&TenantName>, metadata: &Metadata) -> bool {
+        metadata.is_dir()
+            && folder.is_none()
+            && self.tenants.iter().chain(&self.only).any(|tenant| OsStr::new(tenant.as_str()) == name)
     }
 
     /// A free name for a file that is put away: its own, else with a number before its ending; as text, which the
@@ -319,29 +301,20 @@ pub fn receipt_name(name: &OsStr) -> OsString {
     receipt
 }
 
-type Entry = (OsString, PathBuf, Metadata);
-
-fn entries(folder: &Path) -> io::Result<Vec<Entry>> {
-    let mut entries = Vec::new();
-    for entry in fs::read_dir(folder)? {
-        let entry = entry?;
-        // Not followed: a link is no file of ours. Gone meanwhile: somebody took it back.
-        if let Ok(metadata) = fs::symlink_metadata(entry.path()) {
-            entries.push((entry.file_name(), entry.path(), metadata));
-        }
-    }
-    entries
-        .sort_by(|(a, _, one), (b, _, other)| one.modified().ok().cmp(&other.modified().ok()).then_with(|| a.cmp(b)));
-    Ok(entries)
-}
-
 #[cfg(test)]
 mod tests {
     use std::os::unix::ffi::OsStringExt;
 
     use super::*;
+    use crate::intake::listing::AT_ONCE;
 
     const SETTLE: Duration = Duration::from_secs(2);
+
+    /// A look that knows of nothing but these that it was renamed into place.
+    fn look(folder: &mut Folder, moved: &[&Path], settle: Duration, now: i64) -> Found {
+        let mut moved = moved.iter().map(|path| path.to_path_buf()).collect();
+        folder.look(&mut moved, settle, Boot(now), |_| false)
+    }
 
     fn names(found: &Found) -> Vec<String> {
         found.ready.iter().map(Ready::relative).collect()
@@ -358,16 +331,15 @@ mod tests {
         folder.create().unwrap();
         let path = dir.path().join("incoming/list.txt");
         fs::write(&path, "one").unwrap();
-        let none = HashSet::new();
-        let first = folder.look(&none, SETTLE, Boot(0));
+        let first = look(&mut folder, &[], SETTLE, 0);
         assert!(names(&first).is_empty() && first.unsettled);
-        assert!(names(&folder.look(&none, SETTLE, Boot(1999))).is_empty());
+        assert!(names(&look(&mut folder, &[], SETTLE, 1999)).is_empty());
         fs::write(&path, "two lines").unwrap();
-        assert!(names(&folder.look(&none, SETTLE, Boot(2500))).is_empty(), "it has grown");
-        assert_eq!(names(&folder.look(&none, SETTLE, Boot(4500))), ["list.txt"]);
-        let moved = HashSet::from([dir.path().join("incoming/moved.csv")]);
-        fs::write(dir.path().join("incoming/moved.csv"), "x").unwrap();
-        assert_eq!(names(&folder.look(&moved, SETTLE, Boot(4501))), ["list.txt", "moved.csv"]);
+        assert!(names(&look(&mut folder, &[], SETTLE, 2500)).is_empty(), "it has grown");
+        assert_eq!(names(&look(&mut folder, &[], SETTLE, 4500)), ["list.txt"]);
+        let moved = dir.path().join("incoming/moved.csv");
+        fs::write(&moved, "x").unwrap();
+        assert_eq!(names(&look(&mut folder, &[&moved], SETTLE, 4501)), ["list.txt", "moved.csv"]);
     }
 
     #[test]
@@ -382,9 +354,9 @@ mod tests {
         fs::create_dir(incoming.join("folder")).unwrap();
         std::os::unix::fs::symlink("/etc/passwd", incoming.join("link.txt")).unwrap();
         fs::write(incoming.join("b/list.txt"), "x").unwrap();
-        let everything = folder.look(&HashSet::new(), Duration::ZERO, Boot(0));
+        let everything = look(&mut folder, &[], Duration::ZERO, 0);
         assert_eq!(everything.odd.len(), 2, "{everything:?}");
-        let again = folder.look(&HashSet::new(), Duration::ZERO, Boot(1));
+        let again = look(&mut folder, &[], Duration::ZERO, 1);
         assert!(again.odd.is_empty());
         assert_eq!(names(&again), ["b/list.txt"]);
     }
@@ -399,11 +371,49 @@ mod tests {
         fs::write(dir.path().join("incoming/b/list.txt"), "x").unwrap();
         fs::remove_dir(dir.path().join("incoming/a")).unwrap();
         std::os::unix::fs::symlink("../state", dir.path().join("incoming/a")).unwrap();
-        folder.look(&HashSet::new(), Duration::ZERO, Boot(0));
-        let found = folder.look(&HashSet::new(), Duration::ZERO, Boot(1));
+        look(&mut folder, &[], Duration::ZERO, 0);
+        let found = look(&mut folder, &[], Duration::ZERO, 1);
         assert_eq!(names(&found), ["b/list.txt"], "the others go on");
         assert_eq!(found.unreadable.len(), 1, "{found:?}");
         assert!(!folder.incoming().contains(&dir.path().join("incoming/a")), "nor is it watched");
+    }
+
+    #[test]
+    fn of_any_number_of_files_the_oldest_are_told_and_the_others_in_their_turn() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut folder = Folder::new(dir.path(), &tenants(&["contoso"]));
+        folder.create().unwrap();
+        let incoming = dir.path().join("incoming");
+        let age = |name: &str, seconds: u64| {
+            let file = fs::File::create(incoming.join(name)).unwrap();
+            file.set_modified(SystemTime::UNIX_EPOCH + Duration::from_secs(seconds)).unwrap();
+        };
+        (0..AT_ONCE + 2).for_each(|n| age(&format!("{n}.txt"), 1_000_000 - n as u64));
+        look(&mut folder, &[], SETTLE, 0);
+        let found = look(&mut folder, &[], SETTLE, 2000);
+        assert_eq!((found.ready.len(), folder.seen.len()), (AT_ONCE, AT_ONCE));
+        assert!(found.unsettled, "there are more: they are looked for soon");
+        assert_eq!(names(&found)[..2], [format!("{}.txt", AT_ONCE + 1), format!("{AT_ONCE}.txt")]);
+        // What cannot be taken now makes way for the next.
+        let put_off = |path: &Path| path.ends_with(format!("{AT_ONCE}.txt"));
+        let found = folder.look(&mut Moved::default(), SETTLE, Boot(2000), put_off);
+        assert_eq!((found.ready.len(), names(&found).contains(&format!("{AT_ONCE}.txt"))), (AT_ONCE - 1, false));
+        fs::remove_file(incoming.join(format!("{}.txt", AT_ONCE + 1))).unwrap();
+        let found = look(&mut folder, &[], SETTLE, 4000);
+        assert_eq!(names(&found).first(), Some(&format!("{}.txt", AT_ONCE - 1)), "what was put off has to settle");
+        assert_eq!(names(&found).last().map(String::as_str), Some("1.txt"), "it settled while it waited");
+    }
+
+    #[test]
+    fn a_file_that_was_renamed_into_place_and_is_gone_says_nothing_of_the_next_of_its_name() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut folder = Folder::new(dir.path(), &tenants(&["contoso"]));
+        folder.create().unwrap();
+        let path = dir.path().join("incoming/list.txt");
+        let mut moved = Moved::from_iter([path.clone()]);
+        folder.look(&mut moved, SETTLE, Boot(0), |_| false);
+        fs::write(&path, "half of it").unwrap();
+        assert!(names(&folder.look(&mut moved, SETTLE, Boot(1), |_| false)).is_empty());
     }
 
     #[test]
@@ -414,8 +424,8 @@ mod tests {
             fs::write(dir.path().join("incoming").join(name), "x").unwrap();
         }
         let mut folder = Folder::new(dir.path(), &tenants(&["a"]));
-        folder.look(&HashSet::new(), Duration::ZERO, Boot(0));
-        let found = folder.look(&HashSet::new(), Duration::ZERO, Boot(1));
+        look(&mut folder, &[], Duration::ZERO, 0);
+        let found = look(&mut folder, &[], Duration::ZERO, 1);
         assert_eq!(names(&found), ["new.txt", "a/left.txt"]);
         let left = found.ready.last().unwrap();
         assert_eq!(folder.place(Place::Processed, left.folder.as_ref()), dir.path().join("processed"));

@@ -6,6 +6,8 @@
 pub mod expiry;
 pub mod folder;
 pub mod formats;
+mod listing;
+pub mod moved;
 pub mod names;
 mod open_files;
 pub mod receipt;

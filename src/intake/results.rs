@@ -1,11 +1,14 @@
 //! What comes back when a sweep's last machine is final: one row a machine, as CSV and as JSON.
 
+use std::cell::{Cell, RefCell};
+use std::collections::BTreeMap;
 use std::io::{self, Write};
 use std::path::Path;
 
-use serde::Serialize;
+use serde::ser::{Error as _, SerializeSeq as _};
+use serde::{Serialize, Serializer};
 
-use super::receipt::write_whole;
+use super::receipt::{Aside, write_aside};
 
 /// A machine of a finished sweep.
 #[derive(Clone, Debug, Serialize)]
@@ -33,15 +36,60 @@ pub struct Summary {
     pub sweep_id: String,
     pub name: String,
     pub tenant: String,
-    pub machines: usize,
-    pub states: std::collections::BTreeMap<String, u64>,
+    pub machines: u64,
+    pub states: BTreeMap<String, u64>,
 }
 
+/// A file of results that is on disk, and does not have its name yet; and how many machines it shows in each state.
+#[derive(Debug)]
+#[allow(missing_docs, reason = "the names speak")]
+pub struct Written {
+    pub file: Aside,
+    pub states: BTreeMap<String, u64>,
+}
+
+/// Rows as they come, some at a time: there may be a million.
+pub type Pages<'a> = dyn Iterator<Item = io::Result<Vec<ResultRow>>> + 'a;
+
 #[derive(Serialize)]
-struct Document<'a> {
+struct Document<'a, 'b> {
     #[serde(flatten)]
     summary: &'a Summary,
-    results: &'a [ResultRow],
+    results: Streamed<'a, 'b>,
+}
+
+/// Rows that are read while they are written.
+struct Streamed<'a, 'b> {
+    pages: RefCell<&'a mut Pages<'b>>,
+    states: RefCell<&'a mut BTreeMap<String, u64>>,
+    /// What ended the reading: serde keeps no more of it than its words.
+    failed: &'a Cell<Option<io::Error>>,
+}
+
+impl Serialize for Streamed<'_, '_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let (mut pages, mut states) = (self.pages.borrow_mut(), self.states.borrow_mut());
+        let mut rows = serializer.serialize_seq(None)?;
+        for page in &mut **pages {
+            let page = page.map_err(|error| {
+                let told = S::Error::custom(&error);
+                self.failed.set(Some(error));
+                told
+            })?;
+            for row in &page {
+                count(&mut states, row);
+                rows.serialize_element(row)?;
+            }
+        }
+        rows.end()
+    }
+}
+
+fn count(states: &mut BTreeMap<String, u64>, row: &ResultRow) {
+    match states.get_mut(&row.state) {
+        Some(n) => *n += 1,
+        None => drop(states.insert(row.state.clone(), 1)),
+    }
 }
 
 /// What begins a formula; the wide ones do where Chinese or Japanese is written.
@@ -67,21 +115,35 @@ const HEADER: [&str; 12] = [
     "finished_at",
 ];
 
-/// Writes `<sweep id>.csv` and `<sweep id>.json` into `folder`.
-pub fn write(folder: &Path, summary: &Summary, rows: &[ResultRow]) -> io::Result<()> {
+/// Writes `<sweep id>.csv` for `folder`.
+pub fn write_csv(folder: &Path, sweep_id: &str, pages: &mut Pages<'_>) -> io::Result<Written> {
     std::fs::create_dir_all(folder)?;
-    write_whole(&folder.join(format!("{}.csv", summary.sweep_id)), |out| csv(out, rows))?;
-    write_whole(&folder.join(format!("{}.json", summary.sweep_id)), |out| {
-        serde_json::to_writer_pretty(&mut *out, &Document { summary, results: rows })?;
-        out.write_all(b"\n")
-    })
+    let mut states = BTreeMap::new();
+    let file = write_aside(&folder.join(format!("{sweep_id}.csv")), |out| {
+        let mut table = Csv::new(out)?;
+        for page in pages {
+            for row in &page? {
+                count(&mut states, row);
+                table.row(row)?;
+            }
+        }
+        table.end()
+    })?;
+    Ok(Written { file, states })
 }
 
-/// Writes the rows as CSV.
-fn csv(out: &mut dyn Write, rows: &[ResultRow]) -> io::Result<()> {
-    let mut table = Csv::new(out)?;
-    rows.iter().try_for_each(|row| table.row(row))?;
-    table.end()
+/// Writes `<sweep id>.json` for `folder`.
+pub fn write_json(folder: &Path, summary: &Summary, pages: &mut Pages<'_>) -> io::Result<Written> {
+    std::fs::create_dir_all(folder)?;
+    let mut states = BTreeMap::new();
+    let file = write_aside(&folder.join(format!("{}.json", summary.sweep_id)), |out| {
+        let failed = Cell::new(None);
+        let results = Streamed { pages: RefCell::new(pages), states: RefCell::new(&mut states), failed: &failed };
+        let written = serde_json::to_writer_pretty(&mut *out, &Document { summary, results });
+        written.map_err(|error| failed.take().unwrap_or_else(|| error.into()))?;
+        out.write_all(b"\n")
+    })?;
+    Ok(Written { file, states })
 }
 
 /// Rows as CSV, with a header.
@@ -125,6 +187,64 @@ impl<W: Write> Csv<W> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn row(state: &str) -> ResultRow {
+        ResultRow {
+            machine_id: "a".repeat(40),
+            name: None,
+            state: state.to_owned(),
+            reason: None,
+            detail: None,
+            scan_type: None,
+            action_id: None,
+            blocking_action_id: None,
+            requestor: None,
+            attempts: 1,
+            created_at: None,
+            finished_at: None,
+        }
+    }
+
+    #[test]
+    fn results_are_written_while_they_are_read_and_counted() {
+        let dir = tempfile::tempdir().unwrap();
+        let pages = || [vec![row("succeeded"), row("failed")], vec![row("succeeded")]].into_iter().map(Ok);
+        let csv = write_csv(dir.path(), "1", &mut pages()).unwrap();
+        let expected = BTreeMap::from([("succeeded".to_owned(), 2), ("failed".to_owned(), 1)]);
+        assert_eq!(csv.states, expected);
+        let summary = Summary {
+            sweep_id: "1".to_owned(),
+            name: "weekly".to_owned(),
+            tenant: "contoso".to_owned(),
+            machines: 3,
+            states: csv.states,
+        };
+        let json = write_json(dir.path(), &summary, &mut pages()).unwrap();
+        assert_eq!(json.states, expected);
+        assert!(!dir.path().join("1.csv").exists() && !dir.path().join("1.json").exists(), "they have no names yet");
+        csv.file.reveal().unwrap();
+        json.file.reveal().unwrap();
+        let text = std::fs::read_to_string(dir.path().join("1.json")).unwrap();
+        let read: serde_json::Value = serde_json::from_str(&text).unwrap();
+        assert_eq!((&read["machines"], read["results"].as_array().unwrap().len()), (&serde_json::json!(3), 3));
+        assert!(text.starts_with("{\n  \"sweep_id\": \"1\",") && text.ends_with("]\n}\n"), "{text}");
+        assert_eq!(std::fs::read_to_string(dir.path().join("1.csv")).unwrap().lines().count(), 4);
+    }
+
+    #[test]
+    fn rows_whose_reading_breaks_off_become_no_results() {
+        let dir = tempfile::tempdir().unwrap();
+        let broken = || [Ok(vec![row("succeeded")]), Err(io::Error::other("gone"))].into_iter();
+        let summary = Summary {
+            sweep_id: "1".to_owned(),
+            name: String::new(),
+            tenant: String::new(),
+            machines: 2,
+            states: BTreeMap::new(),
+        };
+        assert_eq!(write_csv(dir.path(), "1", &mut broken()).unwrap_err().to_string(), "gone");
+        assert_eq!(write_json(dir.path(), &summary, &mut broken()).unwrap_err().to_string(), "gone");
+    }
 
     #[test]
     fn cells_that_a_spreadsheet_would_run_are_made_inert() {

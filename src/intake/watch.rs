@@ -10,13 +10,14 @@ use notify::event::{AccessKind, AccessMode, ModifyKind, RenameMode};
 use notify::{EventKind, RecommendedWatcher, RecursiveMode, Watcher};
 use tokio::sync::Notify;
 
+use super::moved::Moved;
 use super::open_files;
 
 /// Watches folders until dropped.
 #[derive(Debug)]
 pub struct Watch {
     watcher: Option<RecommendedWatcher>,
-    moved_in: Arc<Mutex<HashSet<PathBuf>>>,
+    moved_in: Arc<Mutex<Moved>>,
     writers: Arc<Mutex<Writers>>,
     wake: Arc<Notify>,
 }
@@ -75,7 +76,7 @@ impl Writers {
 impl Watch {
     /// Watches nothing yet. Without inotify, the regular look has to do.
     pub fn new(wake: Arc<Notify>) -> Self {
-        let moved_in = Arc::new(Mutex::new(HashSet::new()));
+        let moved_in = Arc::new(Mutex::new(Moved::default()));
         let writers = Arc::new(Mutex::new(Writers::default()));
         let (moved, writing, waker) = (Arc::clone(&moved_in), Arc::clone(&writers), Arc::clone(&wake));
         let watcher = notify::recommended_watcher(move |event: Result<notify::Event, notify::Error>| {
@@ -83,7 +84,9 @@ impl Watch {
             writing.lock().unwrap_or_else(PoisonError::into_inner).heard(&event);
             match event.kind {
                 EventKind::Modify(ModifyKind::Name(RenameMode::To)) => {
-                    moved.lock().unwrap_or_else(PoisonError::into_inner).extend(event.paths);
+                    let mut moved = moved.lock().unwrap_or_else(PoisonError::into_inner);
+                    event.paths.iter().for_each(|path| moved.note(path));
+                    drop(moved);
                     waker.notify_one();
                 }
                 EventKind::Create(_) | EventKind::Access(AccessKind::Close(AccessMode::Write)) | EventKind::Other => {
@@ -128,8 +131,8 @@ impl Watch {
         lock().0.retain(|path, _| still.contains(path) || !before.contains(path));
     }
 
-    /// Paths that were renamed into place since the last call.
-    pub fn moved_in(&self) -> HashSet<PathBuf> {
+    /// What was renamed into place since the last call.
+    pub fn moved_in(&self) -> Moved {
         std::mem::take(&mut self.moved_in.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
@@ -137,11 +140,6 @@ impl Watch {
     /// can tell, and it has settled when it has not changed for a while.
     pub fn is_written_to(&self, path: &Path) -> bool {
         self.writers.lock().unwrap_or_else(PoisonError::into_inner).are_at(path)
-    }
-
-    /// Keeps a path for the next look: it was moved in, but could not be taken yet.
-    pub fn keep(&self, path: &Path) {
-        self.moved_in.lock().unwrap_or_else(PoisonError::into_inner).insert(path.to_owned());
     }
 
     /// Returns when something may have happened.

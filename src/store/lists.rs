@@ -99,6 +99,8 @@ pub struct AttemptLine {
 /// A machine that a sweep left out.
 #[derive(Clone, Debug)]
 pub struct LeftOutLine {
+    /// Where it stood in the file.
+    pub line: i64,
     /// Which machine.
     pub machine: MachineId,
     /// What the file called it.
@@ -371,15 +373,40 @@ impl View {
         rows.iter().map(line).collect::<Result<_, _>>().doing("list a job's attempts")
     }
 
-    /// The machines that a sweep left out, in the file's order.
-    pub async fn left_out(&self, sweep: i64) -> Result<Vec<LeftOutLine>, StoreError> {
-        let rows = sqlx::query("SELECT machine, name, reason FROM left_out WHERE sweep_n = ? ORDER BY line")
+    /// The next jobs of a sweep after the job `after`, by age, so many at most: its own, and those that it joined.
+    /// A page costs the same wherever it begins, and between two pages nothing is held.
+    pub async fn jobs_of_sweep(&self, sweep: i64, after: i64, most: u32) -> Result<Vec<JobLine>, StoreError> {
+        let statement = format!(
+            "{JOBS} jobs.id IN (SELECT id FROM (
+                 SELECT id FROM (SELECT id FROM jobs WHERE sweep_n = ?1 AND id > ?2 ORDER BY id LIMIT ?3)
+                 UNION ALL SELECT job_id FROM (SELECT job_id FROM joins WHERE sweep_n = ?1 AND job_id > ?2
+                                               ORDER BY job_id LIMIT ?3)
+                 ORDER BY id LIMIT ?3)) ORDER BY jobs.id"
+        );
+        let rows = sqlx::query(sqlx::AssertSqlSafe(statement))
             .bind(sweep)
+            .bind(after)
+            .bind(most)
             .fetch_all(&mut *self.reader().await?)
             .await
-            .doing("list what a sweep left out")?;
+            .doing("list a sweep's jobs")?;
+        rows.iter().map(job_line).collect::<Result<_, _>>().doing("list a sweep's jobs")
+    }
+
+    /// The next machines that a sweep left out after the line `after`, in the file's order, so many at most.
+    pub async fn left_out(&self, sweep: i64, after: i64, most: u32) -> Result<Vec<LeftOutLine>, StoreError> {
+        let rows = sqlx::query(
+            "SELECT line, machine, name, reason FROM left_out WHERE sweep_n = ? AND line > ? ORDER BY line LIMIT ?",
+        )
+        .bind(sweep)
+        .bind(after)
+        .bind(most)
+        .fetch_all(&mut *self.reader().await?)
+        .await
+        .doing("list what a sweep left out")?;
         let line = |row: &sqlx::sqlite::SqliteRow| {
             Ok(LeftOutLine {
+                line: row.try_get("line")?,
                 machine: machine_of(row.try_get("machine")?)?,
                 name: row.try_get("name")?,
                 reason: row.try_get("reason")?,

@@ -333,7 +333,9 @@ impl Store {
     ) -> Result<(), StoreError> {
         let new: Vec<_> = chunk.jobs.iter().map(|job| (job.machine, job.scan)).collect();
         let first = self
-            .write(move |connection| Box::pin(async move { append(connection, tenant, sweep, &chunk, now).await }))
+            .write_rows(new.len(), move |connection| {
+                Box::pin(async move { append(connection, tenant, sweep, &chunk, now).await })
+            })
             .await?;
         (first..).zip(new).try_for_each(|(job, (machine, scan))| keys.add(machine, scan, job))
     }
@@ -378,7 +380,7 @@ impl Store {
                 let (text, n) = written(first, some.iter().filter(|key| key.full == full));
                 if n > 0 {
                     let there = self
-                        .write(move |connection| {
+                        .write_rows(CHUNK, move |connection| {
                             Box::pin(async move { open(connection, tenant, scan, &text, n).await })
                         })
                         .await?;
@@ -391,8 +393,10 @@ impl Store {
         spare.sort_unstable();
         for some in spare.chunks(CHUNK / 2) {
             let text = json!(some).to_string();
-            self.write(move |connection| Box::pin(async move { make_way(connection, tenant, sweep, &text).await }))
-                .await?;
+            self.write_rows(CHUNK, move |connection| {
+                Box::pin(async move { make_way(connection, tenant, sweep, &text).await })
+            })
+            .await?;
         }
         self.take_back_lines(sweep).await
     }

@@ -251,7 +251,17 @@ impl Store {
         T: Send + 'static,
         F: for<'c> FnOnce(&'c mut SqliteConnection) -> Unit<'c, T> + Send + 'static,
     {
-        self.writer.write(unit).await
+        self.writer.write(0, unit).await
+    }
+
+    /// The same for a unit that takes in so many rows: units with many between them do not share a commit, so that
+    /// the writer is not held for long.
+    pub(crate) async fn write_rows<T, F>(&self, rows: usize, unit: F) -> Result<T, StoreError>
+    where
+        T: Send + 'static,
+        F: for<'c> FnOnce(&'c mut SqliteConnection) -> Unit<'c, T> + Send + 'static,
+    {
+        self.writer.write(rows, unit).await
     }
 
     /// A number that changes when another process has written. Cheap: no table is read.

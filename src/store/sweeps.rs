@@ -253,7 +253,7 @@ impl Store {
         now: Wall,
         decide: impl FnOnce(Counts, Asked) -> Completion + Send + 'static,
     ) -> Result<SweepRow, StoreError> {
-        self.write(move |connection| {
+        self.write_rows(chunk.jobs.len(), move |connection| {
             Box::pin(async move {
                 let sweep = begin(connection, &new).await?;
                 let counts = add(connection, new.tenant, sweep, &chunk, now).await?;
@@ -294,7 +294,9 @@ impl Store {
         let mut at = Some((0, 0));
         while let Some(after) = at {
             at = self
-                .write(move |connection| Box::pin(async move { release_some(connection, sweep, after, now).await }))
+                .write_rows(CHUNK, move |connection| {
+                    Box::pin(async move { release_some(connection, sweep, after, now).await })
+                })
                 .await?;
         }
         Ok(())

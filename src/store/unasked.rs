@@ -21,7 +21,7 @@ pub struct Asked {
     pub within_the_hour: Machines,
 }
 
-/// What a sweep asks for. Counts what is in the table: [`Store::forget_unasked`] goes before.
+/// What a sweep that is not noted yet asks for. Counts what is in the table: [`Store::forget_unasked`] goes before.
 pub(crate) async fn asked(
     connection: &mut SqliteConnection,
     tenant: TenantRow,
@@ -34,14 +34,12 @@ pub(crate) async fn asked(
         .await
         .doing("count a sweep's machines")?;
     let own = Machines { quick: number(quick), full: number(full) };
-    let (quick, full): (i64, i64) = sqlx::query_as(
-        "SELECT coalesce(sum(quick), 0), coalesce(sum(full), 0) FROM unasked WHERE tenant_id = ? AND sweep_n <> ?",
-    )
-    .bind(tenant)
-    .bind(sweep)
-    .fetch_one(&mut *connection)
-    .await
-    .doing("count the machines of the last hour")?;
+    let (quick, full) = sqlx::query_as::<_, (i64, i64)>("SELECT quick, full FROM unasked_sums WHERE tenant_id = ?")
+        .bind(tenant)
+        .fetch_optional(&mut *connection)
+        .await
+        .doing("count the machines of the last hour")?
+        .unwrap_or_default();
     let mut asked = Asked { alone: own, within_the_hour: own };
     asked.within_the_hour.quick += number(quick);
     asked.within_the_hour.full += number(full);
@@ -86,39 +84,49 @@ pub(crate) async fn note(
     .map(drop)
 }
 
+/// What is more than an hour old at `?2` on the clock of the boot `?1`, or at `?3` on the wall: no step of it reads
+/// a row that is younger, however many there are.
+pub(crate) const PAST: &str = "SELECT sweep_n FROM unasked WHERE boot_id = ?1 AND boot <= ?2
+     UNION ALL SELECT sweep_n FROM unasked WHERE boot_id < ?1 AND (?2 >= 0 OR at <= ?3)
+     UNION ALL SELECT sweep_n FROM unasked WHERE boot_id > ?1 AND (?2 >= 0 OR at <= ?3)";
+
+/// So many are forgotten in a transaction.
+const AT_ONCE: u64 = 1000;
+
 impl Store {
     /// Forgets what is more than an hour old. Within one boot its clock tells, which nobody can step. What was
     /// before this boot is forgotten once this boot is an hour old, or the wall clock says so.
     pub async fn forget_unasked(&self, now: &Stamp) -> Result<(), StoreError> {
-        const OLD: &str = "FROM unasked WHERE iif(boot_id = ?1, boot <= ?2, ?2 >= 0 OR at <= ?3)";
         let (boot, at) = (now.boot.0.saturating_sub(HOUR_MS), now.at.0.saturating_sub(HOUR_MS));
-        let some: bool = sqlx::query_scalar(sqlx::AssertSqlSafe(format!("SELECT EXISTS (SELECT 1 {OLD})")))
+        let some: bool = sqlx::query_scalar(sqlx::AssertSqlSafe(format!("SELECT EXISTS ({PAST})")))
             .bind(&now.boot_id.0)
             .bind(boot)
             .bind(at)
             .fetch_one(&mut *self.reader().await?)
             .await
             .doing("look at the last hour")?;
-        if !some {
-            return Ok(());
+        let mut more = some;
+        while more {
+            let boot_id = now.boot_id.0.clone();
+            let forgotten = self.write(move |connection| {
+                Box::pin(async move {
+                    let forget = format!("DELETE FROM unasked WHERE sweep_n IN ({PAST} LIMIT {AT_ONCE})");
+                    sqlx::query(sqlx::AssertSqlSafe(forget))
+                        .bind(boot_id)
+                        .bind(boot)
+                        .bind(at)
+                        .execute(connection)
+                        .await
+                        .doing("forget what is past")
+                        .map(|done| done.rows_affected())
+                })
+            });
+            more = forgotten.await? == AT_ONCE;
         }
-        let boot_id = now.boot_id.0.clone();
-        self.write(move |connection| {
-            Box::pin(async move {
-                sqlx::query(sqlx::AssertSqlSafe(format!("DELETE {OLD}")))
-                    .bind(boot_id)
-                    .bind(boot)
-                    .bind(at)
-                    .execute(connection)
-                    .await
-                    .doing("forget what is past")
-                    .map(drop)
-            })
-        })
-        .await
+        Ok(())
     }
 
-    /// What a sweep asks for.
+    /// What a sweep that is not complete yet asks for.
     pub async fn asked(&self, tenant: TenantRow, sweep: SweepRow) -> Result<Asked, StoreError> {
         asked(&mut *self.reader().await?, tenant, sweep).await
     }

@@ -8,7 +8,7 @@ use sqlx::{Row, SqliteConnection};
 use super::cancellations::{self, Wish};
 use super::events::{self, Kind, Subject};
 use super::jobs::{self, Job, With};
-use super::sweeps::SweepRow;
+use super::sweeps::{CHUNK, SweepRow};
 use super::tenants::TenantRow;
 use super::{Doing, Store, StoreError, unsent};
 use crate::domain::id::JobId;
@@ -82,7 +82,14 @@ impl Store {
 
     /// Withdraws what is still queued of a sweep and wanted by no other. Returns how many jobs.
     pub async fn withdraw(&self, sweep: SweepRow, at: Wall) -> Result<u64, StoreError> {
-        self.write(move |connection| Box::pin(async move { wish_nothing(connection, sweep).await })).await?;
+        let mut after = Some(0);
+        while let Some(job) = after {
+            after = self
+                .write_rows(CHUNK, move |connection| {
+                    Box::pin(async move { wish_nothing(connection, sweep, job).await })
+                })
+                .await?;
+        }
         while self.write(move |connection| Box::pin(async move { hand_over_some(connection, sweep).await })).await? > 0
         {
         }
@@ -104,6 +111,20 @@ impl Store {
     /// Returns how many jobs.
     pub async fn abandon_sweep(&self, sweep: SweepRow, at: Wall) -> Result<u64, StoreError> {
         let withdrawn = self.withdraw(sweep, at).await?;
+        // What it joined goes on without it. The last of it goes with the sweep's end.
+        let leave = "DELETE FROM joins WHERE sweep_n = ?1 AND job_id IN (
+                         SELECT job_id FROM joins WHERE sweep_n = ?1 ORDER BY job_id LIMIT 2000)";
+        let mut left = CHUNK as u64;
+        while left == CHUNK as u64 {
+            left = self
+                .write_rows(CHUNK, move |connection| {
+                    Box::pin(async move {
+                        let left = sqlx::query(leave).bind(sweep).execute(connection).await;
+                        left.doing("leave joined jobs").map(|left| left.rows_affected())
+                    })
+                })
+                .await?;
+        }
         self.write(move |connection| {
             Box::pin(async move {
                 // Jobs of others that it joined go on without it.
@@ -181,14 +202,29 @@ pub(crate) async fn come_home(connection: &mut SqliteConnection, job: &Job, at: 
 /// The rank of a wish that was withdrawn: the job still counts in the sweep, which cannot inherit it.
 const NO_WISH: i64 = -1;
 
-async fn wish_nothing(connection: &mut SqliteConnection, sweep: SweepRow) -> Result<(), StoreError> {
-    sqlx::query("UPDATE joins SET priority = ?, not_before = NULL WHERE sweep_n = ?")
+/// Takes back the wishes for the next of the jobs that a sweep joined. Returns where to go on, `None` at the end.
+async fn wish_nothing(
+    connection: &mut SqliteConnection,
+    sweep: SweepRow,
+    after: i64,
+) -> Result<Option<i64>, StoreError> {
+    let last: Option<i64> = sqlx::query_scalar(
+        "SELECT max(job_id) FROM (SELECT job_id FROM joins WHERE sweep_n = ? AND job_id > ? ORDER BY job_id LIMIT 2000)",
+    )
+    .bind(sweep)
+    .bind(after)
+    .fetch_one(&mut *connection)
+    .await
+    .doing("find wishes to withdraw")?;
+    sqlx::query("UPDATE joins SET priority = ?, not_before = NULL WHERE sweep_n = ? AND job_id > ? AND job_id <= ?")
         .bind(NO_WISH)
         .bind(sweep)
+        .bind(after)
+        .bind(last)
         .execute(connection)
         .await
-        .doing("withdraw wishes")
-        .map(drop)
+        .doing("withdraw wishes")?;
+    Ok(last)
 }
 
 /// Lets sweeps that joined inherit jobs, those first that are under way. Returns how many.
@@ -197,7 +233,7 @@ async fn hand_over_some(connection: &mut SqliteConnection, sweep: SweepRow) -> R
         "SELECT jobs.id, wish.sweep_n, wish.not_before, heir.state IN ('open', 'done') AS released
          FROM jobs JOIN joins AS wish ON wish.job_id = jobs.id AND wish.priority >= 0
              JOIN sweeps AS heir ON heir.n = wish.sweep_n
-         WHERE jobs.sweep_n = ? AND jobs.state = 'queued' ORDER BY jobs.id, released DESC, heir.n LIMIT 500",
+         WHERE jobs.sweep_n = ? AND jobs.state = 'queued' ORDER BY jobs.id, released DESC, heir.n LIMIT 100",
     )
     .bind(sweep)
     .fetch_all(&mut *connection)
@@ -255,7 +291,7 @@ async fn hand_over(
 }
 
 async fn withdraw_some(connection: &mut SqliteConnection, sweep: SweepRow, at: Wall) -> Result<u64, StoreError> {
-    let ids: Vec<i64> = sqlx::query_scalar("SELECT id FROM jobs WHERE sweep_n = ? AND state = 'queued' LIMIT 500")
+    let ids: Vec<i64> = sqlx::query_scalar("SELECT id FROM jobs WHERE sweep_n = ? AND state = 'queued' LIMIT 100")
         .bind(sweep)
         .fetch_all(&mut *connection)
         .await

@@ -20,6 +20,10 @@ pub type Unit<'c, T> = BoxFuture<'c, Result<T, StoreError>>;
 /// So many units at most share a commit: what waits behind them must not wait for long.
 const GROUP: usize = 64;
 
+/// So many rows at most do. A unit of which nobody says how many it takes in counts as a few dozen.
+const ROWS: usize = 2000;
+const FEW: usize = ROWS / GROUP;
+
 /// Called once the group's fate is known.
 type Finish = Box<dyn FnOnce(Result<(), StoreError>) + Send>;
 
@@ -63,8 +67,8 @@ where
 }
 
 enum Order {
-    /// In a transaction.
-    InTransaction(Box<dyn Work>),
+    /// In a transaction, with so many rows.
+    InTransaction(Box<dyn Work>, usize),
     /// Between transactions.
     Outside(Box<dyn Work>),
     /// Note there from now on what is committed.
@@ -91,14 +95,15 @@ impl Writer {
         Self { orders, under_way }
     }
 
-    pub(super) async fn write<T, F>(&self, unit: F) -> Result<T, StoreError>
+    /// `rows` says how many rows the unit takes in beside a few.
+    pub(super) async fn write<T, F>(&self, rows: usize, unit: F) -> Result<T, StoreError>
     where
         T: Send + 'static,
         F: for<'c> FnOnce(&'c mut SqliteConnection) -> Unit<'c, T> + Send + 'static,
     {
         let (reply, answer) = oneshot::channel();
-        self.order(Order::InTransaction(Box::new(Asked { unit, reply, operation: self.under_way.begin() })), answer)
-            .await
+        let work = Box::new(Asked { unit, reply, operation: self.under_way.begin() });
+        self.order(Order::InTransaction(work, rows.saturating_add(FEW)), answer).await
     }
 
     pub(super) async fn outside<T, F>(&self, unit: F) -> Result<T, StoreError>
@@ -133,9 +138,17 @@ async fn serve(mut connection: SqliteConnection, mut waiting: mpsc::Receiver<Ord
     let mut landmark = None;
     while closed.is_none() && waiting.recv_many(&mut orders, GROUP).await > 0 {
         let mut group = Vec::with_capacity(orders.len());
+        let mut room = ROWS;
         for order in orders.drain(..) {
             match order {
-                Order::InTransaction(work) => group.push(work),
+                Order::InTransaction(work, rows) => {
+                    if rows > room && !group.is_empty() {
+                        commit(&mut connection, std::mem::take(&mut group), &mut landmark).await;
+                        room = ROWS;
+                    }
+                    room = room.saturating_sub(rows);
+                    group.push(work);
+                }
                 Order::Outside(work) => {
                     let (_, finish) = work.run(&mut connection).await;
                     finish(Ok(()));

@@ -26,7 +26,7 @@ async fn every_line_is_counted_once() {
     let sweep = bench.take(chunk, false).await;
     let expected = Counts { lines: 11, queued: 2, joined: 1, duplicates: 5, not_eligible: 1, refused: 2 };
     assert_eq!(bench.counts(sweep).await, expected);
-    assert_eq!(bench.store.left_out(sweep).await.unwrap().len(), 1);
+    assert_eq!(bench.store.left_out(sweep, 0, 10).await.unwrap().len(), 1);
     bench.assert_whole().await;
 }
 
@@ -47,7 +47,7 @@ async fn who_is_left_out_by_one_line_and_asked_for_by_another_counts_once() {
     let pieces = long.store.begin_sweep(long.new_sweep()).await.unwrap();
     assert_eq!(long.store.add_chunk(long.tenant, pieces, file(), at(1)).await.unwrap(), expected);
     for (bench, sweep) in [(&short, sweep), (&long, pieces)] {
-        let left: Vec<_> = bench.store.left_out(sweep).await.unwrap().iter().map(|left| left.machine).collect();
+        let left: Vec<_> = bench.store.left_out(sweep, 0, 10).await.unwrap().iter().map(|left| left.machine).collect();
         assert_eq!(left, [machine(3)]);
         bench.assert_whole().await;
     }
@@ -332,4 +332,20 @@ async fn what_a_crash_left_half_done_is_found() {
     bench.store.complete_sweep(bench.tenant, taking, completion(false), at(1)).await.unwrap();
     bench.store.sweep_filed(taking).await.unwrap();
     assert_eq!(found().await, Vec::<SweepRow>::new(), "it had no machine: nothing is left to release");
+}
+
+#[tokio::test]
+async fn the_jobs_of_a_sweep_are_read_a_page_at_a_time_those_it_joined_among_them() {
+    let bench = Bench::new().await;
+    bench.sweep(quick(&[3, 4])).await;
+    let sweep = bench.sweep(quick(&[1, 2, 3, 4, 5])).await;
+    let (mut read, mut after) = (Vec::new(), 0);
+    loop {
+        let page = bench.store.jobs_of_sweep(sweep, after, 2).await.unwrap();
+        let Some(last) = page.last() else { break };
+        assert!(page.len() <= 2);
+        after = last.id;
+        read.extend(page.into_iter().map(|job| job.machine_id));
+    }
+    assert_eq!(read, [3, 4, 1, 2, 5].map(|n| machine(n).to_string()), "by age, each once");
 }

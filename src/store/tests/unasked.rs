@@ -81,3 +81,30 @@ async fn after_a_boot_the_hour_goes_on() {
     let later = Stamp { boot: Boot(3_600_000), boot_id, ..bench.stamp(-86_400) };
     assert_eq!(within(take(&bench, quick(&[3]), false, &later).await), (2, 0), "the one of the boot before is past");
 }
+
+#[tokio::test]
+async fn what_the_hour_brought_is_not_read_again_for_each_file() {
+    let bench = Bench::new().await;
+    let steps = async |statement: String| {
+        let plan: Vec<(i64, i64, i64, String)> =
+            sqlx::query_as(sqlx::AssertSqlSafe(format!("EXPLAIN QUERY PLAN {statement}")))
+                .bind("boot")
+                .bind(0)
+                .bind(0)
+                .fetch_all(&mut *bench.store.reader().await.unwrap())
+                .await
+                .unwrap();
+        plan.into_iter().map(|step| step.3).filter(|step| step.contains("unasked")).collect::<Vec<_>>()
+    };
+    let past = steps(crate::store::unasked::PAST.to_owned()).await;
+    assert!(past.len() == 3 && past.iter().all(|step| step.starts_with("SEARCH")), "{past:?}");
+    // The sums are kept with every row that comes or goes.
+    for n in 1..=5 {
+        take(&bench, quick(&[n]), false, &bench.stamp(i64::from(n))).await;
+    }
+    let sums = "SELECT sum(quick) * 1000 + sum(full) FROM unasked";
+    assert_eq!(bench.number(sums).await, 5000);
+    assert_eq!(bench.number("SELECT quick * 1000 + full FROM unasked_sums").await, 5000);
+    assert_eq!(within(take(&bench, full(&[9]), false, &bench.stamp(3603)).await), (2, 1));
+    assert_eq!(bench.number(sums).await, bench.number("SELECT quick * 1000 + full FROM unasked_sums").await);
+}

@@ -33,6 +33,33 @@ async fn a_unit_that_fails_takes_no_neighbour_with_it() {
 }
 
 #[tokio::test]
+async fn units_with_many_rows_do_not_share_a_commit() {
+    let bench = Bench::new().await;
+    let before = bench.number("SELECT count(*) FROM events").await;
+    // What another process sees while a unit runs: what was committed before it.
+    let seen = async |rows| {
+        let units = (0..4).map(|n| {
+            let reader = bench.store.view();
+            bench.store.write_rows(rows, move |connection| {
+                Box::pin(async move {
+                    let mut committed = reader.reader().await?;
+                    let seen: i64 = sqlx::query_scalar("SELECT count(*) FROM events")
+                        .fetch_one(&mut *committed)
+                        .await
+                        .doing("look")?;
+                    let body = serde_json::json!({ "n": n });
+                    crate::store::events::append(connection, at(n), Kind::CallMade, Subject::default(), &body).await?;
+                    Ok(seen - before)
+                })
+            })
+        });
+        join_all(units).await.into_iter().map(Result::unwrap).collect::<Vec<_>>()
+    };
+    assert_eq!(seen(0).await, [0, 0, 0, 0]);
+    assert_eq!(seen(1500).await, [4, 5, 6, 7]);
+}
+
+#[tokio::test]
 async fn a_statement_that_sqlite_refuses_takes_no_neighbour_with_it() {
     let bench = Bench::new().await;
     let refused = bench.store.write(|connection| {
