@@ -75,6 +75,24 @@ CREATE TABLE tenants (
     CHECK ((hold IS NULL) = (hold_until_boot IS NULL))
 ) STRICT;
 
+-- Parts of the record that were archived, each with the sweeps that were over by its cutoff: written, checked and
+-- noted here before anything of it is removed.
+CREATE TABLE archives (
+    last          INTEGER PRIMARY KEY,
+    first         INTEGER NOT NULL,
+    -- The hash of the event before the first, and that of the last.
+    before        TEXT    NOT NULL,
+    hash          BLOB    NOT NULL CHECK (length(hash) = 32),
+    cutoff        INTEGER NOT NULL,
+    events_file   TEXT    NOT NULL,
+    events_sha256 TEXT    NOT NULL,
+    rows_file     TEXT    NOT NULL,
+    rows_sha256   TEXT    NOT NULL,
+    -- When nothing of it was left here.
+    removed_at    INTEGER,
+    CHECK (first <= last)
+) STRICT;
+
 CREATE TABLE sweeps (
     n            INTEGER PRIMARY KEY,
     id           TEXT    NOT NULL UNIQUE,
@@ -108,10 +126,15 @@ CREATE TABLE sweeps (
     -- Whether its jobs have been made ready; a long file's are hidden until all of it is on disk.
     released     INTEGER NOT NULL DEFAULT 0 CHECK (released IN (0, 1)),
     retry_of     INTEGER REFERENCES sweeps (n),
+    -- The archive that it is in: it is being removed.
+    archived     INTEGER REFERENCES archives (last),
+    CHECK (archived IS NULL OR state = 'done'),
     CHECK ((state = 'done') = (finished_at IS NOT NULL))
 ) STRICT;
 CREATE INDEX sweeps_unfinished ON sweeps (tenant_id, sha256) WHERE state <> 'done';
 CREATE INDEX sweeps_held ON sweeps (tenant_id) WHERE state = 'held';
+CREATE INDEX sweeps_archived ON sweeps (archived) WHERE archived IS NOT NULL;
+CREATE INDEX sweeps_retried ON sweeps (retry_of) WHERE retry_of IS NOT NULL;
 CREATE INDEX sweeps_to_report ON sweeps (n) WHERE state = 'done' AND reported = 0;
 CREATE INDEX sweeps_to_file ON sweeps (tenant_id, sha256) WHERE filed = 0;
 CREATE INDEX sweeps_to_release ON sweeps (n) WHERE released = 0 AND state = 'open';
@@ -370,4 +393,5 @@ CREATE INDEX events_of_machine ON events (tenant_id, machine) WHERE machine IS N
 CREATE TRIGGER events_are_not_changed BEFORE UPDATE ON events
 BEGIN SELECT RAISE(ABORT, 'the record is append-only'); END;
 CREATE TRIGGER events_are_not_deleted BEFORE DELETE ON events
+WHEN NOT EXISTS (SELECT 1 FROM archives WHERE last >= OLD.seq)
 BEGIN SELECT RAISE(ABORT, 'the record is append-only'); END;

@@ -288,7 +288,7 @@ async fn recorded(daemon: &Daemon) -> BTreeMap<String, Recorded> {
         }
         Ok(())
     };
-    store.export_record(0, each).await.unwrap().unwrap();
+    store.export_record(0, None, each).await.unwrap().unwrap();
     store.close().await;
     all
 }

@@ -53,6 +53,7 @@ impl Kind {
             Step::Begun | Step::Appended | Step::Keyed | Step::Released => self == Self::Long,
             Step::Committed | Step::Filed => matches!(self, Self::Short | Self::Long),
             Step::Recorded => self == Self::Useless,
+            Step::ArchiveWritten | Step::ArchiveRecorded | Step::ArchiveRemoved => false,
         };
         Step::ALL.into_iter().filter(passes).collect()
     }

@@ -3,7 +3,10 @@
 use super::Context;
 use super::output::{Lines, json_line, print};
 use crate::app::{Exit, Failure};
+use crate::config::Config;
+use crate::engine::retention::check;
 use crate::store::Store;
+use crate::store::events::Head;
 
 #[derive(Debug, clap::Subcommand)]
 pub enum Command {
@@ -25,10 +28,10 @@ pub async fn run(context: &Context, command: &Command) -> Result<(), Failure> {
     let config = context.plain_config()?;
     let store = context.store(&config).await?;
     match command {
-        Command::Verify { head } => verify(context, &store, head.as_ref()).await?,
+        Command::Verify { head } => verify(context, &config, &store, head.as_ref()).await?,
         Command::Export { after } => {
             let mut out = Lines::new();
-            let listed = store.export_record(*after, |event| out.add(&event)).await?;
+            let listed = store.export_record(*after, None, |event| out.add(&event)).await?;
             out.end(listed)?;
         }
     }
@@ -36,14 +39,16 @@ pub async fn run(context: &Context, command: &Command) -> Result<(), Failure> {
     Ok(())
 }
 
-async fn verify(context: &Context, store: &Store, head: Option<&String>) -> Result<(), Failure> {
+async fn verify(context: &Context, config: &Config, store: &Store, head: Option<&String>) -> Result<(), Failure> {
     if let Some(wanted) = head.filter(|head| head.len() != 64 || !head.bytes().all(|b| b.is_ascii_hexdigit())) {
         return Err(Failure::new(Exit::Usage, format!("{wanted}: a head has 64 hexadecimal digits")));
     }
+    let archived = verify_archives(config, store, head).await?;
     let known = match head {
         None => None,
         Some(wanted) => {
-            let Some(seq) = store.record_holds(wanted).await? else {
+            let event = store.record_holds(wanted).await?.or(archived);
+            let Some(seq) = event else {
                 let message =
                     format!("the record does not hold the head {wanted}: it was cut or rewritten after that was kept");
                 return Err(Failure::new(Exit::Failed, message));
@@ -67,4 +72,25 @@ async fn verify(context: &Context, store: &Store, head: Option<&String>) -> Resu
             known.map_or(Ok(()), |(seq, wanted)| writeln!(out, "event {seq} is the head {wanted}"))
         }),
     }
+}
+
+/// Every archive is there, unchanged, and joins the one before. Returns which of their events is the head that is
+/// wanted, if one is.
+async fn verify_archives(config: &Config, store: &Store, head: Option<&String>) -> Result<Option<i64>, Failure> {
+    let mut found = None;
+    let mut previous = Head::nothing();
+    for archive in store.archives().await? {
+        let Some(folder) = config.retention.archive_dir.as_ref() else {
+            let message = format!("retention.archive_dir is not set, and the record begins in {}", archive.events.file);
+            return Err(Failure::new(Exit::Failed, message));
+        };
+        if (archive.segment.first, &archive.segment.before) != (previous.seq + 1, &previous.hash) {
+            let message = format!("{} does not join the archive before it", archive.events.file);
+            return Err(Failure::new(Exit::Failed, message));
+        }
+        let event = check(folder, &archive, head.map(String::as_str)).map_err(|why| Failure::new(Exit::Failed, why))?;
+        found = found.or(event);
+        previous = archive.segment.last;
+    }
+    Ok(found)
 }

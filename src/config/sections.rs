@@ -275,6 +275,9 @@ impl FollowUp {
     }
 }
 
+/// The list of actions is read for so long back, at the most: after a start without a cursor, and for `skip_if_scanned_within`.
+const LISTED: Duration = Duration::from_hours(24 * 30);
+
 /// `[retention]`
 #[derive(Clone, Debug)]
 pub struct Retention {
@@ -290,8 +293,8 @@ impl Retention {
     pub(super) fn read(section: &mut Section<'_, '_>, around: &Around<'_>) -> Option<Self> {
         let keep = section.key("keep", "400d", values::duration);
         let archive_dir = section.key("archive_dir", "", values::optional(values::path));
-        if archive_dir.as_ref().is_some_and(Option::is_some) {
-            section.warn("archive_dir", "has no effect in this version, which removes nothing");
+        if archive_dir.as_ref().is_some_and(Option::is_some) && keep.is_some_and(|keep| keep < LISTED) {
+            section.warn("keep", "is shorter than Defender lists what was done: scans of sweepd that were archived are taken for somebody else's");
         }
         let spool = section.key("spool", "90d", values::duration);
         Some(Self {

@@ -50,6 +50,8 @@ pub enum Trouble {
     Folder,
     /// Results cannot be written.
     Results,
+    /// What is old cannot be archived.
+    Archive,
     /// Files that are old enough cannot be removed.
     Spool,
     /// The listener cannot accept connections.
@@ -74,6 +76,7 @@ impl fmt::Display for Trouble {
             Self::DiskShort => f.write_str("the disk was short"),
             Self::Folder => f.write_str("the drop folder could not be read"),
             Self::Results => f.write_str("results could not be written"),
+            Self::Archive => f.write_str("what is old could not be archived"),
             Self::Spool => f.write_str("old files could not be removed"),
             Self::Listener => f.write_str("the listener could not accept connections"),
             Self::Page => f.write_str("the page could not read the database"),

@@ -23,6 +23,7 @@ mod position;
 mod reading;
 mod reads;
 pub mod results;
+pub mod retention;
 mod spending;
 pub mod steps;
 mod taking;
@@ -327,6 +328,7 @@ impl Engine {
         taking.folder().create()?;
         let results = results::Results::new(self.shared.clone(), config);
         let expiry = expiry::Expiry::new(self.shared.clone(), config);
+        let retention = retention::Retention::new(self.shared.clone(), config);
         let turn = Intake { stop: stop.clone(), taking: TaskTracker::new() };
         let tracked = turn.taking.clone();
         let before = std::mem::replace(&mut *self.intake.lock().unwrap_or_else(PoisonError::into_inner), turn);
@@ -336,7 +338,8 @@ impl Engine {
             // What is being taken is taken to its end, or left between two chunks: two must never take the same.
             before.taking.wait().await;
             let (taken, ended) = (drop_folder::run(taking, stop.clone()), expiry::run(expiry, stop.clone()));
-            tokio::join!(taken, ended, results::run(results, stop));
+            let archived = retention::run(retention, stop.clone());
+            tokio::join!(taken, ended, archived, results::run(results, stop));
         }));
         Ok(())
     }

@@ -33,10 +33,16 @@ pub enum Step {
     Filed,
     /// The sweep's jobs are ready.
     Released,
+    /// The files of an archive are there, and nobody knows of them.
+    ArchiveWritten,
+    /// The archive is on record.
+    ArchiveRecorded,
+    /// Some of what was archived was removed.
+    ArchiveRemoved,
 }
 
 impl Step {
-    /// Every step, in the order in which a file comes to them.
+    /// Every step that a file comes to, in order.
     pub const ALL: [Self; 13] = [
         Self::Seen,
         Self::Hashed,
@@ -69,6 +75,9 @@ impl Step {
             Self::Receipted => "receipted",
             Self::Filed => "filed",
             Self::Released => "released",
+            Self::ArchiveWritten => "archive_written",
+            Self::ArchiveRecorded => "archive_recorded",
+            Self::ArchiveRemoved => "archive_removed",
         }
     }
 }

@@ -42,6 +42,7 @@ pub enum Kind {
     LaneResumed,
     MarkUnknown,
     Reconciled,
+    Archived,
 }
 
 crate::domain::sweep::words!(Kind {
@@ -70,6 +71,7 @@ crate::domain::sweep::words!(Kind {
     LaneResumed = "lane_resumed",
     MarkUnknown = "mark_unknown",
     Reconciled = "reconciled",
+    Archived = "archived",
 });
 
 /// What an event concerns.
@@ -99,8 +101,15 @@ pub struct Head {
     pub hash: String,
 }
 
+impl Head {
+    /// What stands before the first event.
+    pub fn nothing() -> Self {
+        Self { seq: 0, hash: NOTHING.to_owned() }
+    }
+}
+
 /// An event as `audit export` prints it: every part of what its hash is made of, verbatim.
-#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 #[allow(missing_docs, reason = "the parts of the hash, as the module names them")]
 pub struct Exported {
     pub seq: i64,
@@ -119,8 +128,23 @@ pub struct Exported {
 
 const NOTHING: &str = "0000000000000000000000000000000000000000000000000000000000000000";
 
-fn hex(bytes: &[u8]) -> String {
+pub(super) fn hex(bytes: &[u8]) -> String {
     bytes.iter().fold(String::new(), |text, byte| text + &format!("{byte:02x}"))
+}
+
+impl Exported {
+    /// Whether it is the event after `previous`, unchanged.
+    pub fn follows(&self, previous: &Head) -> bool {
+        let machine = self.machine_id.as_ref().map(|id| id.parse::<MachineId>());
+        let machine = match machine {
+            Some(Err(_)) => return false,
+            Some(Ok(id)) => Some(id),
+            None => None,
+        };
+        let subject = Subject { tenant: self.tenant_id, job: self.job_id.map(JobId), machine };
+        let hash = link(&previous.hash, self.seq, Wall(self.at), &self.kind, &subject, &self.body);
+        self.seq == previous.seq + 1 && self.hash == hex(&hash)
+    }
 }
 
 fn link(previous: &str, seq: i64, at: Wall, kind: &str, subject: &Subject, body: &str) -> [u8; 32] {
@@ -237,10 +261,11 @@ impl View {
             .doing("look for a head")
     }
 
-    /// Recomputes the chain from its start. Returns the head, or the first event that does not fit.
+    /// Recomputes the chain from its start, or from the end of what was archived. Returns the head, or the first event that does not fit.
     pub async fn verify_record(&self) -> Result<Result<Head, i64>, StoreError> {
         let mut reader = self.reader().await?;
-        let mut previous = Head { seq: 0, hash: NOTHING.to_owned() };
+        // What was archived is checked where it is; what of it is still here is about to be removed.
+        let mut previous = super::archives::archived(&mut reader).await?;
         loop {
             let rows = sqlx::query(
                 "SELECT seq, at, kind, tenant_id, job_id, machine, body, hash FROM events WHERE seq > ? ORDER BY seq LIMIT 1000",
@@ -263,17 +288,24 @@ impl View {
         }
     }
 
-    /// Hands every event after `after` to `each`, oldest first, as it was hashed.
+    /// Hands every event after `after`, up to `last` if that is given, to `each`: oldest first, as it was hashed.
+    /// Without `last`, what was archived is left out.
     pub async fn export_record(
         &self,
         after: i64,
+        last: Option<i64>,
         mut each: impl FnMut(Exported) -> std::io::Result<()>,
     ) -> Result<std::io::Result<()>, StoreError> {
         let mut reader = self.reader().await?;
+        let after = match last {
+            Some(_) => after,
+            None => after.max(super::archives::archived(&mut reader).await?.seq),
+        };
         let mut rows = sqlx::query(
-            "SELECT seq, at, kind, tenant_id, job_id, machine, body, hash FROM events WHERE seq > ? ORDER BY seq",
+            "SELECT seq, at, kind, tenant_id, job_id, machine, body, hash FROM events WHERE seq > ? AND seq <= ? ORDER BY seq",
         )
         .bind(after)
+        .bind(last.unwrap_or(i64::MAX))
         .fetch(&mut *reader);
         while let Some(row) = rows.try_next().await.doing("export the record")? {
             if let Err(error) = each(exported(&row).doing("export the record")?) {

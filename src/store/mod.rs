@@ -18,6 +18,7 @@ use crate::domain::time::Wall;
 use under_way::{Operation, UnderWay};
 
 pub mod actions;
+pub mod archives;
 pub mod attempts;
 pub mod backups;
 mod boots;

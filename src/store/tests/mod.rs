@@ -27,6 +27,7 @@ use crate::domain::sweep::{OnPending, Priority, ScanType, Source};
 use crate::domain::throttle::Told;
 use crate::domain::time::{Boot, BootId, Wall};
 
+mod archiving;
 mod budgeting;
 mod cancelling;
 mod claiming;

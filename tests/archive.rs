@@ -1,0 +1,145 @@
+//! Retention: what is old is archived, checked, and then removed; kill -9 at any step loses nothing; and whoever touches an
+//! archive is found out.
+
+#![cfg(debug_assertions)]
+#![allow(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    reason = "a scenario fails loudly, in its helpers too"
+)]
+
+mod support;
+
+use std::fs;
+use std::os::unix::process::ExitStatusExt;
+use std::path::PathBuf;
+
+use serde_json::Value;
+use sha2::{Digest, Sha256};
+use support::{Configured, Daemon, Site, eventually, list, quick_tenant, simulate, text};
+use sweepd::simulator::{Simulator, fleet};
+
+const MACHINES: usize = 4;
+
+struct Scene {
+    _simulator: Simulator,
+    daemon: Daemon,
+}
+
+impl Scene {
+    async fn new() -> Self {
+        let tenant = quick_tenant(fleet(1, MACHINES, "archived"));
+        let simulator = simulate(1, vec![tenant.clone()]).await;
+        // What is removed so soon is still in Defender's list.
+        let mut configured = Configured::of("contoso", &tenant);
+        "unknown_marks = \"ignore\"".clone_into(&mut configured.keys);
+        let site = Site::new(&simulator, &[configured], "");
+        let folder = site.path().join("archive");
+        let config = fs::read_to_string(site.config()).unwrap();
+        site.write_config(&format!("{config}\n[retention]\nkeep = \"2s\"\narchive_dir = \"{}\"\n", folder.display()));
+        Self { _simulator: simulator, daemon: Daemon::new(site) }
+    }
+
+    fn put(&self) {
+        self.daemon.site.put("list.txt", list(&fleet(1, MACHINES, "archived")));
+    }
+
+    /// The archives of a kind, oldest first.
+    fn files(&self, kind: &str) -> Vec<PathBuf> {
+        let entries = fs::read_dir(self.daemon.site.path().join("archive")).into_iter().flatten();
+        let mut files: Vec<_> = entries.map(|entry| entry.unwrap().path()).collect();
+        files.retain(|path| path.to_string_lossy().ends_with(&format!(".{kind}.jsonl")));
+        files.sort();
+        files
+    }
+
+    fn archived(&self, kind: &str) -> Vec<Value> {
+        let texts = self.files(kind).into_iter().map(|path| fs::read_to_string(path).unwrap());
+        texts
+            .flat_map(|text| text.lines().map(|line| serde_json::from_str(line).unwrap()).collect::<Vec<_>>())
+            .collect()
+    }
+
+    /// Until the sweep has left the database.
+    async fn is_removed(&self) {
+        eventually("the sweep's end", || {
+            let is_over = !self.archived("rows").is_empty();
+            (is_over && self.daemon.lines(&["sweep", "list"]).is_empty()).then_some(())
+        })
+        .await;
+    }
+}
+
+/// The events of archives and export are one chain, recomputed as `docs/AUDIT.md` says.
+fn assert_chained(events: &[Value]) {
+    let mut before = "0".repeat(64);
+    for (expected, event) in (1..).zip(events) {
+        assert_eq!(event["seq"], expected);
+        let part = |name: &str| match &event[name] {
+            Value::Null => String::new(),
+            Value::String(text) => text.clone(),
+            other => other.to_string(),
+        };
+        let parts = ["seq", "at", "kind", "tenant_id", "job_id", "machine_id", "body"].map(part);
+        let hash = Sha256::digest(format!("{before}\n{}", parts.join("\n")));
+        before = hash.iter().fold(String::new(), |text, byte| text + &format!("{byte:02x}"));
+        assert_eq!(event["hash"], before.as_str(), "event {expected}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_kill_at_any_step_of_archiving_loses_nothing() {
+    for kill in ["archive_written", "archive_recorded", "archive_removed", "archive_removed:2", "archive_removed:4"] {
+        let mut scene = Scene::new().await;
+        scene.daemon.launch_with(&[("SWEEPD_KILLED_AT", kill)]);
+        eventually("the drop folder", || scene.daemon.site.spool("incoming").exists().then_some(())).await;
+        scene.put();
+        let status = scene.daemon.ended().await;
+        assert_eq!(status.signal(), Some(9), "{kill}: {}", scene.daemon.log_text());
+        scene.daemon.start().await;
+        scene.is_removed().await;
+        assert!(scene.daemon.terminate().await.success());
+        let rows = scene.archived("rows");
+        let of = |table: &str| rows.iter().filter(|row| row["table"] == table).count();
+        assert_eq!((of("sweeps"), of("jobs"), of("attempts")), (1, MACHINES, MACHINES), "{kill}");
+        let mut events = scene.archived("events");
+        events.extend(scene.daemon.lines(&["audit", "export"]));
+        // What was written before a kill, and not put on record, may have been written again with more in it.
+        events.sort_by_key(|event| event["seq"].as_u64());
+        events.dedup_by_key(|event| event["seq"].as_u64());
+        assert_chained(&events);
+        let verified = scene.daemon.lines(&["audit", "verify"]);
+        assert_eq!(verified[0]["events"], events.len(), "{kill}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_archive_that_is_changed_or_missing_is_told() {
+    let mut scene = Scene::new().await;
+    scene.daemon.start().await;
+    scene.put();
+    scene.is_removed().await;
+    assert!(scene.daemon.terminate().await.success());
+    let old = scene.archived("events")[0].clone();
+    let held = scene.daemon.lines(&["audit", "verify", "--head", text(&old, "hash")]);
+    assert_eq!(held[0]["held"], 1, "a head that was archived is known again");
+    for kind in ["events", "rows"] {
+        let with_content = |path: &PathBuf| fs::metadata(path).unwrap().len() > 0;
+        let path = scene.files(kind).into_iter().find(with_content).unwrap();
+        let content = fs::read_to_string(&path).unwrap();
+        let name = path.file_name().unwrap().to_string_lossy().into_owned();
+        let damages: [&dyn Fn(); 3] =
+            [&|| fs::write(&path, content.replacen(':', ": ", 1)).unwrap(), &|| fs::write(&path, "").unwrap(), &|| {
+                fs::remove_file(&path).unwrap();
+            }];
+        for damage in damages {
+            damage();
+            let told = scene.daemon.command(&["audit", "verify"]);
+            assert_eq!(told.code, 1, "{told:?}");
+            assert!(told.stderr.contains(&name), "{told:?}");
+        }
+        fs::write(&path, &content).unwrap();
+        assert_eq!(scene.daemon.command(&["audit", "verify"]).code, 0);
+    }
+}
