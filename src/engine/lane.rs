@@ -425,7 +425,10 @@ impl Lane {
     /// The follow-up rests from now on. Whoever waits for its next look may say so.
     pub fn rests(&self, rest: Rest) {
         *lock(&self.rest) = Some((self.now(), rest));
-        self.wake.notify_one();
+        // Whoever waits for the list itself would only ask for it again at once.
+        if self.feed_is_fresh() {
+            self.wake.notify_one();
+        }
     }
 
     /// When the list is looked at next, if that is worth telling: not when it is about to be, or is being read.
