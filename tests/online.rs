@@ -71,7 +71,8 @@ async fn before_the_first_run_everything_is_told_and_nothing_is_made() {
         "contoso: signed in with client_secret as ".to_owned(),
         "when the secret ends Entra alone knows".to_owned(),
         "Machine.Scan".to_owned(),
-        "Machine.Read.All or Machine.ReadWrite.All".to_owned(),
+        "Machine.Read.All or".to_owned(),
+        "Machine.ReadWrite.All".to_owned(),
         "these reads are in nobody's budget".to_owned(),
     ] {
         assert!(output.stdout.contains(&words), "{words}: {}", output.stdout);
