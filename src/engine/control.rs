@@ -11,8 +11,8 @@ use super::{Running, Shared};
 use crate::domain::id::TenantName;
 use crate::store::events::Head;
 
-/// A command takes effect within this.
-const NOTICE: Duration = Duration::from_millis(500);
+/// A command takes effect within this, and a second is promised. Nearly all that an idle daemon does is to look for one.
+const NOTICE: Duration = Duration::from_millis(750);
 const TIDY: Duration = Duration::from_mins(10);
 const HEAD: Duration = Duration::from_hours(1);
 const CREDENTIALS: Duration = Duration::from_hours(24);
