@@ -294,7 +294,7 @@ impl Retention {
         let keep = section.key("keep", "400d", values::duration);
         let archive_dir = section.key("archive_dir", "", values::optional(values::path));
         if archive_dir.as_ref().is_some_and(Option::is_some) && keep.is_some_and(|keep| keep < LISTED) {
-            section.warn("keep", "is shorter than Defender lists what was done: scans of sweepd that were archived are taken for somebody else's");
+            section.warn("keep", "is shorter than the 30 days for which Defender may list what was done: a scan of sweepd that was archived and is listed again is one that it does not know, and holds the tenant until `sweepd reconcile`; keep 30d or more");
         }
         let spool = section.key("spool", "90d", values::duration);
         Some(Self {

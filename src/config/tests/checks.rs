@@ -215,3 +215,15 @@ fn limits_above_the_documented_ones_and_endless_pauses_are_warned_of() {
         assert!(House::new(&tenant("contoso", text)).good().warnings.is_empty(), "{text}");
     }
 }
+
+#[test]
+fn archives_of_what_defender_may_still_list_are_warned_of() {
+    for (retention, warned) in [
+        ("keep = '29d'\narchive_dir = '/archive'", true),
+        ("keep = '30d'\narchive_dir = '/archive'", false),
+        ("keep = '29d'", false),
+    ] {
+        let warnings = House::contoso(&format!("\n[retention]\n{retention}\n")).good().warnings;
+        assert_eq!(warnings.iter().any(|warning| warning.contains("retention.keep:")), warned, "{warnings:?}");
+    }
+}
