@@ -100,7 +100,12 @@ async fn a_kill_at_any_step_of_archiving_loses_nothing() {
         scene.daemon.start().await;
         scene.is_removed().await;
         assert!(scene.daemon.terminate().await.success());
-        let rows = scene.archived("rows");
+        let mut rows = scene.archived("rows");
+        if kill == "archive_written" {
+            // What was written and not put on record is written again, under another name if more has become old.
+            rows.sort_by_key(Value::to_string);
+            rows.dedup();
+        }
         let of = |table: &str| rows.iter().filter(|row| row["table"] == table).count();
         assert_eq!((of("sweeps"), of("jobs"), of("attempts")), (1, MACHINES, MACHINES), "{kill}");
         let mut events = scene.archived("events");

@@ -264,12 +264,12 @@ async fn a_429_for_as_long_as_it_lasts() {
     scene.ends_well(3, Cost { calls: 3, attempts: 0 }).await;
 }
 
-/// A 429 that asks for a long pause, then `blow`; returns when the pause should have ended, and when
+/// A 429 that asks for a pause that is long enough to be seen on a busy machine, then `blow`; returns when the pause should have ended, and when
 /// the next call was made.
 async fn throttled(blow: impl AsyncFnOnce(&mut Daemon)) -> (Wall, Wall) {
     let tenant = quick_tenant(fleet(9, 1, "faults"));
     let simulator = simulate(9, vec![tenant.clone()]).await;
-    simulator.add_fault(0, Fault::once(SCAN, status(429, "", false, &[("Retry-After", "6")])));
+    simulator.add_fault(0, Fault::once(SCAN, status(429, "", false, &[("Retry-After", "12")])));
     let mut daemon = Daemon::started(Site::new(&simulator, &[Configured::of("contoso", &tenant)], "")).await;
     daemon.site.put("devices.txt", list(&tenant.machines));
     let until = eventually("word of the pause", || {

@@ -158,7 +158,10 @@ async fn no_end_is_promised_while_calls_are_forbidden_or_paused() {
 #[tokio::test(flavor = "multi_thread")]
 async fn calls_on_the_wire_are_something_to_wait_for() {
     let (simulator, mut daemon, machines) = scene(60).await;
-    // Without effect: what took effect is found in the list, and settles the job while its call still hangs.
+    // On the wire for as long as this may last; without effect: what took effect is found in the list, and settles
+    // the job while its call still hangs.
+    let config = std::fs::read_to_string(daemon.site.config()).unwrap();
+    daemon.site.write_config(&config.replace("call_timeout = \"3s\"", "call_timeout = \"10m\""));
     simulator.add_fault(0, Fault::always(Target::Call(CallKind::Scan), FaultKind::Hang { effect: false }));
     daemon.start().await;
     daemon.site.put("weekly.txt", list(&machines[..2]));

@@ -91,7 +91,7 @@ async fn survives_a_full_disk(into_the_wall: bool) {
     assert!(waits(&daemon, "long.txt"), "it stays where it is");
     if !into_the_wall {
         assert!(waits(&daemon, "short.txt") && waits(&daemon, "useless.txt"));
-        assert_eq!(daemon.get("/readyz").0, 503);
+        eventually("word of it to probes", || (daemon.get("/readyz").0 == 503).then_some(())).await;
         assert!(daemon.get("/metrics").1.contains("sweepd_intake_stopped 1"));
     }
     fs::remove_file(ballast).unwrap();

@@ -25,7 +25,7 @@ use support::tls::{CA, Server, server};
 
 const PATIENT: Duration = Duration::from_mins(1);
 /// Enough for a connection to stand on a machine that is busy, and soon over.
-const SOON: Duration = Duration::from_secs(2);
+const SOON: Duration = Duration::from_secs(5);
 
 /// Serves this many connections, each by `answer`; the thread returns what that returned.
 fn stand_in<T: Send + 'static>(

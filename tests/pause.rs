@@ -38,6 +38,14 @@ fn assert_paused(daemon: &Daemon) {
     assert_eq!(number(&tenant["jobs"], "queued"), AFTER as u64, "{status}");
 }
 
+/// Waits until the lane says that it waits for the end of the pause.
+async fn told_of_the_pause(daemon: &Daemon) {
+    eventually("word of the pause", || {
+        text(&daemon.status()["tenants"]["contoso"], "waiting_for").contains(REASON).then_some(())
+    })
+    .await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_paused_tenant_sends_nothing_until_it_is_resumed() {
     let machines = fleet(5, BEFORE + AFTER, "paused");
@@ -60,10 +68,7 @@ async fn a_paused_tenant_sends_nothing_until_it_is_resumed() {
     let results = daemon.results("", text(&first, "sweep_id")).await;
     assert_eq!(number(&results["states"], "succeeded"), BEFORE as u64, "following goes on: {results}");
     assert_paused(&daemon);
-    eventually("word of the pause", || {
-        text(&daemon.status()["tenants"]["contoso"], "waiting_for").contains(REASON).then_some(())
-    })
-    .await;
+    told_of_the_pause(&daemon).await;
 
     assert!(daemon.terminate().await.success());
     assert_paused(&daemon);
@@ -74,7 +79,7 @@ async fn a_paused_tenant_sends_nothing_until_it_is_resumed() {
     daemon.start().await;
     looked_again(&simulator).await;
     assert_paused(&daemon);
-    assert!(text(&daemon.status()["tenants"]["contoso"], "waiting_for").contains(REASON));
+    told_of_the_pause(&daemon).await;
     assert_eq!(scan_arrivals(&simulator, 0), BEFORE, "nothing is sent");
 
     let told = daemon.lines(&["resume"]);

@@ -47,8 +47,10 @@ async fn held(daemon: &Daemon, simulator: &Simulator) {
         text(&status["tenants"]["contoso"], "waiting_for").contains("`sweepd reconcile`").then_some(())
     })
     .await;
-    // The lane may stand a moment before the one who reads the list says why.
-    eventually("word in the log", || daemon.has_logged("restored from an older copy").then_some(())).await;
+    // The lane may stand a moment before the one who reads the list says why, and before the list shows all of them.
+    let told = format!("Defender lists {MACHINES} scans that sweepd asked for");
+    eventually("word in the log", || daemon.has_logged(&told).then_some(())).await;
+    assert!(daemon.has_logged("restored from an older copy"), "{}", daemon.log_text());
     assert_eq!(scan_arrivals(simulator, 0), MACHINES, "nothing was sent");
 }
 

@@ -28,14 +28,19 @@ async fn scene() -> (Simulator, Daemon, Vec<SimulatedMachine>) {
     (simulator, Daemon::started(site).await, machines)
 }
 
-fn slow_scans(simulator: &Simulator) {
-    simulator.add_fault(0, Fault::always(Target::Call(CallKind::Scan), FaultKind::Delay { millis: 1000 }));
+fn slow_scans(simulator: &Simulator, millis: u64) {
+    simulator.add_fault(0, Fault::always(Target::Call(CallKind::Scan), FaultKind::Delay { millis }));
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn sigterm_waits_for_the_answers_and_writes_them_down() {
     let (simulator, mut daemon, machines) = scene().await;
-    slow_scans(&simulator);
+    // Nobody answers before the signal has come, however late it is sent; and no call is given up meanwhile.
+    slow_scans(&simulator, 8000);
+    let config = std::fs::read_to_string(daemon.site.config()).unwrap();
+    daemon.site.write_config(&config.replace("call_timeout = \"3s\"", "call_timeout = \"50s\""));
+    assert!(daemon.terminate().await.success());
+    daemon.start().await;
     daemon.site.put("devices.txt", list(&machines));
     eventually("call on the wire", || (scan_arrivals(&simulator, 0) > 0).then_some(())).await;
     let ended = daemon.terminate().await;
@@ -50,6 +55,7 @@ async fn sigterm_waits_for_the_answers_and_writes_them_down() {
     let queued = jobs.iter().filter(|job| job["state"] == "queued").count();
     assert_eq!(queued, MACHINES - arrivals, "and what was not sent is queued, not in between: {jobs:?}");
 
+    simulator.with_tenant(0, sweepd::simulator::Tenant::clear_faults);
     daemon.start().await;
     assert!(!daemon.has_logged("ended with calls on the wire"), "nothing is to be looked up");
     let jobs = daemon.all_final(MACHINES).await;
@@ -62,7 +68,7 @@ async fn sigterm_waits_for_the_answers_and_writes_them_down() {
 #[tokio::test(flavor = "multi_thread")]
 async fn sighup_with_calls_on_the_wire_loses_none_and_makes_none_twice() {
     let (simulator, daemon, machines) = scene().await;
-    slow_scans(&simulator);
+    slow_scans(&simulator, 1000);
     daemon.site.put("devices.txt", list(&machines));
     for calls in [1, 4] {
         eventually("call on the wire", || (scan_arrivals(&simulator, 0) >= calls).then_some(())).await;

@@ -22,6 +22,9 @@ use sweepd::simulator::{MachineKind, SimulatedMachine, Simulator, TenantOptions,
 
 const MACHINES: usize = 8;
 
+/// Somebody else's scan that goes on until it is ended.
+const LONG: Duration = Duration::from_hours(2);
+
 async fn scene() -> (Simulator, Daemon, Vec<SimulatedMachine>) {
     let machines = fleet(17, MACHINES, "submitted");
     let tenant = quick_tenant(machines.clone());
@@ -253,7 +256,7 @@ async fn somebody_elses_scan_is_waited_for_if_the_sweep_says_so() {
     for machine in &mut machines {
         machine.kind = MachineKind::ForeignScanPending;
     }
-    let tenant = TenantOptions { foreign_scan_duration: Duration::from_secs(5), ..quick_tenant(machines.clone()) };
+    let tenant = TenantOptions { foreign_scan_duration: LONG, ..quick_tenant(machines.clone()) };
     let simulator = simulate(19, vec![tenant.clone()]).await;
     let daemon = Daemon::started(Site::new(&simulator, &[Configured::of("contoso", &tenant)], "")).await;
     let id = machines[0].id.to_string();
@@ -264,6 +267,7 @@ async fn somebody_elses_scan_is_waited_for_if_the_sweep_says_so() {
         (job["state"] == "queued" && job["blocked_by"]["action_id"].is_string()).then_some(())
     })
     .await;
+    simulator.cancel_foreign_scans(0);
     let job = daemon.all_final(1).await.swap_remove(0);
     assert_eq!((text(&job, "state"), number(&job, "attempts")), ("succeeded", 1), "{job}");
     let report = seen(&simulator);
@@ -277,18 +281,23 @@ async fn somebody_elses_scan_is_waited_for_if_the_sweep_says_so() {
 async fn a_foreign_scan_that_ended_while_the_daemon_was_idle_is_not_in_the_way() {
     let mut machines = fleet(31, 2, "idle");
     machines[0].kind = MachineKind::ForeignScanPending;
-    let tenant = TenantOptions { foreign_scan_duration: Duration::from_secs(10), ..quick_tenant(machines.clone()) };
+    let tenant = TenantOptions { foreign_scan_duration: LONG, ..quick_tenant(machines.clone()) };
     let simulator = simulate(31, vec![tenant.clone()]).await;
-    let daemon = Daemon::started(Site::new(&simulator, &[Configured::of("contoso", &tenant)], "")).await;
+    let site = Site::new(&simulator, &[Configured::of("contoso", &tenant)], "");
+    let config = fs::read_to_string(site.config()).unwrap();
+    site.write_config(&config.replace("[log]\n", "[log]\nlevel = \"debug\"\n"));
+    let daemon = Daemon::started(site).await;
     daemon.site.put("both.txt", list(&machines));
     let jobs = daemon.all_final(2).await;
     assert_eq!(job(&jobs, &machines[0])["reason"], "pending_action");
-    eventually("end of the foreign scan", || {
-        let open: usize =
-            ["Pending", "InProgress"].iter().filter_map(|status| seen(&simulator).actions.get(*status).copied()).sum();
-        (open == 0).then_some(())
-    })
-    .await;
+    // What was read just before would still be believed.
+    let idle = || daemon.log_text().matches("nobody needs the list of actions").count();
+    let before = idle();
+    eventually("an idle lane", || (idle() > before).then_some(())).await;
+    simulator.cancel_foreign_scans(0);
+    let open: usize =
+        ["Pending", "InProgress"].iter().filter_map(|status| seen(&simulator).actions.get(*status).copied()).sum();
+    assert_eq!(open, 0, "the foreign scan has ended");
     let known = daemon.lines(&["action", "list", "--machine", &machines[0].id.to_string()]);
     assert_eq!(known[0]["status"], "Pending", "nobody has looked meanwhile: {known:?}");
     daemon.site.put("again.txt", list(&machines[..1]));

@@ -15,7 +15,7 @@ use std::process::Command;
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
-use support::{Configured, Daemon, Site, list, number, quick_tenant, simulate};
+use support::{Configured, Daemon, Site, eventually, list, number, quick_tenant, simulate};
 use sweepd::simulator::{Simulator, fleet};
 
 async fn scene() -> (Simulator, Daemon) {
@@ -56,11 +56,11 @@ async fn without_inotify_files_are_found_by_looking() {
     }
     daemon.through = words.iter().chain(&[env!("CARGO_BIN_EXE_sweepd")]).map(|&word| word.to_owned()).collect();
     daemon.start().await;
-    assert!(daemon.has_logged("the drop folder cannot be watched"), "{}", daemon.log_text());
+    eventually("word of it", || daemon.has_logged("the drop folder cannot be watched").then_some(())).await;
     daemon.told(&["pause"]);
     daemon.site.put("moved.txt", list(&fleet(2, 3, "moved")));
     fs::write(daemon.site.spool("incoming/written.txt"), list(&fleet(3, 4, "written"))).unwrap();
     assert_eq!(number(&daemon.receipt("processed/moved.txt").await, "queued"), 3);
     assert_eq!(number(&daemon.receipt("processed/written.txt").await, "queued"), 4);
-    assert_eq!(daemon.get("/readyz").0, 200, "it is as ready as with it");
+    eventually("readiness as with it", || (daemon.get("/readyz").0 == 200).then_some(())).await;
 }

@@ -208,6 +208,7 @@ async fn a_disabled_tenant_is_told_wherever_one_looks_until_a_reload_finds_it_ri
     daemon.site.put("fabrikam/devices.txt", list(&tenants[1].machines));
     daemon.site.put("contoso/devices.txt", list(&tenants[0].machines));
     daemon.receipt("processed/contoso/devices.txt").await;
+    eventually("readiness", || (daemon.get("/readyz").0 == 200).then_some(())).await;
 
     for (name, why) in
         [("fabrikam", "auth.secret_file: no file of this name"), ("northwind", "tenant_id: is not a GUID")]

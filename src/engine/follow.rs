@@ -106,6 +106,7 @@ impl Follow {
         match looked {
             Looked::Idle => {
                 lane.feed_idle();
+                tracing::debug!(tenant = %lane.name, "nobody needs the list of actions");
                 Rest::of(interval)
             }
             Looked::Denied(trouble, said) => {

@@ -154,6 +154,15 @@ impl Simulator {
         self.with_tenant(tenant, |tenant| tenant.start_foreign_scan(now, machine));
     }
 
+    /// The analyst cancels every scan that was started in the portal and has not ended.
+    ///
+    /// # Panics
+    /// When there is no such tenant.
+    pub fn cancel_foreign_scans(&self, tenant: usize) {
+        let now = self.now();
+        self.with_tenant(tenant, |tenant| tenant.cancel_foreign_scans(now));
+    }
+
     /// Anything else that may be done to a tenant, or asked of it, between two requests.
     ///
     /// # Panics

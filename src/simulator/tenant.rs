@@ -139,6 +139,14 @@ impl Tenant {
         }
     }
 
+    /// The analyst cancels every scan that was started in the portal and has not ended.
+    pub fn cancel_foreign_scans(&mut self, now: Wall) {
+        for action in self.actions.iter_mut().filter(|action| !action.is_public()) {
+            // One that has ended stays as it is.
+            action.cancel(now, "analyst@contoso.example", "Nothing was found").ok();
+        }
+    }
+
     /// Somebody else who uses the same app registration makes a call. Returns whether there was room.
     pub fn call_by_a_stranger(&mut self, now: Wall, kind: CallKind) -> bool {
         self.windows.get_mut(&kind).is_some_and(|windows| windows.arrive_foreign(now) == Verdict::Admitted)

@@ -72,6 +72,8 @@ pub struct Failure {
 /// Reads everything that is on the page.
 pub async fn read(shown: &Shown, now: Now) -> Result<Overview, StoreError> {
     let mut report = shown.report().await?;
+    // With it inside, nothing would ever stay the same: it is told in a header.
+    report.at.clear();
     let view = &shown.view;
     let mut unsent: BTreeMap<_, _> = view.unsent_by_tenant().await?.into_iter().collect();
     let mut detail = BTreeMap::new();

@@ -19,7 +19,8 @@ use crate::store::{StoreError, View};
 #[derive(Clone, Debug, Serialize)]
 #[allow(missing_docs, reason = "the names are the contract's")]
 pub struct Report {
-    /// When it was read.
+    /// When it was read; empty where that is told beside it.
+    #[serde(skip_serializing_if = "String::is_empty")]
     pub at: String,
     pub tenants: BTreeMap<String, TenantReport>,
     pub sweeps: Vec<SweepReport>,
