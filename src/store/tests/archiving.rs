@@ -1,7 +1,7 @@
 //! What is old is archived, then removed, and leaves nothing behind.
 
 use super::*;
-use crate::store::archives::{Archive, Kept, Removal};
+use crate::store::archives::{AT_ONCE, Archive, Kept, OTHERS, OTHERS_GO, Removal};
 use crate::store::cancellations::Wish;
 
 const ALL: Wall = Wall(i64::MAX);
@@ -143,10 +143,44 @@ async fn nothing_is_removed_that_is_not_on_record_as_archived() {
         .store
         .write(move |connection| {
             Box::pin(async move {
-                use crate::store::Doing;
                 sqlx::query(delete).execute(connection).await.doing("tamper").map(drop)
             })
         })
         .await;
     assert!(refused.unwrap_err().to_string().contains("append-only"));
+}
+
+#[tokio::test]
+async fn the_writer_is_held_for_so_many_rows_at_a_time_whatever_a_sweep_has() {
+    let (bench, [first, second, _]) = lived().await;
+    // All but a few of a list of a million may be left out, or joined.
+    let rows = AT_ONCE * 2 + 1;
+    bench
+        .change(
+            "WITH RECURSIVE lines (n) AS (SELECT 100 UNION ALL SELECT n + 1 FROM lines LIMIT ?)
+             INSERT INTO left_out (sweep_n, line, machine, reason) SELECT 2, n, zeroblob(20), 'not onboarded' FROM lines",
+            rows,
+        )
+        .await;
+    let left = "SELECT count(*) FROM left_out WHERE sweep_n = 2";
+    archive(&bench, vec![first, second]).await;
+    let mut before = bench.number(left).await;
+    assert!(before >= rows, "{before}");
+    while bench.store.remove_archived(at(1001)).await.unwrap() == Removal::Some {
+        let now = bench.number(left).await;
+        assert!(before - now <= AT_ONCE, "{} at once", before - now);
+        before = now;
+    }
+    assert_eq!(before, 0);
+    bench.assert_whole().await;
+}
+
+#[tokio::test]
+async fn what_is_old_is_found_without_looking_through_a_table() {
+    let bench = Bench::new().await;
+    for statement in [OTHERS, OTHERS_GO[0], OTHERS_GO[1]] {
+        let plan = bench.plan(statement.replace("{OTHERS}", OTHERS)).await;
+        assert!(plan.contains("actions USING INDEX actions_of_nobody (first_seen_at<?)"), "{plan}");
+        assert!(!plan.contains("SCAN") && !plan.contains("B-TREE"), "{plan}");
+    }
 }

@@ -1,18 +1,8 @@
 //! Lists, and how what is meant is found in them.
 
-use sqlx::AssertSqlSafe;
-
 use super::*;
 use crate::store::View;
 use crate::store::lists::{actions_statement, jobs_statement};
-
-async fn plan(bench: &Bench, statement: String) -> String {
-    let mut reader = bench.store.reader().await.unwrap();
-    let explain = format!("EXPLAIN QUERY PLAN {statement}");
-    let plan: Vec<(i64, i64, i64, String)> =
-        sqlx::query_as(AssertSqlSafe(explain)).fetch_all(&mut *reader).await.unwrap();
-    plan.into_iter().map(|(.., step)| step + "\n").collect()
-}
 
 #[tokio::test]
 async fn a_long_list_begins_at_once() {
@@ -24,11 +14,11 @@ async fn a_long_list_begins_at_once() {
             Wanted { state: state.clone(), ..Wanted::default() },
             Wanted { tenant: tenant.clone(), state: state.clone(), ..Wanted::default() },
         ] {
-            let plan = plan(&bench, actions_statement(&wanted)).await;
+            let plan = bench.plan(actions_statement(&wanted)).await;
             assert!(!plan.contains("TEMP B-TREE"), "{wanted:?} is sorted before its first row: {plan}");
         }
     }
-    let everything = plan(&bench, jobs_statement(&Wanted::default())).await;
+    let everything = bench.plan(jobs_statement(&Wanted::default())).await;
     assert!(!everything.contains("TEMP B-TREE"), "{everything}");
 }
 
@@ -37,11 +27,11 @@ async fn what_is_open_is_listed_without_reading_what_has_ended() {
     let bench = Bench::with_machines(&[1]).await;
     let with = |state: &str| Wanted { state: Some(state.to_owned()), ..Wanted::default() };
     for state in ["Pending", "InProgress"] {
-        let plan = plan(&bench, actions_statement(&with(state))).await;
+        let plan = bench.plan(actions_statement(&with(state))).await;
         assert!(plan.contains("actions USING INDEX actions_open"), "{plan}");
     }
     for state in ["sending", "accepted"] {
-        let plan = plan(&bench, jobs_statement(&with(state))).await;
+        let plan = bench.plan(jobs_statement(&with(state))).await;
         assert!(plan.contains("jobs USING INDEX jobs_moving"), "{plan}");
     }
     bench.accepted("a1", 5).await;
