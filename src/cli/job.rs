@@ -7,7 +7,6 @@ use serde_json::json;
 use super::output::{Lines, Listing, json_line, local, local_or_dash, print, quiet};
 use super::sweep::row_of;
 use super::table::{id, name, number, state, whole};
-use super::terminal::tame;
 use super::{Context, ids};
 use crate::app::{Exit, Failure};
 use crate::domain::id::{MachineId, TenantName};
@@ -153,10 +152,7 @@ async fn show(context: &Context, store: &Store, id: &str) -> Result<(), Failure>
             print(|out| json_line(out, &json!({ "job": job, "attempts": attempts, "events": events })))?;
             continue;
         }
-        let mut text = Vec::new();
-        told(&mut text, &job, &attempts, &events)?;
-        // Words of devices and of Defender stand in it.
-        print(|out| String::from_utf8_lossy(&text).lines().try_for_each(|line| writeln!(out, "{}", tame(line))))?;
+        print(|out| told(out, &job, &attempts, &events))?;
     }
     Ok(())
 }

@@ -127,9 +127,37 @@ impl<T: fmt::Display> fmt::Display for Inked<T> {
     }
 }
 
+/// Whether a terminal would do something else than show it: control characters, and those that turn the order of
+/// what stands beside them.
+pub fn is_obeyed(c: char) -> bool {
+    c.is_control()
+        || matches!(c, '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+}
+
 /// The text without what a terminal would obey: names come from files and from Defender.
 pub fn tame(text: &str) -> String {
-    text.chars().map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect()
+    text.chars().map(|c| if is_obeyed(c) { '\u{fffd}' } else { c }).collect()
+}
+
+/// The same of a text of several lines, which may be painted: only line ends and the inks of this module are left.
+pub fn tame_text(text: &str) -> String {
+    const INKS: [&str; 5] = ["\x1b[0m", "\x1b[1m", "\x1b[31m", "\x1b[32m", "\x1b[33m"];
+    let mut tamed = String::with_capacity(text.len());
+    let mut rest = text;
+    while let Some(c) = rest.chars().next() {
+        let ink = INKS.iter().find_map(|ink| Some((*ink, rest.strip_prefix(ink)?)));
+        let (_, after) = rest.split_at(c.len_utf8());
+        match ink {
+            Some((ink, after)) => {
+                tamed.push_str(ink);
+                rest = after;
+                continue;
+            }
+            None => tamed.push(if c != '\n' && is_obeyed(c) { '\u{fffd}' } else { c }),
+        }
+        rest = after;
+    }
+    tamed
 }
 
 #[cfg(test)]
@@ -163,6 +191,15 @@ mod tests {
     #[test]
     fn a_name_cannot_steer_the_terminal() {
         assert_eq!(tame("a\x1b[2Jb\u{9b}c\td"), "a\u{fffd}[2Jb\u{fffd}c\u{fffd}d");
+        assert_eq!(tame("exe.\u{202e}txt\u{2066}"), "exe.\u{fffd}txt\u{fffd}", "nor what is read first");
+        assert_eq!(
+            tame_text("\x1b[31mbad\x1b[0m\r\n\x1b]0;title\x07ä"),
+            "\x1b[31mbad\x1b[0m\u{fffd}\n\u{fffd}]0;title\u{fffd}ä"
+        );
+        for ink in [Ink::Heading, Ink::Good, Ink::Attention, Ink::Bad] {
+            let painted = Paint::ALL.ink(ink, "word").to_string();
+            assert_eq!(tame_text(&painted), painted, "{ink:?}");
+        }
     }
 
     #[test]

@@ -75,7 +75,8 @@ const ROWS: [(&str, &str); 8] = [
 ];
 
 /// Actions that are no job's, have ended, and were seen and changed last before the cutoff.
-pub(super) const OTHERS: &str = "SELECT tenant_id, id FROM actions WHERE job_id IS NULL AND first_seen_at < ?1 AND updated_at < ?1
+pub(super) const OTHERS: &str =
+    "SELECT tenant_id, id FROM actions WHERE job_id IS NULL AND first_seen_at < ?1 AND updated_at < ?1
     AND status NOT IN ('Pending', 'InProgress')
     AND NOT EXISTS (SELECT 1 FROM cancellations WHERE cancellations.tenant_id = actions.tenant_id
         AND cancellations.action_id = actions.id AND ended_at IS NULL)";

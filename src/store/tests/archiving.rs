@@ -142,9 +142,7 @@ async fn nothing_is_removed_that_is_not_on_record_as_archived() {
     let refused = bench
         .store
         .write(move |connection| {
-            Box::pin(async move {
-                sqlx::query(delete).execute(connection).await.doing("tamper").map(drop)
-            })
+            Box::pin(async move { sqlx::query(delete).execute(connection).await.doing("tamper").map(drop) })
         })
         .await;
     assert!(refused.unwrap_err().to_string().contains("append-only"));
