@@ -1,5 +1,6 @@
 //! `sweepd job list|show`.
 
+use std::collections::BTreeMap;
 use std::io::{self, Write};
 
 use serde_json::json;
@@ -140,19 +141,26 @@ async fn show(context: &Context, store: &Store, id: &str) -> Result<(), Failure>
     if jobs.is_empty() {
         return Err(Failure::new(Exit::Failed, format!("there is no job {id}; see `sweepd job list`")));
     }
+    let tenants = store.tenants_status().await?;
+    // All jobs are of one machine: its record is read once for each tenant.
+    let mut records: BTreeMap<String, Vec<Event>> = BTreeMap::new();
     for job in jobs {
         let attempts = store.attempts_of(job.id).await?;
-        let machine = job.machine_id.parse::<MachineId>().ok();
-        let tenant = store.tenants_status().await?.into_iter().find(|tenant| tenant.name.as_str() == job.tenant);
-        let events = match (machine, tenant) {
-            (Some(machine), Some(tenant)) => store.events_of_machine(tenant.row, machine, None).await?,
-            _ => Vec::new(),
-        };
+        if !records.contains_key(&job.tenant) {
+            let machine = job.machine_id.parse::<MachineId>().ok();
+            let tenant = tenants.iter().find(|tenant| tenant.name.as_str() == job.tenant);
+            let events = match (machine, tenant) {
+                (Some(machine), Some(tenant)) => store.events_of_machine(tenant.row, machine, None).await?,
+                _ => Vec::new(),
+            };
+            records.insert(job.tenant.clone(), events);
+        }
+        let events = records.get(&job.tenant).map(Vec::as_slice).unwrap_or_default();
         if context.json {
             print(|out| json_line(out, &json!({ "job": job, "attempts": attempts, "events": events })))?;
             continue;
         }
-        print(|out| told(out, &job, &attempts, &events))?;
+        print(|out| told(out, &job, &attempts, events))?;
     }
     Ok(())
 }

@@ -45,6 +45,28 @@ async fn what_is_open_is_listed_without_reading_what_has_ended() {
 }
 
 #[tokio::test]
+async fn sweeps_are_found_by_the_beginning_of_their_ids() {
+    let bench = Bench::new().await;
+    for _ in 0..3 {
+        bench.sweep(quick(&[1])).await;
+    }
+    let all = bench.store.all_sweeps().await.unwrap();
+    let found = async |beginning: &str, most: usize| {
+        let found = bench.store.sweeps_beginning(beginning, most).await.unwrap();
+        found.into_iter().map(|sweep| sweep.n).collect::<Vec<_>>()
+    };
+    for sweep in &all {
+        assert_eq!(found(&sweep.id.to_string(), 9).await, [sweep.n], "a whole id is its own beginning");
+    }
+    let alike = &all[0].id.to_string()[..8];
+    assert_eq!(found(alike, 9).await.len(), 3);
+    assert_eq!(found(alike, 2).await.len(), 2, "so many at most");
+    assert!(found("ffff", 9).await.is_empty() && found("%", 9).await.is_empty());
+    let plan = bench.plan(crate::store::status::sweeps_beginning()).await;
+    assert!(plan.contains("SEARCH sweeps USING INDEX") && !plan.contains("B-TREE"), "{plan}");
+}
+
+#[tokio::test]
 async fn machines_are_found_by_the_beginning_of_their_ids() {
     let bench = Bench::with_machines(&[0x1a, 0x1b, 0x2c]).await;
     let theirs = scan("theirs", machine(0x3d), ActionStatus::Pending, "by hand", 1);
