@@ -177,6 +177,6 @@ async fn no_name_and_no_word_of_others_steers_the_terminal() {
             }
         }
     }
-    let told = daemon.lines(&["sweep", "show", sweep]);
-    assert!(text(&told[0], "name").contains('\u{202e}'), "in JSON it is what it is: {told:?}");
+    let tenant = &daemon.status()["tenants"]["contoso"];
+    assert_eq!(text(tenant, "paused_reason"), EVIL, "in JSON it is what it is");
 }

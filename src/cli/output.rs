@@ -7,8 +7,9 @@ use serde::Serialize;
 use serde_json::ser::Formatter;
 
 use super::table::{Column, Table, cut};
-use super::terminal::{is_obeyed, tame, tame_text};
+use super::terminal::{tame, tame_text};
 use crate::app::Failure;
+use crate::domain::shown::is_shapeless;
 use crate::intake::results::inert;
 
 /// Puts what `write` writes on standard output, tamed.
@@ -47,7 +48,7 @@ struct Tame;
 impl Formatter for Tame {
     fn write_string_fragment<W: ?Sized + Write>(&mut self, out: &mut W, fragment: &str) -> io::Result<()> {
         let mut rest = fragment;
-        while let Some(at) = rest.find(is_obeyed) {
+        while let Some(at) = rest.find(is_shapeless) {
             let (plain, from) = rest.split_at(at);
             let mut chars = from.chars();
             out.write_all(plain.as_bytes())?;
@@ -59,7 +60,7 @@ impl Formatter for Tame {
     }
 
     fn write_raw_fragment<W: ?Sized + Write>(&mut self, out: &mut W, fragment: &str) -> io::Result<()> {
-        // Line ends and tabs stand between its strings, never in them; all else that is obeyed, in them alone.
+        // Line ends and tabs stand between its strings, never in them; all else without a shape in them alone.
         self.write_string_fragment(out, &fragment.replace(['\n', '\r', '\t'], " "))
     }
 }
@@ -95,15 +96,21 @@ pub enum Format {
 }
 
 /// Rows of CSV on standard output, as a list hands them out.
-pub struct Rows {
-    table: csv::Writer<io::Stdout>,
+pub struct Rows<W: Write = io::Stdout> {
+    table: csv::Writer<W>,
     broken: io::Result<()>,
 }
 
 impl Rows {
     /// The header.
     pub fn new(header: &[&str]) -> Self {
-        let mut table = csv::Writer::from_writer(io::stdout());
+        Self::to(io::stdout(), header)
+    }
+}
+
+impl<W: Write> Rows<W> {
+    fn to(out: W, header: &[&str]) -> Self {
+        let mut table = csv::Writer::from_writer(out);
         let broken = table.write_record(header).map_err(Into::into);
         Self { table, broken }
     }
@@ -164,6 +171,15 @@ pub fn local_or_dash(text: Option<&String>) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn no_cell_is_run_by_a_spreadsheet() {
+        let mut out = Vec::new();
+        let mut rows = Rows::to(&mut out, &["one", "two"]);
+        rows.add(&["=1+1", "a,\"b\"\n"]).unwrap();
+        rows.end(Ok(())).unwrap();
+        assert_eq!(String::from_utf8(out).unwrap(), "one,two\n'=1+1,\"a,\"\"b\"\"\n\"\n");
+    }
 
     #[test]
     fn json_says_what_it_says_and_steers_no_terminal() {

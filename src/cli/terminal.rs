@@ -7,6 +7,8 @@ use std::io::{IsTerminal, stdout};
 
 use terminal_size::{Height, Width, terminal_size_of};
 
+use crate::domain::shown::is_shapeless;
+
 /// What is assumed of a terminal that does not tell its size.
 const USUAL: Size = Size { columns: 80, lines: 24 };
 
@@ -127,16 +129,9 @@ impl<T: fmt::Display> fmt::Display for Inked<T> {
     }
 }
 
-/// Whether a terminal would do something else than show it: control characters, and those that turn the order of
-/// what stands beside them.
-pub fn is_obeyed(c: char) -> bool {
-    c.is_control()
-        || matches!(c, '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
-}
-
 /// The text without what a terminal would obey: names come from files and from Defender.
 pub fn tame(text: &str) -> String {
-    text.chars().map(|c| if is_obeyed(c) { '\u{fffd}' } else { c }).collect()
+    text.chars().map(|c| if is_shapeless(c) { '\u{fffd}' } else { c }).collect()
 }
 
 /// The same of a text of several lines, which may be painted: only line ends and the inks of this module are left.
@@ -153,7 +148,7 @@ pub fn tame_text(text: &str) -> String {
                 rest = after;
                 continue;
             }
-            None => tamed.push(if c != '\n' && is_obeyed(c) { '\u{fffd}' } else { c }),
+            None => tamed.push(if c != '\n' && is_shapeless(c) { '\u{fffd}' } else { c }),
         }
         rest = after;
     }

@@ -3,6 +3,7 @@
 use super::*;
 use crate::store::archives::{AT_ONCE, Archive, Kept, OTHERS, OTHERS_GO, Removal};
 use crate::store::cancellations::Wish;
+use crate::store::events::{Kind, Subject};
 
 const ALL: Wall = Wall(i64::MAX);
 
@@ -181,4 +182,29 @@ async fn what_is_old_is_found_without_looking_through_a_table() {
         assert!(plan.contains("actions USING INDEX actions_of_nobody (first_seen_at<?)"), "{plan}");
         assert!(!plan.contains("SCAN") && !plan.contains("B-TREE"), "{plan}");
     }
+}
+
+#[tokio::test]
+async fn a_segment_ends_before_the_first_young_event_and_joins_the_one_before() {
+    let bench = Bench::new().await;
+    let first = bench.store.record_head().await.unwrap().seq + 1;
+    // The wall clock was set back before the fourth.
+    for seconds in [10, 20, 30, 15, 40, 50] {
+        let body = serde_json::json!({});
+        bench.store.record(at(seconds), Kind::Paused, Subject::default(), body).await.unwrap();
+    }
+    let last = async |cutoff: i64, most: i64| {
+        let segment = bench.store.next_segment(at(cutoff), at(cutoff), most).await.unwrap();
+        segment.map(|segment| segment.last.seq - first + 1)
+    };
+    assert_eq!(last(25, i64::MAX).await, Some(2), "the third is young, and the fourth stands behind it");
+    assert_eq!(last(30, i64::MAX).await, Some(2), "what is as old as the cutoff is not older");
+    assert_eq!(last(31, i64::MAX).await, Some(4));
+    assert_eq!(last(100, i64::MAX).await, Some(5), "the last of all stays");
+    assert_eq!(last(100, first + 1).await, Some(2), "no more than so many, whatever else is old");
+    let segment = bench.store.next_segment(at(25), at(25), i64::MAX).await.unwrap().unwrap();
+    let archive = Archive { segment, cutoff: at(25), events: kept("events"), rows: kept("rows") };
+    bench.store.archive(archive.clone(), Vec::new(), at(60)).await.unwrap();
+    let again = bench.store.archive(archive, Vec::new(), at(60)).await.unwrap_err().to_string();
+    assert!(again.contains("meanwhile"), "{again}");
 }
