@@ -231,6 +231,7 @@ struct Running {
 struct Intake {
     stop: CancellationToken,
     taking: TaskTracker,
+    archiving: TaskTracker,
 }
 
 /// The loops of one incarnation.
@@ -345,17 +346,23 @@ impl Engine {
         let results = results::Results::new(self.shared.clone(), config);
         let expiry = expiry::Expiry::new(self.shared.clone(), config);
         let retention = retention::Retention::new(self.shared.clone(), config);
-        let turn = Intake { stop: stop.clone(), taking: TaskTracker::new() };
-        let tracked = turn.taking.clone();
+        let turn = Intake { stop: stop.clone(), ..Intake::default() };
+        let (taking_turn, archiving_turn) = (turn.taking.clone(), turn.archiving.clone());
         let before = std::mem::replace(&mut *self.intake.lock().unwrap_or_else(PoisonError::into_inner), turn);
         before.stop.cancel();
         before.taking.close();
-        self.loops.spawn(tracked.track_future(async move {
+        before.archiving.close();
+        let over = stop.clone();
+        self.loops.spawn(archiving_turn.track_future(async move {
+            // On its own: a folder of archives that hangs keeps no file waiting, not over a reload either.
+            before.archiving.wait().await;
+            retention::run(retention, over).await;
+        }));
+        self.loops.spawn(taking_turn.track_future(async move {
             // What is being taken is taken to its end, or left between two chunks: two must never take the same.
             before.taking.wait().await;
             let (taken, ended) = (drop_folder::run(taking, stop.clone()), expiry::run(expiry, stop.clone()));
-            let archived = retention::run(retention, stop.clone());
-            tokio::join!(taken, ended, archived, results::run(results, stop));
+            tokio::join!(taken, ended, results::run(results, stop));
         }));
         Ok(())
     }

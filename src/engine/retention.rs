@@ -54,7 +54,7 @@ impl Retention {
             let Some(segment) = store.next_segment(cutoff, worth, MOST).await? else { return Ok(()) };
             let sweeps = store.old_sweeps(cutoff).await?;
             let (first, last, count) = (segment.first, segment.last.seq, sweeps.len());
-            let archive = self.write(folder, segment, &sweeps, cutoff).await?;
+            let archive = self.write(folder, segment, &sweeps, cutoff, stop).await?;
             passed(Step::ArchiveWritten);
             let file = archive.events.file.clone();
             store.archive(archive, sweeps, self.shared.clock.wall()).await?;
@@ -81,30 +81,33 @@ impl Retention {
         segment: Segment,
         sweeps: &[SweepRow],
         cutoff: Wall,
+        stop: &CancellationToken,
     ) -> anyhow::Result<Archive> {
         let (store, folder, sweeps) = (self.shared.store.clone(), folder.to_owned(), sweeps.to_owned());
-        let runtime = Handle::current();
-        let write = move || runtime.block_on(written(&store, &folder, segment, &sweeps, cutoff));
+        let (runtime, stop) = (Handle::current(), stop.clone());
+        let write = move || runtime.block_on(written(&store, &folder, segment, &sweeps, cutoff, &stop));
         tokio::task::spawn_blocking(write).await?
     }
 }
 
-/// Writes both files, reads them back, and gives them their names.
+/// Writes both files, reads them back, and gives them their names. Told to stop it leaves them unfinished.
 async fn written(
     store: &Store,
     folder: &Path,
     segment: Segment,
     sweeps: &[SweepRow],
     cutoff: Wall,
+    stop: &CancellationToken,
 ) -> anyhow::Result<Archive> {
+    let go_on = || if stop.is_cancelled() { Err(io::Error::other("told to stop")) } else { Ok(()) };
     if !folder.exists() {
         DirBuilder::new().recursive(true).mode(0o750).create(folder)?;
     }
     let mut events = Unfinished::new(folder, "events")?;
     let last = segment.last.seq;
-    store.export_record(segment.first - 1, Some(last), |event| events.line(&event)).await??;
+    store.export_record(segment.first - 1, Some(last), |event| go_on().and_then(|()| events.line(&event))).await??;
     let mut rows = Unfinished::new(folder, "rows")?;
-    store.export_rows(sweeps, cutoff, |row| rows.line(&row)).await??;
+    store.export_rows(sweeps, cutoff, |row| go_on().and_then(|()| rows.line(&row))).await??;
     let numbered = format!("{:010}-{last:010}", segment.first);
     let (events, rows) = (events.finish(folder, &numbered)?, rows.finish(folder, &numbered)?);
     File::open(folder)?.sync_all()?;
@@ -201,6 +204,8 @@ pub async fn run(retention: Retention, stop: CancellationToken) {
                     tracing::info!(times = told.times, "what is old can be archived again{told}");
                 }
             }
+            // What was begun is written again.
+            Err(_) if stop.is_cancelled() => {}
             Err(error) => {
                 if let Some(told) = health.met(Trouble::Archive, "") {
                     let why = format!("{error:#}");
@@ -257,6 +262,26 @@ mod tests {
         clock.pass(Duration::from_hours(1));
         retention.round(&archive_dir, &stop).await.unwrap();
         assert_eq!(last().await, 20, "it is left so");
+    }
+
+    #[tokio::test]
+    async fn a_stop_leaves_what_is_being_written_without_a_name() {
+        let (shared, _clock, folder) = still::shared(Wall(0)).await;
+        let archive_dir = folder.path().join("archive");
+        shared.store.record(Wall(1), Kind::Paused, Subject::default(), serde_json::json!({})).await.unwrap();
+        let segment = shared.store.next_segment(Wall(2), Wall(2), 9).await.unwrap().unwrap();
+        let retention = Retention { shared, keep: DAY, folder: None };
+        let stop = CancellationToken::new();
+        stop.cancel();
+        let stopped = retention.write(&archive_dir, segment.clone(), &[], Wall(2), &stop).await.unwrap_err();
+        assert_eq!(stopped.to_string(), "told to stop");
+        let names = || {
+            let names = fs::read_dir(&archive_dir).unwrap().map(|entry| entry.unwrap().file_name());
+            names.filter(|name| !name.to_string_lossy().starts_with('.')).count()
+        };
+        assert_eq!(names(), 0);
+        retention.write(&archive_dir, segment, &[], Wall(2), &CancellationToken::new()).await.unwrap();
+        assert_eq!(names(), 2, "it is written again");
     }
 
     #[tokio::test]
