@@ -179,6 +179,9 @@ CREATE INDEX jobs_finished ON jobs (tenant_id, machine) WHERE finished_at IS NOT
 -- What ended lately, and how: for the dashboard and the metrics.
 CREATE INDEX jobs_ended ON jobs (tenant_id, state, finished_at, reason) WHERE finished_at IS NOT NULL;
 
+-- What nobody may have decided about yet, in the order in which it is looked up whether somebody has.
+CREATE INDEX jobs_undecided ON jobs (tenant_id, machine, scan_type) WHERE state = 'needs_review';
+
 -- At most one open job per tenant, machine and scan type: its key says so. job_id is one of jobs, written before
 -- or in the same transaction; declared, SQLite would look each of a million up, in random order.
 CREATE TABLE open_jobs (
@@ -328,6 +331,8 @@ CREATE TABLE actions (
 ) STRICT;
 CREATE INDEX actions_of_machine ON actions (tenant_id, machine);
 CREATE INDEX actions_of_job ON actions (job_id) WHERE job_id IS NOT NULL;
+-- Those that end by their age, not with a job.
+CREATE INDEX actions_of_nobody ON actions (first_seen_at) WHERE job_id IS NULL;
 CREATE INDEX actions_ours ON actions (tenant_id) WHERE origin = 'ours';
 CREATE INDEX actions_open ON actions (tenant_id, created_at) WHERE status IN ('Pending', 'InProgress');
 -- What may have to be given up, oldest first.

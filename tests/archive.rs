@@ -148,3 +148,26 @@ async fn an_archive_that_is_changed_or_missing_is_told() {
         assert_eq!(scene.daemon.command(&["audit", "verify"]).code, 0);
     }
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_folder_of_archives_that_hangs_keeps_no_file_waiting() {
+    let mut scene = Scene::new().await;
+    // Whoever opens a pipe that nobody reads waits, as with a folder across the network that does not answer.
+    let folder = scene.daemon.site.path().join("archive");
+    fs::create_dir(&folder).unwrap();
+    nix::unistd::mkfifo(&folder.join(".events.unfinished"), nix::sys::stat::Mode::S_IRWXU).unwrap();
+    scene.daemon.start().await;
+    scene.put();
+    scene.daemon.receipt("processed/list.txt").await;
+    // By then what was before is old.
+    support::pause(std::time::Duration::from_secs(4)).await;
+    for name in ["hangs.txt", "reloaded.txt"] {
+        scene.daemon.site.put(name, list(&fleet(1, MACHINES, "archived")[..1]));
+        scene.daemon.receipt(&format!("processed/{name}")).await;
+        scene.daemon.hang_up();
+        let read_again = || scene.daemon.has_logged("read again").then_some(());
+        eventually("a reload", read_again).await;
+    }
+    assert_eq!(scene.archived("events").len(), 0);
+    scene.daemon.kill();
+}

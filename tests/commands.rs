@@ -135,3 +135,48 @@ async fn a_restore_is_asked_for_and_no_changes_nothing() {
     assert!(asked.end().await.success(), "{}", asked.shown());
     assert_ne!(files(), before, "the old one is kept beside it");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn no_name_and_no_word_of_others_steers_the_terminal() {
+    const EVIL: &str = "x\u{1b}]0;owned\u{7}\u{9b}2J\u{202e}y";
+    let machines = fleet(93, 2, "evil");
+    let (_simulator, daemon) = scene(93, &machines).await;
+    let (first, second) = (machines[0].id.to_string(), machines[1].id.to_string());
+    daemon.site.put("one.json", serde_json::json!({ "name": EVIL, "machines": [first] }).to_string());
+    let receipt = daemon.receipt("processed/one.json").await;
+    let sweep = text(&receipt, "sweep_id");
+    daemon.site.put("two.csv", format!("Device ID,Device Name\n{second},\"{EVIL}\"\n"));
+    daemon.receipt("processed/two.csv").await;
+    eventually("two accepted scans", || {
+        (number(&daemon.status()["tenants"]["contoso"]["jobs"], "accepted") == 2).then_some(())
+    })
+    .await;
+    let list = daemon.site.path().join("evil.txt");
+    std::fs::write(&list, format!("{EVIL}\n{first}\n")).unwrap();
+    let list = list.to_str().unwrap();
+    let action = text(&daemon.jobs()[0], "action_id").to_owned();
+    for command in [
+        &["pause", "--reason", EVIL][..],
+        &["status"],
+        &["sweep", "list"],
+        &["sweep", "show", sweep],
+        &["sweep", "retry", sweep, "--yes"],
+        &["sweep", "show", EVIL],
+        &["job", "list"],
+        &["job", "show", &second],
+        &["action", "show", &action],
+        &["action", "show", EVIL],
+        &["submit", "--dry-run", list],
+        &["forecast", "--tenant", EVIL],
+    ] {
+        for json in [&[][..], &["--json"]] {
+            let told = daemon.command(&[command, json].concat());
+            for text in [&told.stdout, &told.stderr] {
+                let steers = |c: char| (c.is_control() && c != '\n') || c == '\u{202e}';
+                assert!(!text.contains(steers), "{command:?} {json:?}: {text:?}");
+            }
+        }
+    }
+    let tenant = &daemon.status()["tenants"]["contoso"];
+    assert_eq!(text(tenant, "paused_reason"), EVIL, "in JSON it is what it is");
+}

@@ -88,6 +88,9 @@ async fn only_those_who_know_its_name_may_ask_and_only_to_read() {
             matches!(status_of(&daemon, &format!("GET {path} HTTP/1.0")), 200 | 503),
             "a probe has no name: {path}"
         );
+        let (_, _, why) = asked(&daemon, &format!("GET {path} HTTP/1.1\r\nHost: {own}"));
+        let (status, _, body) = asked(&daemon, &format!("GET {path} HTTP/1.1\r\nHost: evil.example"));
+        assert!(matches!(status, 200 | 503) && body.contains("by address") && body != why, "{path}: {status} {body}");
     }
 }
 

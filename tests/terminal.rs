@@ -17,6 +17,7 @@ use nix::sys::signal::Signal;
 use serde_json::Value;
 use support::terminal::Terminal;
 use support::{Configured, Daemon, Site, eventually, limits, list, number, quick_tenant, simulate, text};
+use sweepd::domain::time::Wall;
 use sweepd::simulator::{SimulatedMachine, Simulator, TenantOptions, fleet};
 use unicode_width::UnicodeWidthStr;
 
@@ -120,6 +121,42 @@ async fn status_is_watched_through_resizes_and_restarts_and_gives_the_terminal_b
     eventually("the page back", || (stopped.settings() != before).then_some(())).await;
     stopped.types("q");
     assert_given_back(&mut stopped, &before).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn watching_goes_on_while_the_database_cannot_be_read_and_says_that_it_is_old() {
+    let (_simulator, mut daemon, _) = scene(85, &fleet(85, 4, "unreadable")).await;
+    assert!(daemon.terminate().await.success());
+    let database = daemon.site.state().join("sweepd.db");
+    let aside = database.with_extension("aside");
+    let watch = ["status", "--watch", "--interval", "100ms"];
+    let mut watched = Terminal::run(&daemon.site, &watch, (100, 30), &[]);
+    watched.page_with("a page", |page| page.contains("3 accepted")).await;
+    let mut piped = Command::new(env!("CARGO_BIN_EXE_sweepd"));
+    piped.env_clear().arg("--config").arg(daemon.site.config()).args(watch).arg("--json");
+    let mut piped = piped.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let mut lines = BufReader::new(piped.stdout.take().unwrap()).lines().map(Result::unwrap);
+    let mut errors = BufReader::new(piped.stderr.take().unwrap()).lines().map(Result::unwrap);
+    lines.next().unwrap();
+
+    std::fs::rename(&database, &aside).unwrap();
+    std::fs::create_dir(&database).unwrap();
+    let is_old = |page: &str| page.contains("This is old: ") && page.contains("3 accepted");
+    watched.page_with("the last page, called old", is_old).await;
+    assert!(errors.next().unwrap().ends_with("; trying again"));
+    std::fs::remove_dir(&database).unwrap();
+    std::fs::rename(&aside, &database).unwrap();
+    watched.page_with("a new page", |page| !page.contains("This is old") && page.contains("3 accepted")).await;
+    let back = Wall::parse(text(&daemon.status(), "at")).unwrap();
+    let is_later = |line: String| {
+        let told: Value = serde_json::from_str(&line).unwrap();
+        Wall::parse(text(&told, "at")).unwrap() > back
+    };
+    assert!(lines.any(is_later), "a line of afterwards");
+    drop(lines);
+    watched.types("q");
+    assert_eq!(watched.end().await.code(), Some(0));
+    eventually("its end without a reader", || piped.try_wait().unwrap()).await;
 }
 
 async fn assert_given_back(watched: &mut Terminal, before: &str) {

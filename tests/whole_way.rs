@@ -76,6 +76,8 @@ fn portal_export(machines: &[SimulatedMachine]) -> String {
     text
 }
 
+const WRITTEN: &str = "sweep finished; its results are written";
+
 #[tokio::test(flavor = "multi_thread")]
 async fn every_line_of_every_file_ends_in_one_named_state() {
     let (machines, tenant) = house();
@@ -109,6 +111,9 @@ async fn every_line_of_every_file_ends_in_one_named_state() {
         let results = daemon.results("", text(receipt, "sweep_id")).await;
         assert_eq!(number(&results, "machines"), number(receipt, "queued"));
     }
+    let told = || daemon.log().iter().filter(|line| line["message"] == WRITTEN).count();
+    support::eventually("word of all results", || (told() >= 3).then_some(())).await;
+    assert_eq!(told(), 3, "they are written once");
     let idle = |status: &Value| status["tenants"]["contoso"]["waiting_for"] == "nothing";
     assert_status(&eventually("idle lane", || Some(daemon.status()).filter(idle)).await, &jobs);
     let sweeps = daemon.lines(&["sweep", "list"]);

@@ -6,7 +6,6 @@ mod export;
 use super::job::parse;
 use super::output::{Lines, Listing, json_line, local, print, quiet};
 use super::table::{id, name, state, whole};
-use super::terminal::tame;
 use super::{Context, ids};
 use crate::app::{Exit, Failure};
 use crate::domain::id::TenantName;
@@ -152,6 +151,6 @@ fn show(context: &Context, action: &ActionLine) -> Result<(), Failure> {
         }
         writeln!(out, "  created  {}", local(&action.created_at))?;
         writeln!(out, "  updated  {}", local(&action.updated_at))?;
-        writeln!(out, "  as received:\n{}", tame(action.raw.get()))
+        writeln!(out, "  as received:\n{}", action.raw.get())
     })
 }

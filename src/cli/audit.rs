@@ -43,11 +43,16 @@ async fn verify(context: &Context, config: &Config, store: &Store, head: Option<
     if let Some(wanted) = head.filter(|head| head.len() != 64 || !head.bytes().all(|b| b.is_ascii_hexdigit())) {
         return Err(Failure::new(Exit::Usage, format!("{wanted}: a head has 64 hexadecimal digits")));
     }
+    // The record before the archives: what is archived meanwhile is in these, and would else be in neither.
+    let in_record = match head {
+        Some(wanted) => store.record_holds(wanted).await?,
+        None => None,
+    };
     let archived = verify_archives(config, store, head).await?;
     let known = match head {
         None => None,
         Some(wanted) => {
-            let event = store.record_holds(wanted).await?.or(archived);
+            let event = in_record.or(archived);
             let Some(seq) = event else {
                 let message =
                     format!("the record does not hold the head {wanted}: it was cut or rewritten after that was kept");

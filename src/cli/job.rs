@@ -1,5 +1,6 @@
 //! `sweepd job list|show`.
 
+use std::collections::BTreeMap;
 use std::io::{self, Write};
 
 use serde_json::json;
@@ -7,7 +8,6 @@ use serde_json::json;
 use super::output::{Lines, Listing, json_line, local, local_or_dash, print, quiet};
 use super::sweep::row_of;
 use super::table::{id, name, number, state, whole};
-use super::terminal::tame;
 use super::{Context, ids};
 use crate::app::{Exit, Failure};
 use crate::domain::id::{MachineId, TenantName};
@@ -141,22 +141,26 @@ async fn show(context: &Context, store: &Store, id: &str) -> Result<(), Failure>
     if jobs.is_empty() {
         return Err(Failure::new(Exit::Failed, format!("there is no job {id}; see `sweepd job list`")));
     }
+    let tenants = store.tenants_status().await?;
+    // All jobs are of one machine: its record is read once for each tenant.
+    let mut records: BTreeMap<String, Vec<Event>> = BTreeMap::new();
     for job in jobs {
         let attempts = store.attempts_of(job.id).await?;
-        let machine = job.machine_id.parse::<MachineId>().ok();
-        let tenant = store.tenants_status().await?.into_iter().find(|tenant| tenant.name.as_str() == job.tenant);
-        let events = match (machine, tenant) {
-            (Some(machine), Some(tenant)) => store.events_of_machine(tenant.row, machine, None).await?,
-            _ => Vec::new(),
-        };
+        if !records.contains_key(&job.tenant) {
+            let machine = job.machine_id.parse::<MachineId>().ok();
+            let tenant = tenants.iter().find(|tenant| tenant.name.as_str() == job.tenant);
+            let events = match (machine, tenant) {
+                (Some(machine), Some(tenant)) => store.events_of_machine(tenant.row, machine, None).await?,
+                _ => Vec::new(),
+            };
+            records.insert(job.tenant.clone(), events);
+        }
+        let events = records.get(&job.tenant).map(Vec::as_slice).unwrap_or_default();
         if context.json {
             print(|out| json_line(out, &json!({ "job": job, "attempts": attempts, "events": events })))?;
             continue;
         }
-        let mut text = Vec::new();
-        told(&mut text, &job, &attempts, &events)?;
-        // Words of devices and of Defender stand in it.
-        print(|out| String::from_utf8_lossy(&text).lines().try_for_each(|line| writeln!(out, "{}", tame(line))))?;
+        print(|out| told(out, &job, &attempts, events))?;
     }
     Ok(())
 }

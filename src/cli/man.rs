@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use clap_mangen::Man;
 
-use super::output::print;
+use super::output::print_as_it_is;
 use crate::app::Failure;
 
 #[derive(Debug, clap::Args)]
@@ -17,7 +17,7 @@ pub struct Args {
 
 pub fn run(args: &Args, command: clap::Command) -> Result<(), Failure> {
     let Some(folder) = &args.all else {
-        return print(|out| Man::new(command).render(out));
+        return print_as_it_is(|out| Man::new(command).render(out));
     };
     fs::create_dir_all(folder).map_err(|error| Failure::file(folder, &error))?;
     clap_mangen::generate_to(command, folder).map_err(|error| Failure::file(folder, &error))

@@ -153,7 +153,7 @@ pub fn main() -> ExitCode {
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
-            eprintln!("sweepd: {failure}");
+            eprintln!("sweepd: {}", terminal::tame_text(&failure.message));
             ExitCode::from(failure.exit as u8)
         }
     }
@@ -177,7 +177,7 @@ async fn dispatch(command: Command, context: &Context) -> Result<(), Failure> {
         Command::Reconcile(args) => reconcile::run(context, &args).await,
         Command::Backup(args) => backup::backup(context, &args).await,
         Command::Restore(args) => backup::restore(context, &args).await,
-        Command::Completions { shell } => output::print(|out| {
+        Command::Completions { shell } => output::print_as_it_is(|out| {
             clap_complete::generate(shell, &mut Cli::command(), "sweepd", out);
             Ok(())
         }),

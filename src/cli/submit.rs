@@ -10,6 +10,7 @@ use std::time::Duration;
 use serde_json::{Map, Value, json};
 
 use super::output::{json_line, print};
+use super::terminal::tame;
 use super::{Context, operator, pause};
 use crate::app::{Exit, Failure};
 use crate::config::Config;
@@ -77,7 +78,7 @@ pub async fn run(context: &Context, args: &Args) -> Result<(), Failure> {
     let tenant = tenant(&config, args.tenant.as_deref(), said.tenant.as_deref())?;
     let header = header(args, tenant.as_ref(), said)?;
     for refusal in parsed.refusals.iter().take(20) {
-        eprintln!("line {}: {}: {}", refusal.line, refusal.text, refusal.reason);
+        eprintln!("line {}: {}: {}", refusal.line, tame(&refusal.text), tame(&refusal.reason));
     }
     if parsed.rows + parsed.not_eligible == 0 {
         let message =

@@ -56,11 +56,11 @@ impl Command {
 /// The sweep whose id begins so.
 pub async fn row_of(store: &Store, id: &str) -> Result<SweepStatus, Failure> {
     let wanted = ids::beginning(id)?;
-    let sweeps = store.all_sweeps().await?.into_iter().map(|sweep| {
+    let found = store.sweeps_beginning(&wanted, ids::TOLD + 1).await?.into_iter().map(|sweep| {
         let about = format!("{} of {}, received {}", sweep.name, sweep.tenant, local(&sweep.received_at.rfc3339()));
-        (sweep.id.to_string(), about, sweep)
+        let id = sweep.id.to_string();
+        (sweep, id, about)
     });
-    let found = sweeps.filter(|(id, ..)| id.starts_with(&wanted)).map(|(id, about, sweep)| (sweep, id, about));
     ids::only("sweep", id, found.collect(), "`sweepd sweep list`")
 }
 

@@ -376,6 +376,18 @@ mod tests {
     }
 
     #[test]
+    fn what_matters_least_is_left_out_first() {
+        let columns = [whole("FIRST"), whole("SECOND").rank(2), whole("THIRD").rank(1)];
+        let left_out = |width| {
+            let told = told(&columns, vec![vec!["x".repeat(20); 3]], Some(width));
+            ["FIRST", "SECOND", "THIRD"].map(|head| told.lines().next().unwrap().contains(head))
+        };
+        assert_eq!(left_out(64), [true, true, true]);
+        assert_eq!(left_out(63), [true, false, true]);
+        assert_eq!(left_out(41), [true, false, false]);
+    }
+
+    #[test]
     fn a_list_of_any_length_is_written_as_it_comes() {
         let mut table = Table::with(&[number("N"), name("NAME")], None, Paint::NONE);
         let mut out = Vec::new();

@@ -7,6 +7,8 @@ use std::io::{IsTerminal, stdout};
 
 use terminal_size::{Height, Width, terminal_size_of};
 
+use crate::domain::shown::is_shapeless;
+
 /// What is assumed of a terminal that does not tell its size.
 const USUAL: Size = Size { columns: 80, lines: 24 };
 
@@ -129,7 +131,28 @@ impl<T: fmt::Display> fmt::Display for Inked<T> {
 
 /// The text without what a terminal would obey: names come from files and from Defender.
 pub fn tame(text: &str) -> String {
-    text.chars().map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect()
+    text.chars().map(|c| if is_shapeless(c) { '\u{fffd}' } else { c }).collect()
+}
+
+/// The same of a text of several lines, which may be painted: only line ends and the inks of this module are left.
+pub fn tame_text(text: &str) -> String {
+    const INKS: [&str; 5] = ["\x1b[0m", "\x1b[1m", "\x1b[31m", "\x1b[32m", "\x1b[33m"];
+    let mut tamed = String::with_capacity(text.len());
+    let mut rest = text;
+    while let Some(c) = rest.chars().next() {
+        let ink = INKS.iter().find_map(|ink| Some((*ink, rest.strip_prefix(ink)?)));
+        let (_, after) = rest.split_at(c.len_utf8());
+        match ink {
+            Some((ink, after)) => {
+                tamed.push_str(ink);
+                rest = after;
+                continue;
+            }
+            None => tamed.push(if c != '\n' && is_shapeless(c) { '\u{fffd}' } else { c }),
+        }
+        rest = after;
+    }
+    tamed
 }
 
 #[cfg(test)]
@@ -163,6 +186,15 @@ mod tests {
     #[test]
     fn a_name_cannot_steer_the_terminal() {
         assert_eq!(tame("a\x1b[2Jb\u{9b}c\td"), "a\u{fffd}[2Jb\u{fffd}c\u{fffd}d");
+        assert_eq!(tame("exe.\u{202e}txt\u{2066}"), "exe.\u{fffd}txt\u{fffd}", "nor what is read first");
+        assert_eq!(
+            tame_text("\x1b[31mbad\x1b[0m\r\n\x1b]0;title\x07ä"),
+            "\x1b[31mbad\x1b[0m\u{fffd}\n\u{fffd}]0;title\u{fffd}ä"
+        );
+        for ink in [Ink::Heading, Ink::Good, Ink::Attention, Ink::Bad] {
+            let painted = Paint::ALL.ink(ink, "word").to_string();
+            assert_eq!(tame_text(&painted), painted, "{ink:?}");
+        }
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! The loop that empties the spool folder of what has lain there for long enough (`retention.spool`).
 
+use std::io;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -26,13 +27,17 @@ impl Expiry {
     }
 
     async fn round(&self, stop: &CancellationToken) -> anyhow::Result<Removed> {
+        if let Err(ahead) = self.shared.expect_steady_clocks() {
+            let left = Some((self.spool.clone(), io::Error::other(ahead)));
+            return Ok(Removed { left, ..Removed::default() });
+        }
         let (spool, keep, now, stop) = (self.spool.clone(), self.keep, self.shared.clock.wall(), stop.clone());
         // A folder of a hundred thousand files takes seconds.
         Ok(tokio::task::spawn_blocking(move || remove(&spool, keep, now, &|| stop.is_cancelled())).await?)
     }
 
     /// Tells of what could not be removed, the first of it by name, and when all could again.
-    fn tell_left(&self, left: Option<&(PathBuf, std::io::Error)>) {
+    fn tell_left(&self, left: Option<&(PathBuf, io::Error)>) {
         let health = &self.shared.health;
         if let Some((path, error)) = left {
             if let Some(told) = health.met(Trouble::Spool, "") {
@@ -63,5 +68,57 @@ pub async fn run(expiry: Expiry, stop: CancellationToken) {
             () = stop.cancelled() => {}
             () = clock.sleep_until(clock.boot() + pause) => {}
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::os::unix::fs::MetadataExt;
+
+    use futures_util::FutureExt;
+
+    use super::super::still;
+    use super::*;
+    use crate::domain::time::Wall;
+
+    const DAY: Duration = Duration::from_hours(24);
+
+    /// A file of results, and when it came to lie there.
+    fn lies_in(spool: &std::path::Path) -> (PathBuf, Wall) {
+        fs::create_dir_all(spool.join("results")).unwrap();
+        for folder in ["processed", "rejected"] {
+            fs::create_dir_all(spool.join(folder)).unwrap();
+        }
+        let file = spool.join("results/1.csv");
+        fs::write(&file, "").unwrap();
+        let since = Wall(fs::metadata(&file).unwrap().ctime() * 1000);
+        (file, since)
+    }
+
+    #[tokio::test]
+    async fn what_is_old_by_a_clock_that_jumped_ahead_stays_for_a_day() {
+        let folder = tempfile::tempdir().unwrap();
+        let (file, since) = lies_in(folder.path());
+        let (shared, clock, _database) = still::shared(since).await;
+        let expiry = Expiry { shared, spool: folder.path().to_owned(), keep: DAY * 90 };
+        let stop = CancellationToken::new();
+        assert!(expiry.round(&stop).await.unwrap().left.is_none());
+        clock.jump(DAY * 365);
+        let held = expiry.round(&stop).await.unwrap();
+        let (_, why) = held.left.unwrap();
+        assert!(why.to_string().contains("jumped ahead") && file.exists(), "{why}");
+        clock.pass(DAY);
+        assert_eq!((expiry.round(&stop).await.unwrap().files, file.exists()), (1, false));
+    }
+
+    #[tokio::test]
+    async fn files_that_are_kept_for_no_time_are_kept_for_ever() {
+        let folder = tempfile::tempdir().unwrap();
+        let (file, since) = lies_in(folder.path());
+        let (shared, _clock, _database) = still::shared(since + DAY).await;
+        let expiry = Expiry { shared, spool: folder.path().to_owned(), keep: Duration::ZERO };
+        let ended = run(expiry, CancellationToken::new()).now_or_never();
+        assert!(ended.is_some() && file.exists(), "nobody looks");
     }
 }

@@ -26,6 +26,8 @@ pub mod results;
 pub mod retention;
 mod spending;
 pub mod steps;
+#[cfg(test)]
+mod still;
 mod taking;
 mod took;
 mod turns;
@@ -45,6 +47,7 @@ use crate::config::{Config, Tenant};
 use crate::defender::{Authority, Client, Credential, SignIn, Wire};
 use crate::domain::id::{AttemptId, Epoch, SweepId, TenantName};
 use crate::domain::ledger::CallKind;
+use crate::domain::steadiness::Steadiness;
 use crate::domain::time::{BootId, ServerTime};
 use crate::domain::trouble::Trouble;
 use crate::health::Health;
@@ -130,6 +133,8 @@ pub struct Signals {
     unwritten: Arc<AtomicUsize>,
     /// Something may have finished: the results are looked at.
     finished: Arc<Notify>,
+    /// Whether the wall clock goes as the boot clock does, for those who remove what is old.
+    clocks: Arc<Mutex<Steadiness>>,
 }
 
 impl Shared {
@@ -189,6 +194,17 @@ impl Shared {
         }
     }
 
+    /// Looks at the clocks. An error where the wall clock has jumped ahead: what is old by it may be of today.
+    fn expect_steady_clocks(&self) -> anyhow::Result<()> {
+        let (wall, boot) = (self.clock.wall(), self.clock.boot());
+        let ahead = self.signals.clocks.lock().unwrap_or_else(PoisonError::into_inner).ahead(wall, boot);
+        let Some(ahead) = ahead else { return Ok(()) };
+        let hours = ahead.as_secs() / 3600;
+        anyhow::bail!(
+            "this machine's clock has jumped ahead by {hours} hours: if that was wrong, set it right; if it is left so, it is believed a day after the jump"
+        )
+    }
+
     fn is_blocked_by_disk(&self) -> bool {
         self.signals.unwritten.load(Ordering::SeqCst) > 0
     }
@@ -215,6 +231,7 @@ struct Running {
 struct Intake {
     stop: CancellationToken,
     taking: TaskTracker,
+    archiving: TaskTracker,
 }
 
 /// The loops of one incarnation.
@@ -329,17 +346,23 @@ impl Engine {
         let results = results::Results::new(self.shared.clone(), config);
         let expiry = expiry::Expiry::new(self.shared.clone(), config);
         let retention = retention::Retention::new(self.shared.clone(), config);
-        let turn = Intake { stop: stop.clone(), taking: TaskTracker::new() };
-        let tracked = turn.taking.clone();
+        let turn = Intake { stop: stop.clone(), ..Intake::default() };
+        let (taking_turn, archiving_turn) = (turn.taking.clone(), turn.archiving.clone());
         let before = std::mem::replace(&mut *self.intake.lock().unwrap_or_else(PoisonError::into_inner), turn);
         before.stop.cancel();
         before.taking.close();
-        self.loops.spawn(tracked.track_future(async move {
+        before.archiving.close();
+        let over = stop.clone();
+        self.loops.spawn(archiving_turn.track_future(async move {
+            // On its own: a folder of archives that hangs keeps no file waiting, not over a reload either.
+            before.archiving.wait().await;
+            retention::run(retention, over).await;
+        }));
+        self.loops.spawn(taking_turn.track_future(async move {
             // What is being taken is taken to its end, or left between two chunks: two must never take the same.
             before.taking.wait().await;
             let (taken, ended) = (drop_folder::run(taking, stop.clone()), expiry::run(expiry, stop.clone()));
-            let archived = retention::run(retention, stop.clone());
-            tokio::join!(taken, ended, archived, results::run(results, stop));
+            tokio::join!(taken, ended, results::run(results, stop));
         }));
         Ok(())
     }

@@ -215,3 +215,23 @@ pub async fn run(results: Results, stop: CancellationToken) {
     }
     shared.health.ended("results");
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn rows_whose_reading_broke_off_are_not_all_of_them() {
+        let pages = |last: Option<Vec<ResultRow>>| {
+            let (send, pages) = mpsc::channel(1);
+            if let Some(last) = last {
+                send.try_send(last).unwrap();
+            }
+            drop(send);
+            tokio::task::spawn_blocking(|| Pages { pages, ended: false }.collect::<Vec<_>>())
+        };
+        assert!(pages(Some(Vec::new())).await.unwrap().is_empty(), "an empty page is the end");
+        let broken = pages(None).await.unwrap();
+        assert!(broken.len() == 1 && broken[0].is_err(), "{broken:?}");
+    }
+}

@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use anyhow::{Context, ensure};
 use sha2::{Digest, Sha256};
+use tokio::runtime::Handle;
 use tokio_util::sync::CancellationToken;
 
 use super::Shared;
@@ -19,6 +20,7 @@ use super::steps::{Step, passed};
 use crate::config::Config;
 use crate::domain::time::Wall;
 use crate::domain::trouble::Trouble;
+use crate::store::Store;
 use crate::store::archives::{Archive, Kept, Removal, Segment};
 use crate::store::events::{Exported, Head};
 use crate::store::sweeps::SweepRow;
@@ -44,6 +46,7 @@ impl Retention {
     async fn round(&self, folder: &Path, stop: &CancellationToken) -> anyhow::Result<()> {
         let store = &self.shared.store;
         self.remove(stop).await?;
+        self.shared.expect_steady_clocks()?;
         while !stop.is_cancelled() {
             let cutoff = self.shared.clock.wall() - self.keep;
             // A tenth of it at a time, so that there are few segments.
@@ -51,7 +54,7 @@ impl Retention {
             let Some(segment) = store.next_segment(cutoff, worth, MOST).await? else { return Ok(()) };
             let sweeps = store.old_sweeps(cutoff).await?;
             let (first, last, count) = (segment.first, segment.last.seq, sweeps.len());
-            let archive = self.write(folder, segment, &sweeps, cutoff).await?;
+            let archive = self.write(folder, segment, &sweeps, cutoff, stop).await?;
             passed(Step::ArchiveWritten);
             let file = archive.events.file.clone();
             store.archive(archive, sweeps, self.shared.clock.wall()).await?;
@@ -71,35 +74,46 @@ impl Retention {
         Ok(())
     }
 
-    /// Writes both files, reads them back, and gives them their names.
+    /// Writes an archive on a thread of its own: whoever waits for a folder across the network holds up no lane.
     async fn write(
         &self,
         folder: &Path,
         segment: Segment,
         sweeps: &[SweepRow],
         cutoff: Wall,
+        stop: &CancellationToken,
     ) -> anyhow::Result<Archive> {
-        if !folder.exists() {
-            DirBuilder::new().recursive(true).mode(0o750).create(folder)?;
-        }
-        let store = &self.shared.store;
-        let mut events = Unfinished::new(folder, "events")?;
-        let last = segment.last.seq;
-        store.export_record(segment.first - 1, Some(last), |event| events.line(&event)).await??;
-        let mut rows = Unfinished::new(folder, "rows")?;
-        store.export_rows(sweeps, cutoff, |row| rows.line(&row)).await??;
-        let (folder, numbered) = (folder.to_owned(), format!("{:010}-{last:010}", segment.first));
-        let finish = move || {
-            let events = events.finish(&folder, &numbered)?;
-            let rows = rows.finish(&folder, &numbered)?;
-            File::open(&folder)?.sync_all()?;
-            let archive = Archive { segment, cutoff, events, rows };
-            check(&folder, &archive, None)
-                .map_err(|why| anyhow::anyhow!("what was written does not read back: {why}"))?;
-            Ok(archive)
-        };
-        tokio::task::spawn_blocking(finish).await?
+        let (store, folder, sweeps) = (self.shared.store.clone(), folder.to_owned(), sweeps.to_owned());
+        let (runtime, stop) = (Handle::current(), stop.clone());
+        let write = move || runtime.block_on(written(&store, &folder, segment, &sweeps, cutoff, &stop));
+        tokio::task::spawn_blocking(write).await?
     }
+}
+
+/// Writes both files, reads them back, and gives them their names. Told to stop it leaves them unfinished.
+async fn written(
+    store: &Store,
+    folder: &Path,
+    segment: Segment,
+    sweeps: &[SweepRow],
+    cutoff: Wall,
+    stop: &CancellationToken,
+) -> anyhow::Result<Archive> {
+    let go_on = || if stop.is_cancelled() { Err(io::Error::other("told to stop")) } else { Ok(()) };
+    if !folder.exists() {
+        DirBuilder::new().recursive(true).mode(0o750).create(folder)?;
+    }
+    let mut events = Unfinished::new(folder, "events")?;
+    let last = segment.last.seq;
+    store.export_record(segment.first - 1, Some(last), |event| go_on().and_then(|()| events.line(&event))).await??;
+    let mut rows = Unfinished::new(folder, "rows")?;
+    store.export_rows(sweeps, cutoff, |row| go_on().and_then(|()| rows.line(&row))).await??;
+    let numbered = format!("{:010}-{last:010}", segment.first);
+    let (events, rows) = (events.finish(folder, &numbered)?, rows.finish(folder, &numbered)?);
+    File::open(folder)?.sync_all()?;
+    let archive = Archive { segment, cutoff, events, rows };
+    check(folder, &archive, None).map_err(|why| anyhow::anyhow!("what was written does not read back: {why}"))?;
+    Ok(archive)
 }
 
 /// A file that is being written.
@@ -190,6 +204,8 @@ pub async fn run(retention: Retention, stop: CancellationToken) {
                     tracing::info!(times = told.times, "what is old can be archived again{told}");
                 }
             }
+            // What was begun is written again.
+            Err(_) if stop.is_cancelled() => {}
             Err(error) => {
                 if let Some(told) = health.met(Trouble::Archive, "") {
                     let why = format!("{error:#}");
@@ -201,6 +217,135 @@ pub async fn run(retention: Retention, stop: CancellationToken) {
         tokio::select! {
             () = stop.cancelled() => {}
             () = clock.sleep_until(clock.boot() + pause) => {}
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::still;
+    use super::*;
+    use crate::store::events::{Kind, Subject};
+
+    const DAY: Duration = Duration::from_hours(24);
+
+    #[tokio::test]
+    async fn what_is_old_by_a_clock_that_jumped_ahead_is_not_archived_for_a_day() {
+        let begin = Wall(1_700_000_000_000);
+        let (shared, clock, folder) = still::shared(begin).await;
+        let (stop, archive_dir) = (CancellationToken::new(), folder.path().join("archive"));
+        let retention = Retention { shared: shared.clone(), keep: DAY * 100, folder: None };
+        let last = async || {
+            let archives = shared.store.archives().await.unwrap();
+            archives.last().map_or(0, |archive| archive.segment.last.seq)
+        };
+        let happens = async |n: usize| {
+            for _ in 0..n {
+                let at = shared.clock.wall();
+                shared.store.record(at, Kind::Paused, Subject::default(), serde_json::json!({})).await.unwrap();
+            }
+        };
+        // The start is the first event.
+        happens(9).await;
+        clock.pass(DAY * 50);
+        happens(10).await;
+        clock.pass(DAY * 55);
+        retention.round(&archive_dir, &stop).await.unwrap();
+        assert_eq!(last().await, 0, "what is old is not yet worth an archive");
+        clock.jump(DAY * 500);
+        for hours in [0, 23] {
+            clock.pass(Duration::from_hours(hours));
+            let error = retention.round(&archive_dir, &stop).await.unwrap_err().to_string();
+            assert!(error.contains("jumped ahead by 12000 hours"), "{error}");
+            assert_eq!(last().await, 0);
+        }
+        clock.pass(Duration::from_hours(1));
+        retention.round(&archive_dir, &stop).await.unwrap();
+        assert_eq!(last().await, 20, "it is left so");
+    }
+
+    #[tokio::test]
+    async fn a_stop_leaves_what_is_being_written_without_a_name() {
+        let (shared, _clock, folder) = still::shared(Wall(0)).await;
+        let archive_dir = folder.path().join("archive");
+        shared.store.record(Wall(1), Kind::Paused, Subject::default(), serde_json::json!({})).await.unwrap();
+        let segment = shared.store.next_segment(Wall(2), Wall(2), 9).await.unwrap().unwrap();
+        let retention = Retention { shared, keep: DAY, folder: None };
+        let stop = CancellationToken::new();
+        stop.cancel();
+        let stopped = retention.write(&archive_dir, segment.clone(), &[], Wall(2), &stop).await.unwrap_err();
+        assert_eq!(stopped.to_string(), "told to stop");
+        let names = || {
+            let names = fs::read_dir(&archive_dir).unwrap().map(|entry| entry.unwrap().file_name());
+            names.filter(|name| !name.to_string_lossy().starts_with('.')).count()
+        };
+        assert_eq!(names(), 0);
+        retention.write(&archive_dir, segment, &[], Wall(2), &CancellationToken::new()).await.unwrap();
+        assert_eq!(names(), 2, "it is written again");
+    }
+
+    #[tokio::test]
+    async fn what_is_worth_an_archive_is_archived_and_no_more() {
+        let (shared, clock, folder) = still::shared(Wall(1_700_000_000_000)).await;
+        let retention = Retention { shared: shared.clone(), keep: DAY * 100, folder: None };
+        clock.pass(DAY * 50);
+        let at = shared.clock.wall();
+        for _ in 0..2 {
+            shared.store.record(at, Kind::Paused, Subject::default(), serde_json::json!({})).await.unwrap();
+        }
+        for (days, expected) in [(50, 0), (9, 0), (2, 1)] {
+            clock.pass(DAY * days);
+            retention.round(&folder.path().join("archive"), &CancellationToken::new()).await.unwrap();
+            assert_eq!(shared.store.archives().await.unwrap().len(), expected, "{days} days on");
+        }
+        assert_eq!(shared.store.archives().await.unwrap()[0].segment.last.seq, 1, "what is younger stays");
+    }
+
+    const NOTHING: &str = "0000000000000000000000000000000000000000000000000000000000000000";
+
+    /// An event whose hash fits, and one that follows it.
+    fn events() -> [String; 2] {
+        let mut before = NOTHING.to_owned();
+        [1, 2].map(|seq| {
+            let hash = hex(&Sha256::digest(format!("{before}\n{seq}\n0\npaused\n\n\n\n{{}}")));
+            before.clone_from(&hash);
+            format!(
+                r#"{{"seq":{seq},"at":0,"time":"","kind":"paused","tenant_id":null,"job_id":null,"machine_id":null,"body":"{{}}","hash":"{hash}"}}"#
+            )
+        })
+    }
+
+    /// An archive of these lines, which says of itself what is true, and that it ends with the last of `whole`.
+    fn archive(folder: &Path, lines: &[&str], whole: &[String; 2]) -> Archive {
+        let file = |kind: &'static str, lines: &[&str]| {
+            let mut file = Unfinished::new(folder, kind).unwrap();
+            for line in lines {
+                file.line(&serde_json::value::RawValue::from_string((*line).to_owned()).unwrap()).unwrap();
+            }
+            file.finish(folder, "1-2").unwrap()
+        };
+        let (events, rows) = (file("events", lines), file("rows", &["{}"]));
+        let end: Exported = serde_json::from_str(&whole[1]).unwrap();
+        let segment = Segment { first: 1, before: NOTHING.to_owned(), last: Head { seq: 2, hash: end.hash } };
+        Archive { segment, cutoff: Wall(0), events, rows }
+    }
+
+    #[test]
+    fn an_archive_is_a_chain_from_its_beginning_to_its_end_whatever_its_hashes_say() {
+        use std::os::unix::fs::PermissionsExt;
+        let folder = tempfile::tempdir().unwrap();
+        let whole = events();
+        let [one, two] = [whole[0].as_str(), whole[1].as_str()];
+        let right = archive(folder.path(), &[one, two], &whole);
+        assert_eq!(check(folder.path(), &right, None), Ok(None));
+        assert_eq!(check(folder.path(), &right, Some(&right.segment.last.hash.to_uppercase())), Ok(Some(2)));
+        let mode = fs::metadata(folder.path().join(&right.events.file)).unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, 0o600, "it names machines");
+        let forged = one.replace("paused", "resumed");
+        for lines in [&[forged.as_str(), two][..], &[two], &[two, one], &[one], &[]] {
+            let wrong = archive(folder.path(), lines, &whole);
+            let told = check(folder.path(), &wrong, None).unwrap_err();
+            assert!(told.contains(&wrong.events.file), "{told}");
         }
     }
 }

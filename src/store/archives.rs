@@ -14,7 +14,7 @@ use super::{Doing, Store, StoreError, View};
 use crate::domain::time::Wall;
 
 /// So much is removed in one transaction.
-const AT_ONCE: i64 = 2000;
+pub(super) const AT_ONCE: i64 = 2000;
 
 /// A stretch of the record that is to be archived.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -75,10 +75,18 @@ const ROWS: [(&str, &str); 8] = [
 ];
 
 /// Actions that are no job's, have ended, and were seen and changed last before the cutoff.
-const OTHERS: &str = "SELECT tenant_id, id FROM actions WHERE job_id IS NULL AND first_seen_at < ?1 AND updated_at < ?1
+pub(super) const OTHERS: &str =
+    "SELECT tenant_id, id FROM actions WHERE job_id IS NULL AND first_seen_at < ?1 AND updated_at < ?1
     AND status NOT IN ('Pending', 'InProgress')
     AND NOT EXISTS (SELECT 1 FROM cancellations WHERE cancellations.tenant_id = actions.tenant_id
         AND cancellations.action_id = actions.id AND ended_at IS NULL)";
+
+/// How some of them are removed: both times the same ones, as their index has them, since among the writes nobody may
+/// look through a table.
+pub(super) const OTHERS_GO: [&str; 2] = [
+    "DELETE FROM cancellations WHERE (tenant_id, action_id) IN ({OTHERS} ORDER BY first_seen_at, rowid LIMIT ?2)",
+    "DELETE FROM actions WHERE (tenant_id, id) IN ({OTHERS} ORDER BY first_seen_at, rowid LIMIT ?2)",
+];
 
 fn row_of(table: &str, row: &sqlx::sqlite::SqliteRow) -> Result<serde_json::Value, sqlx::Error> {
     let mut value = serde_json::Map::new();
@@ -125,14 +133,17 @@ impl View {
             return Ok(None);
         }
         let end = events::head(&mut reader).await?.seq;
+        let longest = before.seq.saturating_add(most);
+        // No further than a segment may go: of a record of years, each would else look through all that is left.
         let young: Option<i64> =
-            sqlx::query_scalar("SELECT seq FROM events WHERE seq >= ? AND at >= ? ORDER BY seq LIMIT 1")
+            sqlx::query_scalar("SELECT seq FROM events WHERE seq BETWEEN ? AND ? AND at >= ? ORDER BY seq LIMIT 1")
                 .bind(first)
+                .bind(longest)
                 .bind(cutoff.0)
                 .fetch_optional(&mut *reader)
                 .await
                 .doing("find the first event that stays")?;
-        let last = young.unwrap_or(end).min(end).saturating_sub(1).min(before.seq.saturating_add(most));
+        let last = young.unwrap_or(end).min(end).saturating_sub(1).min(longest);
         if last < first {
             return Ok(None);
         }
@@ -309,6 +320,9 @@ async fn sweep_removed(connection: &mut SqliteConnection, last: i64) -> Result<b
         .await
         .doing("find a sweep to remove")?;
     let Some(sweep) = sweep else { return Ok(false) };
+    if lines_removed(connection, sweep).await? {
+        return Ok(true);
+    }
     let gone: Vec<(TenantRow, String, i64)> = sqlx::query_as(sqlx::AssertSqlSafe(format!(
         "SELECT tenant_id, state, count(*) FROM jobs WHERE id IN ({JOBS}) GROUP BY tenant_id, state"
     )))
@@ -319,8 +333,6 @@ async fn sweep_removed(connection: &mut SqliteConnection, last: i64) -> Result<b
     .doing("count the jobs to remove")?;
     let statements: &[&str] = if gone.is_empty() {
         &[
-            "DELETE FROM joins WHERE sweep_n = ?1 AND ?2",
-            "DELETE FROM left_out WHERE sweep_n = ?1 AND ?2",
             "DELETE FROM unsent WHERE sweep_n = ?1 AND ?2",
             "DELETE FROM unasked WHERE sweep_n = ?1 AND ?2",
             // Asked for since: the retry stays, without what it is a retry of.
@@ -358,12 +370,30 @@ async fn sweep_removed(connection: &mut SqliteConnection, last: i64) -> Result<b
     Ok(true)
 }
 
+/// Removes some of what a sweep joined or left out: of either it may have a million, and no job of its own.
+async fn lines_removed(connection: &mut SqliteConnection, sweep: SweepRow) -> Result<bool, StoreError> {
+    for statement in [
+        "DELETE FROM joins WHERE sweep_n = ?1
+             AND job_id IN (SELECT job_id FROM joins WHERE sweep_n = ?1 ORDER BY job_id LIMIT ?2)",
+        "DELETE FROM left_out WHERE sweep_n = ?1
+             AND line IN (SELECT line FROM left_out WHERE sweep_n = ?1 ORDER BY line LIMIT ?2)",
+    ] {
+        let done = sqlx::query(statement)
+            .bind(sweep)
+            .bind(AT_ONCE)
+            .execute(&mut *connection)
+            .await
+            .doing("remove the lines of an archived sweep")?;
+        if done.rows_affected() > 0 {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
 async fn others_removed(connection: &mut SqliteConnection, cutoff: i64) -> Result<bool, StoreError> {
     let mut removed = 0;
-    for statement in [
-        "DELETE FROM cancellations WHERE (tenant_id, action_id) IN ({OTHERS} ORDER BY tenant_id, id LIMIT ?2)",
-        "DELETE FROM actions WHERE (tenant_id, id) IN ({OTHERS} ORDER BY tenant_id, id LIMIT ?2)",
-    ] {
+    for statement in OTHERS_GO {
         let done = sqlx::query(sqlx::AssertSqlSafe(statement.replace("{OTHERS}", OTHERS)))
             .bind(cutoff)
             .bind(AT_ONCE)

@@ -207,19 +207,45 @@ pub(super) fn remove_if_there(path: &Path) -> Result<(), StoreError> {
     }
 }
 
-/// Moves the database away, with its log: the log first, since a log without its database must never meet
-/// another one.
+/// Gives the database a second name, and moves its log there: the log first, since a log without its database must
+/// never meet another one. The first name stays, for the copy to take: were there none for a moment, and the machine
+/// down in it, the next start would begin with an empty database.
 fn put_aside(database: &Path, at: Wall) -> Result<Option<PathBuf>, StoreError> {
     let stamp = at.rfc3339().replace(':', "-");
     let aside = beside(database, &format!(".before-restore-{stamp}"));
-    let mut there = false;
-    for ending in ["-wal", "-shm", ""] {
-        let (from, to) = (beside(database, ending), beside(&aside, ending));
-        match fs::rename(&from, &to) {
-            Ok(()) => there = there || ending.is_empty(),
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
-            Err(error) => return Err(file_error(&from)(error)),
-        }
+    for ending in ["-wal", "-shm"] {
+        if_there(fs::rename, &beside(database, ending), &beside(&aside, ending))?;
     }
+    // Where the file system knows no second names, the moment has to be.
+    let there = if_there(fs::hard_link, database, &aside).or_else(|_| if_there(fs::rename, database, &aside))?;
     Ok(there.then_some(aside))
+}
+
+/// Does this with a file; false where there is none.
+fn if_there(change: fn(PathBuf, PathBuf) -> std::io::Result<()>, from: &Path, to: &Path) -> Result<bool, StoreError> {
+    match change(from.to_owned(), to.to_owned()) {
+        Ok(()) => Ok(true),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(false),
+        Err(error) => Err(file_error(from)(error)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn at_no_moment_of_a_restore_is_there_no_database() {
+        let folder = tempfile::tempdir().unwrap();
+        let database = folder.path().join(FILE);
+        assert_eq!(put_aside(&database, Wall(0)).unwrap(), None, "there was none");
+        for ending in ["", "-wal"] {
+            fs::write(beside(&database, ending), ending).unwrap();
+        }
+        let aside = put_aside(&database, Wall(0)).unwrap().unwrap();
+        assert!(database.exists(), "until the copy takes its name");
+        assert!(!beside(&database, "-wal").exists() && beside(&aside, "-wal").exists());
+        fs::rename(&database, folder.path().join("other")).unwrap();
+        assert_eq!(fs::read(&aside).unwrap(), b"");
+    }
 }

@@ -18,6 +18,16 @@ pub const MINUTES: usize = 120;
 /// More undecided machines than this are not counted: it is too many in any case.
 const UNDECIDED_AT_MOST: i64 = 10_000;
 
+/// What counts them: by machine, so that where it looks next is beside where it looked last.
+pub(super) const UNDECIDED: &str = "SELECT count(*) FROM (
+     SELECT 1 FROM jobs WHERE tenant_id = ?1 AND state = 'needs_review'
+         AND NOT EXISTS (SELECT 1 FROM open_jobs AS again WHERE again.tenant_id = ?1
+                         AND again.machine = jobs.machine AND again.scan_type = jobs.scan_type)
+         AND NOT EXISTS (SELECT 1 FROM jobs AS again WHERE again.tenant_id = ?1
+                         AND again.machine = jobs.machine AND again.finished_at IS NOT NULL
+                         AND again.scan_type = jobs.scan_type AND again.id > jobs.id)
+     LIMIT ?2)";
+
 const MINUTE_MS: i64 = 60_000;
 
 /// Jobs of a tenant that ended alike.
@@ -124,22 +134,13 @@ impl View {
 
     /// Machines of a tenant whose last job needs review, and which nobody has asked for again since.
     pub async fn undecided(&self, tenant: TenantRow) -> Result<u64, StoreError> {
-        sqlx::query_scalar(
-            "SELECT count(*) FROM (
-                 SELECT 1 FROM jobs WHERE tenant_id = ?1 AND state = 'needs_review' AND finished_at IS NOT NULL
-                     AND NOT EXISTS (SELECT 1 FROM open_jobs AS again WHERE again.tenant_id = ?1
-                                     AND again.machine = jobs.machine AND again.scan_type = jobs.scan_type)
-                     AND NOT EXISTS (SELECT 1 FROM jobs AS again WHERE again.tenant_id = ?1
-                                     AND again.machine = jobs.machine AND again.finished_at IS NOT NULL
-                                     AND again.scan_type = jobs.scan_type AND again.id > jobs.id)
-                 LIMIT ?2)",
-        )
-        .bind(tenant)
-        .bind(UNDECIDED_AT_MOST)
-        .fetch_one(&mut *self.reader().await?)
-        .await
-        .doing("count what nobody has decided")
-        .map(unsigned)
+        sqlx::query_scalar(UNDECIDED)
+            .bind(tenant)
+            .bind(UNDECIDED_AT_MOST)
+            .fetch_one(&mut *self.reader().await?)
+            .await
+            .doing("count what nobody has decided")
+            .map(unsigned)
     }
 
     /// How many machines of each tenant wait to be sent, or are being sent; those of held sweeps do not count.

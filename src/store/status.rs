@@ -98,6 +98,12 @@ const SWEEPS: &str =
      open, received_at, (SELECT id FROM sweeps AS first WHERE first.n = sweeps.retry_of) AS retry_of
      FROM sweeps JOIN tenants ON tenants.id = sweeps.tenant_id";
 
+/// What finds sweeps by how their ids begin.
+pub(super) fn sweeps_beginning() -> String {
+    // What follows in an id is a hexadecimal digit or a dash; a tilde comes after all of them.
+    format!("{SWEEPS} WHERE sweeps.id >= ?1 AND sweeps.id < ?1 || '~' ORDER BY sweeps.id")
+}
+
 impl View {
     /// All tenants that the database knows.
     pub async fn tenants_status(&self) -> Result<Vec<TenantStatus>, StoreError> {
@@ -131,21 +137,33 @@ impl View {
 
     /// Sweeps that are not finished, oldest first.
     pub async fn unfinished_sweeps(&self) -> Result<Vec<SweepStatus>, StoreError> {
-        self.sweeps(&format!("{SWEEPS} WHERE state <> 'done' ORDER BY n")).await
+        self.sweeps(&format!("{SWEEPS} WHERE state <> 'done' ORDER BY n"), None, -1).await
     }
 
     /// All sweeps that are kept, newest first.
     pub async fn all_sweeps(&self) -> Result<Vec<SweepStatus>, StoreError> {
-        self.sweeps(&format!("{SWEEPS} ORDER BY n DESC")).await
+        self.sweeps(&format!("{SWEEPS} ORDER BY n DESC"), None, -1).await
+    }
+
+    /// Sweeps whose id begins so, in the order of their ids, `most` at most. Of any number no other is read.
+    pub async fn sweeps_beginning(&self, beginning: &str, most: usize) -> Result<Vec<SweepStatus>, StoreError> {
+        self.sweeps(&sweeps_beginning(), Some(beginning), i64::try_from(most).unwrap_or(i64::MAX)).await
     }
 
     /// Finished sweeps whose results are not written yet.
     pub async fn sweeps_to_report(&self) -> Result<Vec<SweepStatus>, StoreError> {
-        self.sweeps(&format!("{SWEEPS} WHERE state = 'done' AND reported = 0 AND filed = 1 ORDER BY n")).await
+        self.sweeps(&format!("{SWEEPS} WHERE state = 'done' AND reported = 0 AND filed = 1 ORDER BY n"), None, -1).await
     }
 
-    async fn sweeps(&self, statement: &str) -> Result<Vec<SweepStatus>, StoreError> {
-        let rows = sqlx::query(sqlx::AssertSqlSafe(statement.to_owned()))
+    async fn sweeps(
+        &self,
+        statement: &str,
+        beginning: Option<&str>,
+        most: i64,
+    ) -> Result<Vec<SweepStatus>, StoreError> {
+        let rows = sqlx::query(sqlx::AssertSqlSafe(format!("{statement} LIMIT ?2")))
+            .bind(beginning)
+            .bind(most)
             .fetch_all(&mut *self.reader().await?)
             .await
             .doing("list sweeps")?;

@@ -57,10 +57,16 @@ const ALWAYS: [(HeaderName, HeaderValue); 4] = [
 
 /// Stands before every route.
 pub async fn guard(State(hosts): State<Hosts>, request: Request, next: Next) -> Response {
-    let mut response = match refusal(&hosts, &request) {
+    let is_probe = matches!(request.uri().path(), "/healthz" | "/readyz");
+    let knows_name = is_asked_by_name(&hosts, &request);
+    let mut response = match refusal(&request, is_probe || knows_name) {
         Some(refused) => refused,
         None => next.run(request).await,
     };
+    if is_probe && !knows_name {
+        // A probe asks under whatever name it has, and learns nothing but whether: why may name tenants and paths.
+        response = (response.status(), WHY).into_response();
+    }
     let headers = response.headers_mut();
     headers.extend(ALWAYS);
     headers.entry(header::CONTENT_SECURITY_POLICY).or_insert(POLICY);
@@ -68,17 +74,20 @@ pub async fn guard(State(hosts): State<Hosts>, request: Request, next: Next) -> 
     response
 }
 
-fn refusal(hosts: &Hosts, request: &Request) -> Option<Response> {
+/// What a probe is told that does not ask under a known name.
+const WHY: &str = "ask by address or as localhost for the reason\n";
+
+fn is_asked_by_name(hosts: &Hosts, request: &Request) -> bool {
+    let asked = named(request.headers(), request.uri().authority().map(axum::http::uri::Authority::as_str));
+    asked.is_some_and(|host| hosts.know(host))
+}
+
+fn refusal(request: &Request, may_ask: bool) -> Option<Response> {
     if !matches!(*request.method(), Method::GET | Method::HEAD) {
         let allow = [(header::ALLOW, HeaderValue::from_static("GET, HEAD"))];
         return Some((StatusCode::METHOD_NOT_ALLOWED, allow, "read-only: GET and HEAD alone\n").into_response());
     }
-    // Probes ask under whatever name they have, and learn nothing but health.
-    if matches!(request.uri().path(), "/healthz" | "/readyz") {
-        return None;
-    }
-    let asked = named(request.headers(), request.uri().authority().map(axum::http::uri::Authority::as_str));
-    if asked.is_some_and(|host| hosts.know(host)) {
+    if may_ask {
         return None;
     }
     let word = "this is not one of my names: ask by address or as localhost, or add the name to http.hosts\n";

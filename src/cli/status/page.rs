@@ -21,7 +21,7 @@ const READABLE: usize = 110;
 
 /// How much of a whole is there, drawn.
 pub fn bar(part: u64, all: u64, width: u64) -> String {
-    let full = part.min(all) * width / all.max(1);
+    let full = part * width / all.max(1);
     let bar: String = (0..width).map(|at| if at < full { '#' } else { '.' }).collect();
     format!("[{bar}]")
 }
@@ -267,6 +267,31 @@ mod tests {
         assert!(!text.contains('\x1b'), "{text}");
         assert_eq!(bar(0, 0, 4), "[....]");
         assert_eq!(bar(9, 4, 4), "[####]");
+    }
+
+    #[test]
+    fn whatever_stands_in_the_way_is_told_and_no_word_of_it_steers_the_terminal() {
+        let mut seen = seen(1, 0);
+        seen.report.daemon.intake_stopped = Some("the disk is short".to_owned());
+        let tenant = seen.report.tenants.get_mut("tenant-0").unwrap();
+        tenant.waiting_for = "`sweepd resume`: paused: lunch\u{9b}2J".to_owned();
+        tenant.waiting_until = Some(NOW.rfc3339());
+        tenant.eta_unknown = Some("the sign-in fails".to_owned());
+        tenant.foreign.insert("scan", Foreign { minute: 7, hour: 80 });
+        let window = tenant.budget.get_mut("scan").unwrap().get_mut("minute").unwrap();
+        window.used = window.limit;
+        let text = told(&seen, None).join("\n");
+        for words in [
+            "No file is taken: the disk is short.",
+            "paused: lunch\u{fffd}2J\n",
+            "all sent    unknown: the sign-in fails",
+            "about 7 a minute and 80 an hour",
+        ] {
+            assert!(text.contains(words), "no {words:?} in\n{text}");
+        }
+        let painted = lines(&seen, None, NOW, None, Paint::ALL).unwrap().join("\n");
+        assert!(painted.contains("\x1b[33m[########################] 100 of 100 calls"), "{painted}");
+        assert!(!painted.contains("\x1b[33m[........................] 0 of 1500"), "{painted}");
     }
 
     #[test]

@@ -110,13 +110,13 @@ impl Drop for Screen {
 /// Shows these lines, each of which has to fit, in place of what is there. The terminal is
 /// that of a [`Screen`].
 pub fn draw(lines: &[String]) -> io::Result<()> {
-    let mut text = String::from("\x1b[H");
-    for (n, line) in lines.iter().enumerate() {
-        text += if n > 0 { "\n" } else { "" };
-        text += line;
-        text += "\x1b[K";
-    }
-    write(&(text + "\x1b[J"))
+    write(&frame(lines))
+}
+
+/// Each line over the one that is there, without what that had more, and no line below the last.
+fn frame(lines: &[String]) -> String {
+    let lines: Vec<_> = lines.iter().map(|line| format!("{line}\x1b[K")).collect();
+    format!("\x1b[H{}\x1b[J", lines.join("\n"))
 }
 
 fn write(text: &str) -> io::Result<()> {
@@ -135,4 +135,15 @@ fn keys(wanted: bool) -> mpsc::Receiver<u8> {
         });
     }
     keys
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nothing_is_left_of_what_was_longer() {
+        let lines = ["short".to_owned(), String::new()];
+        assert_eq!(frame(&lines), "\x1b[Hshort\x1b[K\n\x1b[K\x1b[J");
+    }
 }

@@ -99,7 +99,7 @@ async fn in_turn(context: &Context, config: &Config, every: Duration, mut seen: 
                     seen = looked;
                     break;
                 }
-                Err(failure) => eprintln!("sweepd: {failure}; trying again"),
+                Err(failure) => eprintln!("sweepd: {}; trying again", terminal::tame_text(&failure.message)),
             }
         }
     }

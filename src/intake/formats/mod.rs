@@ -25,6 +25,7 @@ use std::path::Path;
 use encoding_rs_io::DecodeReaderBytesBuilder;
 
 use crate::domain::id::MachineId;
+use crate::domain::shown::is_shapeless;
 use crate::domain::sweep::{OnPending, Priority, ScanType};
 use crate::domain::time::Wall;
 pub use document::NAME_MAX;
@@ -275,12 +276,8 @@ fn is_machine(line: &[u8]) -> bool {
 /// `text` as it may be shown on a terminal and in a receipt: what has no shape, or turns the
 /// direction of writing, becomes U+FFFD, and at most `most` characters are left.
 fn printable(text: &str, most: usize) -> String {
-    let shapeless = |c: char| {
-        c.is_control()
-            || matches!(c, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}')
-    };
     let show = |c| {
-        if shapeless(c) && c != '\t' {
+        if is_shapeless(c) && c != '\t' {
             char::REPLACEMENT_CHARACTER
         } else if c == '\t' {
             ' '

@@ -1,8 +1,9 @@
 //! What is old is archived, then removed, and leaves nothing behind.
 
 use super::*;
-use crate::store::archives::{Archive, Kept, Removal};
+use crate::store::archives::{AT_ONCE, Archive, Kept, OTHERS, OTHERS_GO, Removal};
 use crate::store::cancellations::Wish;
+use crate::store::events::{Kind, Subject};
 
 const ALL: Wall = Wall(i64::MAX);
 
@@ -142,11 +143,68 @@ async fn nothing_is_removed_that_is_not_on_record_as_archived() {
     let refused = bench
         .store
         .write(move |connection| {
-            Box::pin(async move {
-                use crate::store::Doing;
-                sqlx::query(delete).execute(connection).await.doing("tamper").map(drop)
-            })
+            Box::pin(async move { sqlx::query(delete).execute(connection).await.doing("tamper").map(drop) })
         })
         .await;
     assert!(refused.unwrap_err().to_string().contains("append-only"));
+}
+
+#[tokio::test]
+async fn the_writer_is_held_for_so_many_rows_at_a_time_whatever_a_sweep_has() {
+    let (bench, [first, second, _]) = lived().await;
+    // All but a few of a list of a million may be left out, or joined.
+    let rows = AT_ONCE * 2 + 1;
+    bench
+        .change(
+            "WITH RECURSIVE lines (n) AS (SELECT 100 UNION ALL SELECT n + 1 FROM lines LIMIT ?)
+             INSERT INTO left_out (sweep_n, line, machine, reason) SELECT 2, n, zeroblob(20), 'not onboarded' FROM lines",
+            rows,
+        )
+        .await;
+    let left = "SELECT count(*) FROM left_out WHERE sweep_n = 2";
+    archive(&bench, vec![first, second]).await;
+    let mut before = bench.number(left).await;
+    assert!(before >= rows, "{before}");
+    while bench.store.remove_archived(at(1001)).await.unwrap() == Removal::Some {
+        let now = bench.number(left).await;
+        assert!(before - now <= AT_ONCE, "{} at once", before - now);
+        before = now;
+    }
+    assert_eq!(before, 0);
+    bench.assert_whole().await;
+}
+
+#[tokio::test]
+async fn what_is_old_is_found_without_looking_through_a_table() {
+    let bench = Bench::new().await;
+    for statement in [OTHERS, OTHERS_GO[0], OTHERS_GO[1]] {
+        let plan = bench.plan(statement.replace("{OTHERS}", OTHERS)).await;
+        assert!(plan.contains("actions USING INDEX actions_of_nobody (first_seen_at<?)"), "{plan}");
+        assert!(!plan.contains("SCAN") && !plan.contains("B-TREE"), "{plan}");
+    }
+}
+
+#[tokio::test]
+async fn a_segment_ends_before_the_first_young_event_and_joins_the_one_before() {
+    let bench = Bench::new().await;
+    let first = bench.store.record_head().await.unwrap().seq + 1;
+    // The wall clock was set back before the fourth.
+    for seconds in [10, 20, 30, 15, 40, 50] {
+        let body = serde_json::json!({});
+        bench.store.record(at(seconds), Kind::Paused, Subject::default(), body).await.unwrap();
+    }
+    let last = async |cutoff: i64, most: i64| {
+        let segment = bench.store.next_segment(at(cutoff), at(cutoff), most).await.unwrap();
+        segment.map(|segment| segment.last.seq - first + 1)
+    };
+    assert_eq!(last(25, i64::MAX).await, Some(2), "the third is young, and the fourth stands behind it");
+    assert_eq!(last(30, i64::MAX).await, Some(2), "what is as old as the cutoff is not older");
+    assert_eq!(last(31, i64::MAX).await, Some(4));
+    assert_eq!(last(100, i64::MAX).await, Some(5), "the last of all stays");
+    assert_eq!(last(100, first + 1).await, Some(2), "no more than so many, whatever else is old");
+    let segment = bench.store.next_segment(at(25), at(25), i64::MAX).await.unwrap().unwrap();
+    let archive = Archive { segment, cutoff: at(25), events: kept("events"), rows: kept("rows") };
+    bench.store.archive(archive.clone(), Vec::new(), at(60)).await.unwrap();
+    let again = bench.store.archive(archive, Vec::new(), at(60)).await.unwrap_err().to_string();
+    assert!(again.contains("meanwhile"), "{again}");
 }

@@ -4,7 +4,6 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use super::*;
 use crate::domain::ledger::{Admission, HOUR, MARGIN, MINUTE, Window};
-use crate::store::Doing as _;
 
 #[tokio::test]
 async fn job_slot_and_attempt_are_on_disk_before_the_call_may_leave() {

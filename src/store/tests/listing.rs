@@ -1,18 +1,8 @@
 //! Lists, and how what is meant is found in them.
 
-use sqlx::AssertSqlSafe;
-
 use super::*;
 use crate::store::View;
 use crate::store::lists::{actions_statement, jobs_statement};
-
-async fn plan(bench: &Bench, statement: String) -> String {
-    let mut reader = bench.store.reader().await.unwrap();
-    let explain = format!("EXPLAIN QUERY PLAN {statement}");
-    let plan: Vec<(i64, i64, i64, String)> =
-        sqlx::query_as(AssertSqlSafe(explain)).fetch_all(&mut *reader).await.unwrap();
-    plan.into_iter().map(|(.., step)| step + "\n").collect()
-}
 
 #[tokio::test]
 async fn a_long_list_begins_at_once() {
@@ -24,11 +14,11 @@ async fn a_long_list_begins_at_once() {
             Wanted { state: state.clone(), ..Wanted::default() },
             Wanted { tenant: tenant.clone(), state: state.clone(), ..Wanted::default() },
         ] {
-            let plan = plan(&bench, actions_statement(&wanted)).await;
+            let plan = bench.plan(actions_statement(&wanted)).await;
             assert!(!plan.contains("TEMP B-TREE"), "{wanted:?} is sorted before its first row: {plan}");
         }
     }
-    let everything = plan(&bench, jobs_statement(&Wanted::default())).await;
+    let everything = bench.plan(jobs_statement(&Wanted::default())).await;
     assert!(!everything.contains("TEMP B-TREE"), "{everything}");
 }
 
@@ -37,11 +27,11 @@ async fn what_is_open_is_listed_without_reading_what_has_ended() {
     let bench = Bench::with_machines(&[1]).await;
     let with = |state: &str| Wanted { state: Some(state.to_owned()), ..Wanted::default() };
     for state in ["Pending", "InProgress"] {
-        let plan = plan(&bench, actions_statement(&with(state))).await;
+        let plan = bench.plan(actions_statement(&with(state))).await;
         assert!(plan.contains("actions USING INDEX actions_open"), "{plan}");
     }
     for state in ["sending", "accepted"] {
-        let plan = plan(&bench, jobs_statement(&with(state))).await;
+        let plan = bench.plan(jobs_statement(&with(state))).await;
         assert!(plan.contains("jobs USING INDEX jobs_moving"), "{plan}");
     }
     bench.accepted("a1", 5).await;
@@ -52,6 +42,28 @@ async fn what_is_open_is_listed_without_reading_what_has_ended() {
     };
     bench.store.jobs(&with("accepted"), each).await.unwrap().unwrap();
     assert_eq!(listed, ["accepted"]);
+}
+
+#[tokio::test]
+async fn sweeps_are_found_by_the_beginning_of_their_ids() {
+    let bench = Bench::new().await;
+    for _ in 0..3 {
+        bench.sweep(quick(&[1])).await;
+    }
+    let all = bench.store.all_sweeps().await.unwrap();
+    let found = async |beginning: &str, most: usize| {
+        let found = bench.store.sweeps_beginning(beginning, most).await.unwrap();
+        found.into_iter().map(|sweep| sweep.n).collect::<Vec<_>>()
+    };
+    for sweep in &all {
+        assert_eq!(found(&sweep.id.to_string(), 9).await, [sweep.n], "a whole id is its own beginning");
+    }
+    let alike = &all[0].id.to_string()[..8];
+    assert_eq!(found(alike, 9).await.len(), 3);
+    assert_eq!(found(alike, 2).await.len(), 2, "so many at most");
+    assert!(found("ffff", 9).await.is_empty() && found("%", 9).await.is_empty());
+    let plan = bench.plan(crate::store::status::sweeps_beginning()).await;
+    assert!(plan.contains("SEARCH sweeps USING INDEX") && !plan.contains("B-TREE"), "{plan}");
 }
 
 #[tokio::test]

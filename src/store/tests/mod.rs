@@ -15,7 +15,7 @@ use super::slots::{BudgetRow, Stamp};
 use super::sweeps::{Chunk, Completion, Counts, NewJob, NewSweep, SweepRow};
 use super::tenants::{Operator, Sending, TenantRow};
 use super::throttles::SilenceNote;
-use super::{Store, StoreError};
+use super::{Doing, Store, StoreError};
 use crate::domain::action::{Action, ActionStatus, Origin, Seen};
 use crate::domain::eligibility::{Inactive, PendingTypes, Rules};
 use crate::domain::id::{AttemptId, Epoch, MachineId, SlotId, SweepId};
@@ -327,6 +327,26 @@ impl Bench {
 
     async fn number(&self, statement: &'static str) -> i64 {
         sqlx::query_scalar(statement).fetch_one(&mut *self.store.reader().await.unwrap()).await.unwrap()
+    }
+
+    /// Makes rows that would take long to come by.
+    async fn change(&self, statement: &'static str, parameter: i64) {
+        let change = self.store.write(move |connection| {
+            Box::pin(async move {
+                let done = sqlx::query(statement).bind(parameter).execute(connection).await;
+                done.doing("change it by hand").map(drop)
+            })
+        });
+        change.await.unwrap();
+    }
+
+    /// How SQLite goes about a statement, a line for each step.
+    async fn plan(&self, statement: String) -> String {
+        let mut reader = self.store.reader().await.unwrap();
+        let explain = format!("EXPLAIN QUERY PLAN {statement}");
+        let plan: Vec<(i64, i64, i64, String)> =
+            sqlx::query_as(sqlx::AssertSqlSafe(explain)).fetch_all(&mut *reader).await.unwrap();
+        plan.into_iter().map(|(.., step)| step + "\n").collect()
     }
 
     async fn text(&self, statement: &'static str) -> String {

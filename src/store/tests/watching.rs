@@ -80,3 +80,12 @@ async fn what_is_held_is_not_on_its_way() {
     let contoso = ("contoso".parse().unwrap(), 2);
     assert_eq!(bench.store.unsent_by_tenant().await.unwrap(), [contoso], "one on the wire, one queued");
 }
+
+#[tokio::test]
+async fn what_needs_review_is_counted_by_machine_and_no_other_job_is_read() {
+    let bench = Bench::new().await;
+    let plan = bench.plan(crate::store::recent::UNDECIDED.to_owned()).await;
+    let steps: Vec<_> = plan.lines().filter(|step| step.contains("jobs") || step.contains("again")).collect();
+    assert!(steps.len() == 3 && steps.iter().all(|step| step.starts_with("SEARCH")), "{plan}");
+    assert!(steps.iter().any(|step| step.contains("INDEX jobs_undecided")), "{plan}");
+}
