@@ -83,7 +83,10 @@ impl From<StoreError> for Failure {
             StoreError::File { path, source } => Self::file(path, source),
             // What is installed does not fit what it finds: starting it again does not change that.
             StoreError::Version(why) => Self::new(Exit::Config, format!("the database: {why}")),
-            _ => Self::new(Exit::Failed, format!("the database: {error}")),
+            _ => {
+                let remedy = error.remedy().map(|remedy| format!("; {remedy}")).unwrap_or_default();
+                Self::new(Exit::Failed, format!("the database: {error}{remedy}"))
+            }
         }
     }
 }

@@ -34,6 +34,7 @@ pub struct Metrics {
     machines: Family<Labels, Counter>,
     left_in_place: Counter,
     intake_stopped: Gauge,
+    archive_failing: Gauge,
     credentials: Family<Labels, Gauge>,
 }
 
@@ -50,6 +51,7 @@ impl Default for Metrics {
             machines: Family::default(),
             left_in_place: Counter::default(),
             intake_stopped: Gauge::default(),
+            archive_failing: Gauge::default(),
             credentials: Family::default(),
         };
         // Of a file that names no tenant.
@@ -102,6 +104,11 @@ impl Metrics {
         self.intake_stopped.set(i64::from(stopped));
     }
 
+    /// Whether what is old cannot be archived, and so is not removed.
+    pub fn archive_failing(&self, failing: bool) {
+        self.archive_failing.set(i64::from(failing));
+    }
+
     /// When the credentials end of those tenants where that is known, in seconds since 1970: it stays
     /// right while this machine's clock is wrong. Whoever is not named has none any more.
     pub fn credentials<'a>(&self, ends: impl Iterator<Item = (&'a str, i64)>) {
@@ -130,6 +137,11 @@ impl Metrics {
             "sweepd_intake_stopped",
             "Whether no file is taken, since the disk is short",
             self.intake_stopped.clone(),
+        );
+        registry.register(
+            "sweepd_archive_failing",
+            "Whether what is older than retention.keep cannot be archived, and so stays",
+            self.archive_failing.clone(),
         );
         registry.register(
             "sweepd_credential_expires_seconds",

@@ -14,10 +14,13 @@ mod support;
 use std::fs;
 use std::os::unix::process::ExitStatusExt;
 use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
 
 use serde_json::Value;
 use sha2::{Digest, Sha256};
-use support::{Configured, Daemon, Site, eventually, list, quick_tenant, simulate, text};
+use support::{Behind, Configured, Daemon, Site, eventually, list, quick_tenant, simulate_under, text};
+use sweepd::clock::{Clock, SystemClock};
 use sweepd::simulator::{Simulator, fleet};
 
 const MACHINES: usize = 4;
@@ -29,15 +32,23 @@ struct Scene {
 
 impl Scene {
     async fn new() -> Self {
+        Self::under(Arc::new(SystemClock)).await
+    }
+
+    /// With a tenant that has this time.
+    async fn under(clock: Arc<dyn Clock>) -> Self {
         let tenant = quick_tenant(fleet(1, MACHINES, "archived"));
-        let simulator = simulate(1, vec![tenant.clone()]).await;
+        let simulator = simulate_under(clock, 1, vec![tenant.clone()]).await;
         // What is removed so soon is still in Defender's list.
         let mut configured = Configured::of("contoso", &tenant);
         "unknown_marks = \"ignore\"".clone_into(&mut configured.keys);
         let site = Site::new(&simulator, &[configured], "");
         let folder = site.path().join("archive");
         let config = fs::read_to_string(site.config()).unwrap();
-        site.write_config(&format!("{config}\n[retention]\nkeep = \"2s\"\narchive_dir = \"{}\"\n", folder.display()));
+        site.write_config(&format!(
+            "{config}\n[retention]\nkeep = \"2s\"\nspool = \"2s\"\narchive_dir = \"{}\"\n",
+            folder.display()
+        ));
         Self { _simulator: simulator, daemon: Daemon::new(site) }
     }
 
@@ -170,4 +181,54 @@ async fn a_folder_of_archives_that_hangs_keeps_no_file_waiting() {
     }
     assert_eq!(scene.archived("events").len(), 0);
     scene.daemon.kill();
+}
+
+/// A machine that boots in 2036 would else archive its whole history, empty its drop folder, and then not know the
+/// scans that Defender lists.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_clock_that_is_years_ahead_of_the_servers_removes_nothing() {
+    let mut scene = Scene::under(Arc::new(Behind)).await;
+    scene.daemon.start().await;
+    scene.put();
+    scene.daemon.all_final(MACHINES).await;
+    let over = SystemClock.boot() + Duration::from_secs(6);
+    eventually("the time after which everything would be old", || {
+        // Each looks anew for what lies in the drop folder; by itself it is every minute.
+        scene.daemon.hang_up();
+        (SystemClock.boot() > over).then_some(())
+    })
+    .await;
+    assert!(scene.files("events").is_empty() && scene.daemon.site.spool("processed/list.txt").exists());
+    assert_eq!(scene.daemon.lines(&["sweep", "list"]).len(), 1);
+    assert!(scene.daemon.has_logged("check the time service"), "{}", scene.daemon.log_text());
+}
+
+/// The archive may lie on the disk that the database is on.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_archive_that_cannot_be_written_is_told_and_leaves_nothing_behind() {
+    let mut scene = Scene::new().await;
+    let (good, folder) =
+        (fs::read_to_string(scene.daemon.site.config()).unwrap(), scene.daemon.site.path().join("archive"));
+    fs::write(&folder, "no folder").unwrap();
+    scene.daemon.start().await;
+    scene.put();
+    let metric = |daemon: &Daemon| {
+        let text = daemon.get("/metrics").1;
+        text.lines().find_map(|line| line.strip_prefix("sweepd_archive_failing ")).map(str::to_owned)
+    };
+    eventually("word of it", || (metric(&scene.daemon).as_deref() == Some("1")).then_some(())).await;
+    scene.daemon.all_final(MACHINES).await;
+
+    fs::remove_file(&folder).unwrap();
+    scene.daemon.site.write_config(&good.replace("[intake]", "[intake]\nmin_free = \"4096TiB\""));
+    scene.daemon.hang_up();
+    eventually("word of the room", || scene.daemon.has_logged("(intake.min_free) are kept").then_some(())).await;
+    eventually("the folder", || folder.exists().then_some(())).await;
+    eventually("an empty folder", || (fs::read_dir(&folder).unwrap().count() == 0).then_some(())).await;
+    assert_eq!(metric(&scene.daemon).as_deref(), Some("1"));
+
+    scene.daemon.site.write_config(&good);
+    scene.daemon.hang_up();
+    scene.is_removed().await;
+    eventually("its end", || (metric(&scene.daemon).as_deref() == Some("0")).then_some(())).await;
 }

@@ -84,13 +84,35 @@ async fn a_backup_is_restored_and_sends_nothing_twice() {
     daemon.told(&["audit", "verify"]);
     // Defender's list tells of the scans that the backup does not know: they are taken over, not made again.
     let taken = eventually("unknown scans", || {
-        let told = daemon.lines(&["reconcile"]);
+        let told = daemon.lines(&["reconcile", "--yes"]);
         (number(&told[0], "actions") > 0).then_some(told)
     });
     assert_eq!(number(&taken.await[0], "jobs"), 2);
     daemon.told(&["resume"]);
     eventually("the end of what was queued", || (counts(&daemon) == (5, 0)).then_some(())).await;
     assert_eq!(scan_arrivals(&simulator, 0), 5, "nothing is sent twice");
+}
+
+/// Whoever was killed has its last events in the log beside the database, and both are put aside.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_restore_after_a_kill_is_undone_without_loss() {
+    let machines = fleet(73, 3, "undone");
+    let tenant = quick_tenant(machines.clone());
+    let simulator = simulate(73, vec![tenant.clone()]).await;
+    let mut daemon = Daemon::started(Site::new(&simulator, &[Configured::of("contoso", &tenant)], "")).await;
+    let backup = daemon.site.path().join("backup.db");
+    daemon.told(&["backup", backup.to_str().unwrap()]);
+    daemon.site.put("list.txt", list(&machines));
+    daemon.receipt("processed/list.txt").await;
+    daemon.kill();
+
+    let told = daemon.lines(&["restore", backup.to_str().unwrap(), "--yes"]);
+    let aside = text(&told[0], "aside");
+    assert!(fs::metadata(format!("{aside}-wal")).unwrap().len() > 0, "the log was put aside with it");
+    assert!(daemon.lines(&["sweep", "list"]).is_empty(), "as it was at the backup");
+    daemon.told(&["restore", aside, "--yes"]);
+    assert_eq!(daemon.lines(&["sweep", "list"]).len(), 1, "what the log held is there again");
+    daemon.told(&["audit", "verify"]);
 }
 
 /// The schema of a later version: this one's, and a step that it does not have.

@@ -46,6 +46,34 @@ async fn while_scans_are_followed_it_is_told_how_many_and_when_the_next_look_is(
     let read = Wall::parse(text(&daemon.status(), "at")).unwrap();
     assert!(until + Duration::from_mins(3) > read && until < read + Duration::from_mins(3), "{told}");
     assert!(daemon.told(&["status"]).contains("  waits for the end of 3 scans"));
+    let offset = text(&told, "waiting_for").rsplit(' ').next().unwrap();
+    assert!(offset.starts_with(['+', '-']) && offset.len() == "+00:00".len(), "whose hour is it? {told}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_list_of_a_tenant_that_there_is_not_is_an_error_and_no_empty_list() {
+    let (_simulator, daemon) = scene(94, &fleet(94, 1, "misspelt")).await;
+    for command in [["job", "list"], ["action", "list"], ["action", "export"]] {
+        let [noun, verb] = command;
+        let told = daemon.command(&[noun, verb, "--tenant", "contosso"]);
+        assert_eq!((told.code, told.stdout.as_str()), (2, ""), "{told:?}");
+        assert!(told.stderr.contains("the configuration has: contoso"), "{told:?}");
+        assert_eq!(daemon.command(&[noun, verb, "--tenant", "contoso"]).code, 0);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_damaged_database_names_the_way_back() {
+    let tenant = quick_tenant(fleet(95, 1, "damaged"));
+    let simulator = simulate(95, vec![tenant.clone()]).await;
+    let daemon = Daemon::new(Site::new(&simulator, &[Configured::of("contoso", &tenant)], ""));
+    std::fs::create_dir_all(daemon.site.state()).unwrap();
+    std::fs::write(daemon.site.state().join("sweepd.db"), "what is this\n".repeat(1000)).unwrap();
+    for command in [&["status"][..], &["sweep", "list"], &["audit", "verify"]] {
+        let told = daemon.command(command);
+        assert_eq!((told.code, told.stdout.as_str()), (1, ""), "{told:?}");
+        assert!(told.stderr.contains("`sweepd restore`"), "{told:?}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -8,16 +8,29 @@ use std::process::{Command, Stdio};
 use support::{Configured, Daemon, Site, eventually, list, quick_tenant, simulate};
 use sweepd::simulator::fleet;
 
+const MACHINES: usize = 90;
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_list_that_does_not_fit_where_it_is_written_to_is_an_error() {
-    let machines = fleet(41, 3, "outputs");
+    // More than any buffer holds.
+    let machines = fleet(41, MACHINES, "outputs");
     let tenant = quick_tenant(machines.clone());
     let simulator = simulate(41, vec![tenant.clone()]).await;
     let daemon = Daemon::started(Site::new(&simulator, &[Configured::of("contoso", &tenant)], "")).await;
     daemon.site.put("list.txt", list(&machines));
-    daemon.all_final(3).await;
+    daemon.all_final(MACHINES).await;
     eventually("end of the sweep", || (daemon.lines(&["sweep", "list"])[0]["state"] == "done").then_some(())).await;
-    for command in [&["job", "list"][..], &["action", "list"], &["sweep", "list"], &["status"]] {
+    // Any beginning of the only sweep's id names it.
+    for command in [
+        &["job", "list"][..],
+        &["action", "list"],
+        &["action", "export"],
+        &["sweep", "list"],
+        &["sweep", "export", "0"],
+        &["status"],
+        &["completions", "bash"],
+        &["man"],
+    ] {
         for json in [&[][..], &["--json"]] {
             let run = |out: Stdio| {
                 let mut sweepd = Command::new(env!("CARGO_BIN_EXE_sweepd"));

@@ -10,11 +10,12 @@
 
 mod support;
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use support::{
-    Configured, Daemon, Site, assert_scanned_once, eventually, list, number, quick_tenant, scan_arrivals, seen,
-    simulate, text,
+    Behind, Configured, Daemon, Site, assert_scanned_once, eventually, list, number, quick_tenant, scan_arrivals, seen,
+    simulate, simulate_under, text,
 };
 use sweepd::simulator::{Simulator, TenantOptions, fleet};
 
@@ -72,6 +73,8 @@ async fn a_paused_tenant_sends_nothing_until_it_is_resumed() {
 
     assert!(daemon.terminate().await.success());
     assert_paused(&daemon);
+    let shown = daemon.told(&["status"]);
+    assert!(shown.contains("  paused    since ") && shown.contains(REASON), "also while no daemon runs: {shown}");
     daemon.start().await;
     looked_again(&simulator).await;
     assert_paused(&daemon);
@@ -100,8 +103,10 @@ async fn a_pause_with_a_duration_ends_by_itself() {
         assert_eq!(refused.code, 2, "{refused:?}");
         assert!(refused.stderr.contains(why), "{}", refused.stderr);
     }
-    let told = daemon.lines(&["pause", "--for", "1h", "--reason", REASON]);
+    let told = daemon.lines(&["pause", "--for", "1h", "--reason", &format!("{REASON}\x1b[2J")]);
     assert!(told[0]["until"].is_string(), "{told:?}");
+    let shown = daemon.told(&["status"]);
+    assert!(shown.contains(REASON) && !shown.contains('\x1b'), "a reason cannot steer the terminal: {shown:?}");
     daemon.site.put("list.txt", list(&machines));
     daemon.receipt("processed/list.txt").await;
     let status = daemon.status();
@@ -114,4 +119,27 @@ async fn a_pause_with_a_duration_ends_by_itself() {
     let status = daemon.status();
     assert_eq!(status["tenants"]["contoso"]["paused"], false, "{status}");
     assert_eq!(status["tenants"]["contoso"]["paused_until"], serde_json::Value::Null);
+}
+
+/// A machine that boots in 2036 must not end a change freeze, or the pause after a restore, before it knows better.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_clock_that_is_years_ahead_of_the_servers_ends_no_pause() {
+    let machines = fleet(7, 2, "ahead");
+    let tenant = quick_tenant(machines.clone());
+    let simulator = simulate_under(Arc::new(Behind), 7, vec![tenant.clone()]).await;
+    let mut daemon = Daemon::started(Site::new(&simulator, &[Configured::of("contoso", &tenant)], "")).await;
+    let told = daemon.lines(&["pause", "--for", "1s"]);
+    daemon.site.put("list.txt", list(&machines));
+    daemon.receipt("processed/list.txt").await;
+    assert!(daemon.terminate().await.success());
+    eventually("the end by this machine's clock", || {
+        (daemon.status()["at"].as_str() > told[0]["until"].as_str()).then_some(())
+    })
+    .await;
+    daemon.start().await;
+    looked_again(&simulator).await;
+    assert_eq!(daemon.status()["tenants"]["contoso"]["paused_until"], told[0]["until"], "{}", daemon.status());
+    assert_eq!(scan_arrivals(&simulator, 0), 0, "by the server's clock there are three years left");
+    daemon.told(&["resume"]);
+    daemon.all_final(machines.len()).await;
 }

@@ -83,7 +83,7 @@ async fn a_restored_copy_sends_nothing_twice_and_knows_what_was_spent() {
     let budget = &status["tenants"]["contoso"]["budget"]["scan"]["hour"];
     assert_eq!(number(budget, "used"), MACHINES as u64, "what the lost history spent is spent: {status}");
 
-    let told = daemon.lines(&["reconcile"]);
+    let told = daemon.lines(&["reconcile", "--yes"]);
     assert_eq!((number(&told[0], "actions"), number(&told[0], "jobs")), (4, 4), "{told:?}");
     for job in daemon.all_final(MACHINES).await {
         assert_eq!(job["state"], "succeeded", "{job}");
@@ -123,7 +123,7 @@ async fn an_older_database_file_put_in_place_waits_for_a_list_that_lags() {
     daemon.start().await;
     assert!(daemon.has_logged("the database is older than what ran here last"));
     held(&daemon, &simulator).await;
-    let told = daemon.lines(&["reconcile"]);
+    let told = daemon.lines(&["reconcile", "--yes"]);
     assert_eq!((number(&told[0], "actions"), number(&told[0], "jobs")), (4, 4), "{told:?}");
     daemon.all_final(MACHINES).await;
     assert_scanned_once(&seen(&simulator), &machines);
@@ -154,7 +154,10 @@ async fn a_new_database_does_not_go_on_where_another_one_was() {
     asked.types("n\n");
     assert_eq!(asked.end().await.code(), Some(1), "{}", asked.shown());
     held(&daemon, &simulator).await;
-    daemon.told(&["reconcile"]);
+    let unasked = daemon.command(&["reconcile"]);
+    assert_eq!(unasked.code, 2, "nobody could be asked: {unasked:?}");
+    held(&daemon, &simulator).await;
+    daemon.told(&["reconcile", "--yes"]);
     // Asked for within the five minutes that the clocks may be apart: the scans that were made are theirs.
     for job in daemon.all_final(MACHINES).await {
         assert_eq!(job["state"], "succeeded", "{job}");

@@ -3,12 +3,12 @@
 mod cancel;
 mod export;
 
-use super::job::parse;
+use super::job::tenant_of;
 use super::output::{Lines, Listing, json_line, local, print, quiet};
 use super::table::{id, name, state, whole};
 use super::{Context, ids};
 use crate::app::{Exit, Failure};
-use crate::domain::id::TenantName;
+use crate::config::Config;
 use crate::domain::sweep::clean_comment;
 use crate::store::Store;
 use crate::store::lists::{ActionLine, Wanted};
@@ -52,9 +52,9 @@ pub struct Which {
 }
 
 impl Which {
-    async fn wanted(&self, store: &Store) -> Result<Wanted, Failure> {
+    async fn wanted(&self, config: &Config, store: &Store) -> Result<Wanted, Failure> {
         Ok(Wanted {
-            tenant: parse::<TenantName>(self.tenant.as_ref())?,
+            tenant: tenant_of(config, store, self.tenant.as_ref()).await?,
             machine: match &self.machine {
                 Some(machine) => Some(ids::machine(store, machine).await?),
                 None => None,
@@ -76,9 +76,9 @@ pub async fn run(context: &Context, command: &Command) -> Result<(), Failure> {
         };
     };
     match command {
-        Command::List(which) => list(context, &store, &which.wanted(&store).await?).await?,
+        Command::List(which) => list(context, &store, &which.wanted(&config, &store).await?).await?,
         Command::Show { id } => show(context, &action_of(&store, id).await?)?,
-        Command::Export(args) => export::run(context, &store, args).await?,
+        Command::Export(args) => export::run(context, &config, &store, args).await?,
         Command::Cancel(args) => cancel::run(context, &config, &store, args).await?,
     }
     store.close().await;

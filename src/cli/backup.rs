@@ -8,9 +8,9 @@ use serde_json::json;
 use super::output::{json_line, local, print};
 use super::{Context, ask, operator};
 use crate::app::{Exit, Failure};
-use crate::store::FILE;
 use crate::store::backups::{HOUR_OVER, Restoring};
 use crate::store::incarnations::StateLock;
+use crate::store::{FILE, StoreError};
 
 #[derive(Debug, clap::Args)]
 pub struct Args {
@@ -54,8 +54,13 @@ pub async fn restore(context: &Context, args: &RestoreArgs) -> Result<(), Failur
         let message = format!("a daemon holds {}: stop it first, then restore, then start it", state_dir.display());
         return Err(Failure::new(Exit::Locked, message));
     };
-    let (restoring, copied) = Restoring::check(&args.file, state_dir).await.map_err(|error| {
-        Failure::new(Exit::Input, format!("{} cannot be restored, nothing was changed: {error}", args.file.display()))
+    let (restoring, copied) = Restoring::check(&args.file, state_dir).await.map_err(|error| match error {
+        // The copy is not what is wrong.
+        StoreError::File { ref path, .. } if path.starts_with(state_dir) => error.into(),
+        _ => {
+            let message = format!("{} cannot be restored, nothing was changed: {error}", args.file.display());
+            Failure::new(Exit::Input, message)
+        }
     })?;
     let at = context.clock.wall();
     let until = local(&(at + HOUR_OVER).rfc3339());

@@ -6,10 +6,12 @@ use std::io::{self, Write};
 use serde_json::json;
 
 use super::output::{Lines, Listing, json_line, local, local_or_dash, print, quiet};
+use super::pause::chosen;
 use super::sweep::row_of;
 use super::table::{id, name, number, state, whole};
 use super::{Context, ids};
 use crate::app::{Exit, Failure};
+use crate::config::Config;
 use crate::domain::id::{MachineId, TenantName};
 use crate::domain::job::State;
 use crate::store::Store;
@@ -48,6 +50,15 @@ pub fn parse<T: std::str::FromStr<Err: std::fmt::Display>>(text: Option<&String>
     text.map(|text| text.parse().map_err(|error| Failure::new(Exit::Usage, format!("{text}: {error}")))).transpose()
 }
 
+/// The tenant that is meant: one that is configured, or whose jobs are here from when it was.
+pub async fn tenant_of(config: &Config, store: &Store, typed: Option<&String>) -> Result<Option<TenantName>, Failure> {
+    let Some(name) = parse::<TenantName>(typed)? else { return Ok(None) };
+    if !store.tenants_status().await?.iter().any(|tenant| tenant.name == name) {
+        chosen(config, Some(name.as_str()))?;
+    }
+    Ok(Some(name))
+}
+
 pub async fn run(context: &Context, command: &Command) -> Result<(), Failure> {
     let config = context.plain_config()?;
     let Some(store) = Store::open_existing(&config.daemon.state_dir).await? else {
@@ -59,16 +70,16 @@ pub async fn run(context: &Context, command: &Command) -> Result<(), Failure> {
         };
     };
     match command {
-        Command::List(args) => list(context, &store, args).await?,
+        Command::List(args) => list(context, &config, &store, args).await?,
         Command::Show { id } => show(context, &store, id).await?,
     }
     store.close().await;
     Ok(())
 }
 
-async fn list(context: &Context, store: &Store, args: &ListArgs) -> Result<(), Failure> {
+async fn list(context: &Context, config: &Config, store: &Store, args: &ListArgs) -> Result<(), Failure> {
     let wanted = Wanted {
-        tenant: parse::<TenantName>(args.tenant.as_ref())?,
+        tenant: tenant_of(config, store, args.tenant.as_ref()).await?,
         machine: match &args.machine {
             Some(machine) => Some(ids::machine(store, machine).await?),
             None => None,

@@ -24,6 +24,7 @@ mod sweep;
 mod table;
 mod terminal;
 
+use std::io::Write;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -177,10 +178,12 @@ async fn dispatch(command: Command, context: &Context) -> Result<(), Failure> {
         Command::Reconcile(args) => reconcile::run(context, &args).await,
         Command::Backup(args) => backup::backup(context, &args).await,
         Command::Restore(args) => backup::restore(context, &args).await,
-        Command::Completions { shell } => output::print_as_it_is(|out| {
-            clap_complete::generate(shell, &mut Cli::command(), "sweepd", out);
-            Ok(())
-        }),
+        Command::Completions { shell } => {
+            // Into memory first: it panics where it cannot write.
+            let mut script = Vec::new();
+            clap_complete::generate(shell, &mut Cli::command(), "sweepd", &mut script);
+            output::print_as_it_is(|out| out.write_all(&script))
+        }
         Command::Man(args) => man::run(&args, Cli::command()),
     }
 }

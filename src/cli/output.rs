@@ -10,7 +10,7 @@ use super::table::{Column, Table, cut};
 use super::terminal::{tame, tame_text};
 use crate::app::Failure;
 use crate::domain::shown::is_shapeless;
-use crate::intake::results::inert;
+use crate::intake::results::{inert, unwrapped};
 
 /// Puts what `write` writes on standard output, tamed.
 pub fn print(write: impl FnOnce(&mut Vec<u8>) -> io::Result<()>) -> Result<(), Failure> {
@@ -111,13 +111,13 @@ impl Rows {
 impl<W: Write> Rows<W> {
     fn to(out: W, header: &[&str]) -> Self {
         let mut table = csv::Writer::from_writer(out);
-        let broken = table.write_record(header).map_err(Into::into);
+        let broken = table.write_record(header).map_err(unwrapped);
         Self { table, broken }
     }
 
     /// One more; a cell that a spreadsheet would run as a formula is made inert.
     pub fn add(&mut self, cells: &[&str]) -> io::Result<()> {
-        Ok(self.table.write_record(cells.iter().map(|cell| inert(cell)))?)
+        self.table.write_record(cells.iter().map(|cell| inert(cell))).map_err(unwrapped)
     }
 
     /// Sees the last of them out.

@@ -40,7 +40,7 @@ pub async fn run(context: &Context, args: &Args) -> Result<(), Failure> {
              still runs with another copy of this database must be stopped first",
             unknown.join(", ")
         );
-        ask::before_on_terminal(&what, args.yes).await?;
+        ask::before(&what, args.yes).await?;
     }
     for name in tenants {
         let done = store.reconcile(&name, operator(), context.clock.wall()).await?;

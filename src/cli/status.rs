@@ -10,6 +10,7 @@ use std::time::Duration;
 use super::Context;
 use super::output::{json_line, local, local_or_dash, print, short};
 use super::table::{Table, id, name, number, state, whole};
+use super::terminal::tame;
 use crate::app::{Failure, disabled_of, terms_of};
 use crate::config::{Config, duration_of};
 use crate::domain::share::Foreign;
@@ -17,7 +18,7 @@ use crate::intake::room::shortage;
 use crate::store::View;
 use crate::store::incarnations::StateLock;
 use crate::web::overview::{LastFailure, last_failures};
-use crate::web::report::{self, Now, Report};
+use crate::web::report::{self, Now, Report, TenantReport};
 
 pub use page::bar;
 
@@ -84,6 +85,20 @@ async fn read(context: &Context, config: &Config, failures: usize) -> Result<See
     Ok(Seen { report, failures })
 }
 
+/// Since when a tenant is paused, until when and why: also while no daemon runs that would wait for it.
+pub fn paused(tenant: &TenantReport) -> Option<String> {
+    let since = tenant.paused_since.as_ref().filter(|_| tenant.paused)?;
+    let until = tenant.paused_until.as_ref().map(|until| format!(" until {}", local(until))).unwrap_or_default();
+    let why = tenant.paused_reason.as_ref().map(|why| format!(": {why}")).unwrap_or_default();
+    Some(format!("since {}{until}{why}", local(since)))
+}
+
+/// Why it is not known when all is sent; until when a pause lasts stands elsewhere.
+pub fn unknown(tenant: &TenantReport) -> Option<&str> {
+    let why = tenant.eta_unknown.as_deref()?;
+    Some(if tenant.paused { "paused" } else { why })
+}
+
 /// The report for people.
 pub fn show(out: &mut dyn Write, report: &Report) -> io::Result<()> {
     if !report.daemon.running {
@@ -112,14 +127,17 @@ pub fn show(out: &mut dyn Write, report: &Report) -> io::Result<()> {
                 )?;
             }
         }
+        if let Some(paused) = paused(tenant) {
+            writeln!(out, "  paused    {}", tame(&paused))?;
+        }
         if report.daemon.running {
-            writeln!(out, "  waits for {}", tenant.waiting_for)?;
+            writeln!(out, "  waits for {}", tame(&tenant.waiting_for))?;
         }
         if let Some(eta) = &tenant.eta {
             writeln!(out, "  all sent  about {}", local(eta))?;
         }
-        if let Some(why) = &tenant.eta_unknown {
-            writeln!(out, "  all sent  unknown: {why}")?;
+        if let Some(why) = unknown(tenant) {
+            writeln!(out, "  all sent  unknown: {}", tame(why))?;
         }
         writeln!(out)?;
     }

@@ -61,13 +61,13 @@ impl Clock for SystemClock {
     }
 }
 
-/// A time as people here read it: of today without its date.
+/// A time as people here read it, with the zone's offset: others may read it elsewhere. Of today without its date.
 pub fn local(at: Wall, now: Wall) -> String {
     let zone = jiff::tz::TimeZone::system();
     let zoned = |at: Wall| jiff::Timestamp::from_millisecond(at.0).map(|at| at.to_zoned(zone.clone()));
     match (zoned(at), zoned(now)) {
-        (Ok(at), Ok(now)) if at.date() == now.date() => at.strftime("%H:%M:%S").to_string(),
-        (Ok(at), _) => at.strftime("%Y-%m-%d %H:%M:%S").to_string(),
+        (Ok(at), Ok(now)) if at.date() == now.date() => at.strftime("%H:%M:%S %:z").to_string(),
+        (Ok(at), _) => at.strftime("%Y-%m-%d %H:%M:%S %:z").to_string(),
         (Err(_), _) => at.rfc3339(),
     }
 }

@@ -71,6 +71,40 @@ impl ServerTime {
     }
 }
 
+/// A wall clock that is wrong by more is not believed.
+pub const WRONG: Duration = Duration::from_hours(12);
+
+/// For so long what is old waits for a server to tell the time; a tenant may never sign in.
+const UNCONFIRMED: Duration = Duration::from_hours(24);
+
+/// What is known of the time from somebody else: what is to be removed for its age has to be old by their clock too.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Witness {
+    /// Nobody has told the time yet.
+    #[default]
+    Nobody,
+    /// A server told it.
+    Server(ServerTime),
+    /// A server answers, and its clock cannot be used.
+    Mute,
+}
+
+impl Witness {
+    /// The latest time that it surely is, for whoever removes what is old: the wall clock's, unless that is plainly
+    /// ahead of the server's. A machine that boots in 2036 would else remove everything. `None` while nobody has
+    /// confirmed it; after a day of that the wall clock alone has to do.
+    pub fn surely(self, ours: Wall, began: Boot, now: Boot) -> Option<Wall> {
+        match self {
+            Self::Server(seen) => {
+                let theirs = seen.now(now);
+                Some(if ours.since(theirs) > WRONG { theirs } else { ours })
+            }
+            Self::Mute => Some(ours),
+            Self::Nobody => (now.since(began) >= UNCONFIRMED).then_some(ours),
+        }
+    }
+}
+
 /// The clocks of two servers of one service, and of one that is set right, lie apart by no more.
 const EXPLAINED: Duration = Duration::from_secs(5);
 
@@ -271,6 +305,27 @@ mod tests {
         assert_eq!(verdicts(&mut (0..2000).map(|n| (small_jumps(n), n * 700))), [true; 0], "one in fourteen seconds");
         let out_of_order = |n: i64| if n % 3 == 0 { n * 700 - 1500 } else { n * 700 };
         assert_eq!(verdicts(&mut (3..2000).map(|n| (n * 700, out_of_order(n)))), [true]);
+    }
+
+    #[test]
+    fn what_is_old_is_old_by_a_confirmed_clock() {
+        const YEAR: Duration = Duration::from_hours(365 * 24);
+        let server =
+            Witness::Server(ServerTime { asked: Boot(0), answered: Boot(1000), date: Wall(1_800_000_000_000) });
+        let (began, now) = (Boot(0), Boot(61_000));
+        let theirs = Wall(1_800_000_060_000);
+        for (ours, surely) in [
+            (theirs, theirs),
+            (theirs + YEAR, theirs),
+            (theirs + WRONG, theirs + WRONG),
+            (theirs - YEAR, theirs - YEAR),
+            (Wall(0), Wall(0)),
+        ] {
+            assert_eq!(server.surely(ours, began, now), Some(surely), "the earlier one, unless they agree");
+            assert_eq!(Witness::Mute.surely(ours, began, now), Some(ours));
+            assert_eq!(Witness::Nobody.surely(ours, began, now), None);
+            assert_eq!(Witness::Nobody.surely(ours, began, began + UNCONFIRMED), Some(ours), "nobody ever signs in");
+        }
     }
 
     #[test]

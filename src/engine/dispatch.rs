@@ -70,6 +70,17 @@ async fn round(lane: &Arc<Lane>) -> Result<Round, StoreError> {
         let now = lane.wall();
         let reason = pause.reason.map(|reason| format!(": {reason}")).unwrap_or_default();
         return Ok(match pause.until {
+            // By a clock that may be years ahead: the server's is asked first, without which no call is made either.
+            Some(until) if until <= now && !lane.has_signed_in() => match lane.token().await {
+                Ok(_) => Round::Moved,
+                Err(error) => Round::Wait(
+                    format!(
+                        "a sign-in, which tells whether the pause is over; next try at {{until}}: {}",
+                        error.message
+                    ),
+                    Some(error.until),
+                ),
+            },
             Some(until) if until <= now => {
                 store.end_pause(lane.row, now).await?;
                 tracing::info!(tenant = %lane.name, "the time of the pause is over: calls go on");

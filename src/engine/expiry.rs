@@ -8,12 +8,16 @@ use tokio_util::sync::CancellationToken;
 
 use super::Shared;
 use crate::config::Config;
+use crate::domain::time::Wall;
 use crate::domain::trouble::Trouble;
 use crate::intake::expiry::{Removed, remove};
 
 /// Between two rounds; less where files are kept for less than ten hours.
 const ROUND: Duration = Duration::from_hours(1);
 const AT_LEAST: Duration = Duration::from_mins(1);
+
+/// A clock that nobody has confirmed is looked at again after this.
+pub const UNCONFIRMED: Duration = Duration::from_secs(5);
 
 pub struct Expiry {
     shared: Shared,
@@ -26,14 +30,27 @@ impl Expiry {
         Self { shared, spool: config.daemon.spool_dir.clone(), keep: config.retention.spool }
     }
 
-    async fn round(&self, stop: &CancellationToken) -> anyhow::Result<Removed> {
+    async fn round(&self, now: Wall, stop: &CancellationToken) -> anyhow::Result<Removed> {
         if let Err(ahead) = self.shared.expect_steady_clocks() {
             let left = Some((self.spool.clone(), io::Error::other(ahead)));
             return Ok(Removed { left, ..Removed::default() });
         }
-        let (spool, keep, now, stop) = (self.spool.clone(), self.keep, self.shared.clock.wall(), stop.clone());
+        let (spool, keep, stop) = (self.spool.clone(), self.keep, stop.clone());
         // A folder of a hundred thousand files takes seconds.
         Ok(tokio::task::spawn_blocking(move || remove(&spool, keep, now, &|| stop.is_cancelled())).await?)
+    }
+
+    fn tell(&self, round: anyhow::Result<Removed>) {
+        match round {
+            Ok(removed) => {
+                if removed.files > 0 {
+                    let (files, mib) = (removed.files, removed.bytes >> 20);
+                    tracing::info!(files, mib, "removed files of the spool folder that are older than retention.spool");
+                }
+                self.tell_left(removed.left.as_ref());
+            }
+            Err(error) => tracing::error!("the spool folder cannot be looked through: {error:#}"),
+        }
     }
 
     /// Tells of what could not be removed, the first of it by name, and when all could again.
@@ -51,18 +68,14 @@ impl Expiry {
 
 /// Runs until it is told to stop. Files that are kept for no time are kept for ever.
 pub async fn run(expiry: Expiry, stop: CancellationToken) {
-    let pause = (expiry.keep / 10).clamp(AT_LEAST, ROUND);
     let clock = &expiry.shared.clock;
+    let began = clock.boot();
     while !stop.is_cancelled() && !expiry.keep.is_zero() {
-        match expiry.round(&stop).await {
-            Ok(removed) => {
-                if removed.files > 0 {
-                    let (files, mib) = (removed.files, removed.bytes >> 20);
-                    tracing::info!(files, mib, "removed files of the spool folder that are older than retention.spool");
-                }
-                expiry.tell_left(removed.left.as_ref());
-            }
-            Err(error) => tracing::error!("the spool folder cannot be looked through: {error:#}"),
+        let mut pause = (expiry.keep / 10).clamp(AT_LEAST, ROUND);
+        if let Some(now) = expiry.shared.time_for_removal(began) {
+            expiry.tell(expiry.round(now, &stop).await);
+        } else {
+            pause = pause.min(UNCONFIRMED);
         }
         tokio::select! {
             () = stop.cancelled() => {}
@@ -103,13 +116,13 @@ mod tests {
         let (shared, clock, _database) = still::shared(since).await;
         let expiry = Expiry { shared, spool: folder.path().to_owned(), keep: DAY * 90 };
         let stop = CancellationToken::new();
-        assert!(expiry.round(&stop).await.unwrap().left.is_none());
+        assert!(expiry.round(expiry.shared.clock.wall(), &stop).await.unwrap().left.is_none());
         clock.jump(DAY * 365);
-        let held = expiry.round(&stop).await.unwrap();
+        let held = expiry.round(expiry.shared.clock.wall(), &stop).await.unwrap();
         let (_, why) = held.left.unwrap();
         assert!(why.to_string().contains("jumped ahead") && file.exists(), "{why}");
         clock.pass(DAY);
-        assert_eq!((expiry.round(&stop).await.unwrap().files, file.exists()), (1, false));
+        assert_eq!((expiry.round(expiry.shared.clock.wall(), &stop).await.unwrap().files, file.exists()), (1, false));
     }
 
     #[tokio::test]

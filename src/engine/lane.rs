@@ -25,7 +25,7 @@ use crate::domain::ledger::{Admission, CallKind, Limits};
 use crate::domain::refusals::Refusals;
 use crate::domain::silence::Change;
 use crate::domain::throttle::Told;
-use crate::domain::time::{Boot, ServerPace, ServerTime, Wall};
+use crate::domain::time::{Boot, ServerPace, ServerTime, WRONG, Wall};
 use crate::domain::trouble::Trouble;
 use crate::health::Repeated;
 use crate::store::StoreError;
@@ -37,8 +37,6 @@ use crate::store::throttles::SilenceNote;
 /// Waits shorter than this are not worth telling.
 const WORTH_TELLING: Duration = Duration::from_secs(1);
 
-/// A wall clock that is wrong by more is not believed.
-const WRONG: Duration = Duration::from_hours(12);
 /// A wall clock that went back by more has been stepped.
 const STEPPED_BACK: i64 = 2_000;
 

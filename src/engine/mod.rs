@@ -48,7 +48,7 @@ use crate::defender::{Authority, Client, Credential, SignIn, Wire};
 use crate::domain::id::{AttemptId, Epoch, SweepId, TenantName};
 use crate::domain::ledger::CallKind;
 use crate::domain::steadiness::Steadiness;
-use crate::domain::time::{BootId, ServerTime};
+use crate::domain::time::{Boot, BootId, ServerTime, Wall, Witness};
 use crate::domain::trouble::Trouble;
 use crate::health::Health;
 use crate::metrics::Metrics;
@@ -135,9 +135,33 @@ pub struct Signals {
     finished: Arc<Notify>,
     /// Whether the wall clock goes as the boot clock does, for those who remove what is old.
     clocks: Arc<Mutex<Steadiness>>,
+    /// Who has told the time last, beside this machine's clock.
+    witness: Arc<Mutex<Witness>>,
+}
+
+impl Signals {
+    /// Somebody tells the time, or is found not to be able to.
+    fn told_time(&self, witness: Witness) {
+        *self.witness.lock().unwrap_or_else(PoisonError::into_inner) = witness;
+    }
+
+    /// Somebody answers who tells no time.
+    fn told_no_time(&self) {
+        let mut witness = self.witness.lock().unwrap_or_else(PoisonError::into_inner);
+        if *witness == Witness::Nobody {
+            *witness = Witness::Mute;
+        }
+    }
 }
 
 impl Shared {
+    /// The time by which it is told what is old enough to be removed, for a loop that `began` then; `None` while
+    /// nobody has confirmed this machine's clock ([`Witness::surely`]).
+    fn time_for_removal(&self, began: Boot) -> Option<Wall> {
+        let witness = *self.signals.witness.lock().unwrap_or_else(PoisonError::into_inner);
+        witness.surely(self.clock.wall(), began, self.clock.boot())
+    }
+
     /// Tries a write until it holds: it tells of something that has happened and cannot be taken
     /// back. Only a refusal of the store itself (a guard) ends it, told loudly.
     async fn until_it_holds<T, F>(&self, what: &str, write: impl Fn() -> F) -> Option<T>

@@ -16,10 +16,12 @@ use tokio::runtime::Handle;
 use tokio_util::sync::CancellationToken;
 
 use super::Shared;
+use super::expiry::UNCONFIRMED;
 use super::steps::{Step, passed};
 use crate::config::Config;
 use crate::domain::time::Wall;
 use crate::domain::trouble::Trouble;
+use crate::intake::room::shortage;
 use crate::store::Store;
 use crate::store::archives::{Archive, Kept, Removal, Segment};
 use crate::store::events::{Exported, Head};
@@ -35,20 +37,23 @@ pub struct Retention {
     keep: Duration,
     /// Where archives go; none: nothing is removed.
     folder: Option<PathBuf>,
+    /// What an archive leaves free, as the intake does.
+    min_free: Option<u64>,
 }
 
 impl Retention {
     pub fn new(shared: Shared, config: &Config) -> Self {
-        Self { shared, keep: config.retention.keep, folder: config.retention.archive_dir.clone() }
+        let (keep, folder) = (config.retention.keep, config.retention.archive_dir.clone());
+        Self { shared, keep, folder, min_free: config.intake.min_free }
     }
 
     /// Removes what is on record as archived, then archives what has become old since.
-    async fn round(&self, folder: &Path, stop: &CancellationToken) -> anyhow::Result<()> {
+    async fn round(&self, folder: &Path, now: Wall, stop: &CancellationToken) -> anyhow::Result<()> {
         let store = &self.shared.store;
         self.remove(stop).await?;
         self.shared.expect_steady_clocks()?;
         while !stop.is_cancelled() {
-            let cutoff = self.shared.clock.wall() - self.keep;
+            let cutoff = now - self.keep;
             // A tenth of it at a time, so that there are few segments.
             let worth = cutoff - self.keep / 10;
             let Some(segment) = store.next_segment(cutoff, worth, MOST).await? else { return Ok(()) };
@@ -74,6 +79,22 @@ impl Retention {
         Ok(())
     }
 
+    /// Tells of a round that failed, and of the first that did not again.
+    fn tell(&self, folder: &Path, round: anyhow::Result<()>) {
+        let Shared { health, metrics, .. } = &self.shared;
+        metrics.archive_failing(round.is_err());
+        let Err(error) = round else {
+            if let Some(told) = health.over(Trouble::Archive, "") {
+                tracing::info!(times = told.times, "what is old can be archived again{told}");
+            }
+            return;
+        };
+        if let Some(told) = health.met(Trouble::Archive, "") {
+            let why = format!("{error:#}");
+            tracing::error!(folder = %folder.display(), why, times = told.times, "what is older than retention.keep cannot be archived; nothing was removed that is not, and it is tried again{told}");
+        }
+    }
+
     /// Writes an archive on a thread of its own: whoever waits for a folder across the network holds up no lane.
     async fn write(
         &self,
@@ -84,69 +105,112 @@ impl Retention {
         stop: &CancellationToken,
     ) -> anyhow::Result<Archive> {
         let (store, folder, sweeps) = (self.shared.store.clone(), folder.to_owned(), sweeps.to_owned());
-        let (runtime, stop) = (Handle::current(), stop.clone());
-        let write = move || runtime.block_on(written(&store, &folder, segment, &sweeps, cutoff, &stop));
+        let (runtime, stop, min_free) = (Handle::current(), stop.clone(), self.min_free);
+        let write = move || runtime.block_on(written(&store, &folder, segment, &sweeps, cutoff, (min_free, &stop)));
         tokio::task::spawn_blocking(write).await?
     }
 }
 
-/// Writes both files, reads them back, and gives them their names. Told to stop it leaves them unfinished.
+/// Writes both files, reads them back, and gives them their names. Told to stop, or where less than `min_free` would be
+/// left, it leaves nothing behind: it may lie on the disk that the database is on.
 async fn written(
     store: &Store,
     folder: &Path,
     segment: Segment,
     sweeps: &[SweepRow],
     cutoff: Wall,
-    stop: &CancellationToken,
+    (min_free, stop): (Option<u64>, &CancellationToken),
 ) -> anyhow::Result<Archive> {
     let go_on = || if stop.is_cancelled() { Err(io::Error::other("told to stop")) } else { Ok(()) };
     if !folder.exists() {
         DirBuilder::new().recursive(true).mode(0o750).create(folder)?;
     }
-    let mut events = Unfinished::new(folder, "events")?;
+    let mut events = Unfinished::new(folder, "events", min_free)?;
     let last = segment.last.seq;
     store.export_record(segment.first - 1, Some(last), |event| go_on().and_then(|()| events.line(&event))).await??;
-    let mut rows = Unfinished::new(folder, "rows")?;
+    let mut rows = Unfinished::new(folder, "rows", min_free)?;
     store.export_rows(sweeps, cutoff, |row| go_on().and_then(|()| rows.line(&row))).await??;
     let numbered = format!("{:010}-{last:010}", segment.first);
-    let (events, rows) = (events.finish(folder, &numbered)?, rows.finish(folder, &numbered)?);
+    // Both are on disk before either has its name.
+    let (events, rows) = (events.seal()?, rows.seal()?);
+    let (events, rows) = (events.name(folder, &numbered)?, rows.name(folder, &numbered)?);
     File::open(folder)?.sync_all()?;
     let archive = Archive { segment, cutoff, events, rows };
     check(folder, &archive, None).map_err(|why| anyhow::anyhow!("what was written does not read back: {why}"))?;
     Ok(archive)
 }
 
+/// A file under a name that nobody takes for a finished one. It goes when it is dropped.
+struct Passing(PathBuf);
+
+impl Drop for Passing {
+    fn drop(&mut self) {
+        // It has its name, or somebody else removed it; the next round begins with an empty one.
+        drop(fs::remove_file(&self.0));
+    }
+}
+
 /// A file that is being written.
 struct Unfinished {
-    path: PathBuf,
+    path: Passing,
     kind: &'static str,
     file: BufWriter<File>,
     hash: Sha256,
+    min_free: Option<u64>,
+    /// So much may be written before it is looked again whether there is room.
+    unlooked: usize,
 }
 
+/// So much is written between two looks at the room that is left.
+const LOOK: usize = 1 << 20;
+
 impl Unfinished {
-    fn new(folder: &Path, kind: &'static str) -> io::Result<Self> {
-        let path = folder.join(format!(".{kind}.unfinished"));
-        let file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&path)?;
-        Ok(Self { path, kind, file: BufWriter::new(file), hash: Sha256::new() })
+    fn new(folder: &Path, kind: &'static str, min_free: Option<u64>) -> io::Result<Self> {
+        let path = Passing(folder.join(format!(".{kind}.unfinished")));
+        let file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&path.0)?;
+        Ok(Self { path, kind, file: BufWriter::new(file), hash: Sha256::new(), min_free, unlooked: 0 })
     }
 
     fn line(&mut self, value: &impl serde::Serialize) -> io::Result<()> {
         let mut line = serde_json::to_vec(value)?;
         line.push(b'\n');
+        self.make_sure_of_room(line.len())?;
         self.hash.update(&line);
         self.file.write_all(&line)
     }
 
-    /// On disk, under a name that says what is in it: other content has another name.
-    fn finish(self, folder: &Path, numbered: &str) -> anyhow::Result<Kept> {
+    /// An archive must not take the room that the database needs for what happens meanwhile.
+    fn make_sure_of_room(&mut self, bytes: usize) -> io::Result<()> {
+        let Some(left) = self.unlooked.checked_sub(bytes) else {
+            self.unlooked = LOOK;
+            let folder = self.path.0.parent().unwrap_or(&self.path.0);
+            return shortage(&[folder], self.min_free).map_or(Ok(()), |why| Err(io::Error::other(why)));
+        };
+        self.unlooked = left;
+        Ok(())
+    }
+
+    fn seal(self) -> anyhow::Result<Sealed> {
         let file = self.file.into_inner().context("an archive cannot be written")?;
         file.sync_all()?;
-        let sha256 = hex(&self.hash.finalize());
-        let short = sha256.get(..8).unwrap_or_default();
+        Ok(Sealed { path: self.path, kind: self.kind, sha256: hex(&self.hash.finalize()) })
+    }
+}
+
+/// A file that is written, and on disk.
+struct Sealed {
+    path: Passing,
+    kind: &'static str,
+    sha256: String,
+}
+
+impl Sealed {
+    /// Gives it a name that says what is in it: other content has another name.
+    fn name(self, folder: &Path, numbered: &str) -> io::Result<Kept> {
+        let short = self.sha256.get(..8).unwrap_or_default();
         let name = format!("sweepd-{numbered}-{short}.{}.jsonl", self.kind);
-        fs::rename(&self.path, folder.join(&name))?;
-        Ok(Kept { file: name, sha256 })
+        fs::rename(&self.path.0, folder.join(&name))?;
+        Ok(Kept { file: name, sha256: self.sha256 })
     }
 }
 
@@ -195,25 +259,23 @@ fn read(path: &Path, sha256: &str, each: &mut dyn FnMut(&str) -> anyhow::Result<
 
 /// Runs until it is told to stop. Without a folder for archives nothing is archived or removed.
 pub async fn run(retention: Retention, stop: CancellationToken) {
-    let Some(folder) = &retention.folder else { return };
-    let (clock, health) = (&retention.shared.clock, &retention.shared.health);
+    let Some(folder) = &retention.folder else {
+        // A reload may have taken away the one that failed.
+        return retention.shared.metrics.archive_failing(false);
+    };
+    let clock = &retention.shared.clock;
+    let began = clock.boot();
     while !stop.is_cancelled() {
-        match retention.round(folder, &stop).await {
-            Ok(()) => {
-                if let Some(told) = health.over(Trouble::Archive, "") {
-                    tracing::info!(times = told.times, "what is old can be archived again{told}");
-                }
+        let mut pause = (retention.keep / 10).clamp(Duration::from_secs(1), ROUND);
+        if let Some(now) = retention.shared.time_for_removal(began) {
+            let round = retention.round(folder, now, &stop).await;
+            // What a stop has left is written again.
+            if round.is_ok() || !stop.is_cancelled() {
+                retention.tell(folder, round);
             }
-            // What was begun is written again.
-            Err(_) if stop.is_cancelled() => {}
-            Err(error) => {
-                if let Some(told) = health.met(Trouble::Archive, "") {
-                    let why = format!("{error:#}");
-                    tracing::error!(folder = %folder.display(), why, times = told.times, "what is older than retention.keep cannot be archived; nothing was removed that is not, and it is tried again{told}");
-                }
-            }
+        } else {
+            pause = pause.min(UNCONFIRMED);
         }
-        let pause = (retention.keep / 10).clamp(Duration::from_secs(1), ROUND);
         tokio::select! {
             () = stop.cancelled() => {}
             () = clock.sleep_until(clock.boot() + pause) => {}
@@ -234,7 +296,7 @@ mod tests {
         let begin = Wall(1_700_000_000_000);
         let (shared, clock, folder) = still::shared(begin).await;
         let (stop, archive_dir) = (CancellationToken::new(), folder.path().join("archive"));
-        let retention = Retention { shared: shared.clone(), keep: DAY * 100, folder: None };
+        let retention = Retention { shared: shared.clone(), keep: DAY * 100, folder: None, min_free: Some(1) };
         let last = async || {
             let archives = shared.store.archives().await.unwrap();
             archives.last().map_or(0, |archive| archive.segment.last.seq)
@@ -250,17 +312,18 @@ mod tests {
         clock.pass(DAY * 50);
         happens(10).await;
         clock.pass(DAY * 55);
-        retention.round(&archive_dir, &stop).await.unwrap();
+        retention.round(&archive_dir, retention.shared.clock.wall(), &stop).await.unwrap();
         assert_eq!(last().await, 0, "what is old is not yet worth an archive");
         clock.jump(DAY * 500);
         for hours in [0, 23] {
             clock.pass(Duration::from_hours(hours));
-            let error = retention.round(&archive_dir, &stop).await.unwrap_err().to_string();
+            let error =
+                retention.round(&archive_dir, retention.shared.clock.wall(), &stop).await.unwrap_err().to_string();
             assert!(error.contains("jumped ahead by 12000 hours"), "{error}");
             assert_eq!(last().await, 0);
         }
         clock.pass(Duration::from_hours(1));
-        retention.round(&archive_dir, &stop).await.unwrap();
+        retention.round(&archive_dir, retention.shared.clock.wall(), &stop).await.unwrap();
         assert_eq!(last().await, 20, "it is left so");
     }
 
@@ -270,7 +333,7 @@ mod tests {
         let archive_dir = folder.path().join("archive");
         shared.store.record(Wall(1), Kind::Paused, Subject::default(), serde_json::json!({})).await.unwrap();
         let segment = shared.store.next_segment(Wall(2), Wall(2), 9).await.unwrap().unwrap();
-        let retention = Retention { shared, keep: DAY, folder: None };
+        let retention = Retention { shared, keep: DAY, folder: None, min_free: Some(1) };
         let stop = CancellationToken::new();
         stop.cancel();
         let stopped = retention.write(&archive_dir, segment.clone(), &[], Wall(2), &stop).await.unwrap_err();
@@ -287,7 +350,7 @@ mod tests {
     #[tokio::test]
     async fn what_is_worth_an_archive_is_archived_and_no_more() {
         let (shared, clock, folder) = still::shared(Wall(1_700_000_000_000)).await;
-        let retention = Retention { shared: shared.clone(), keep: DAY * 100, folder: None };
+        let retention = Retention { shared: shared.clone(), keep: DAY * 100, folder: None, min_free: Some(1) };
         clock.pass(DAY * 50);
         let at = shared.clock.wall();
         for _ in 0..2 {
@@ -295,7 +358,10 @@ mod tests {
         }
         for (days, expected) in [(50, 0), (9, 0), (2, 1)] {
             clock.pass(DAY * days);
-            retention.round(&folder.path().join("archive"), &CancellationToken::new()).await.unwrap();
+            retention
+                .round(&folder.path().join("archive"), retention.shared.clock.wall(), &CancellationToken::new())
+                .await
+                .unwrap();
             assert_eq!(shared.store.archives().await.unwrap().len(), expected, "{days} days on");
         }
         assert_eq!(shared.store.archives().await.unwrap()[0].segment.last.seq, 1, "what is younger stays");
@@ -318,11 +384,11 @@ mod tests {
     /// An archive of these lines, which says of itself what is true, and that it ends with the last of `whole`.
     fn archive(folder: &Path, lines: &[&str], whole: &[String; 2]) -> Archive {
         let file = |kind: &'static str, lines: &[&str]| {
-            let mut file = Unfinished::new(folder, kind).unwrap();
+            let mut file = Unfinished::new(folder, kind, Some(1)).unwrap();
             for line in lines {
                 file.line(&serde_json::value::RawValue::from_string((*line).to_owned()).unwrap()).unwrap();
             }
-            file.finish(folder, "1-2").unwrap()
+            file.seal().unwrap().name(folder, "1-2").unwrap()
         };
         let (events, rows) = (file("events", lines), file("rows", &["{}"]));
         let end: Exported = serde_json::from_str(&whole[1]).unwrap();

@@ -146,6 +146,14 @@ pub fn write_json(folder: &Path, summary: &Summary, pages: &mut Pages<'_>) -> io
     Ok(Written { file, states })
 }
 
+/// What went wrong with what is written to: as an error of CSV, a closed pipe or a full disk is not known as such.
+pub fn unwrapped(error: csv::Error) -> io::Error {
+    match error.into_kind() {
+        csv::ErrorKind::Io(error) => error,
+        other => io::Error::other(format!("{other:?}")),
+    }
+}
+
 /// Rows as CSV, with a header.
 #[derive(Debug)]
 pub struct Csv<W: Write>(csv::Writer<W>);
@@ -154,14 +162,14 @@ impl<W: Write> Csv<W> {
     /// The header.
     pub fn new(out: W) -> io::Result<Self> {
         let mut table = csv::Writer::from_writer(out);
-        table.write_record(HEADER)?;
+        table.write_record(HEADER).map_err(unwrapped)?;
         Ok(Self(table))
     }
 
     /// One more row.
     pub fn row(&mut self, row: &ResultRow) -> io::Result<()> {
         let text = |cell: &Option<String>| inert(cell.as_deref().unwrap_or_default());
-        self.0.write_record([
+        let written = self.0.write_record([
             inert(&row.machine_id),
             text(&row.name),
             inert(&row.state),
@@ -174,8 +182,8 @@ impl<W: Write> Csv<W> {
             row.attempts.to_string(),
             text(&row.created_at),
             text(&row.finished_at),
-        ])?;
-        Ok(())
+        ]);
+        written.map_err(unwrapped)
     }
 
     /// Sees the last of them out.

@@ -138,12 +138,12 @@ impl Restoring {
     }
 
     async fn copied(from: &Path, state_dir: &Path, unfinished: PathBuf) -> Result<(Self, Copied), StoreError> {
-        create_private(&unfinished)?;
-        let bytes = fs::copy(from, &unfinished).map_err(file_error(from))?;
-        // A copy takes the mode of its source over.
-        fs::set_permissions(&unfinished, std::os::unix::fs::PermissionsExt::from_mode(0o600))
-            .map_err(file_error(&unfinished))?;
-        give_to_owner_of(state_dir, &unfinished)?;
+        let mut bytes = copy_privately(from, &unfinished, state_dir)?;
+        // A database that was put aside after a kill has its last events here, and in the file itself it has not.
+        let log = beside(from, "-wal");
+        if log.exists() {
+            bytes += copy_privately(&log, &beside(&unfinished, "-wal"), state_dir)?;
+        }
         let Some(store) = Store::open_copy(&unfinished, &MIGRATIONS).await? else {
             return Err(StoreError::Guard(format!("{} is no database of sweepd", from.display())));
         };
@@ -184,6 +184,16 @@ impl Restoring {
         to_disk(&self.state_dir)?;
         Ok(aside)
     }
+}
+
+/// Copies a file for the owner of the state folder alone; returns its length.
+fn copy_privately(from: &Path, to: &Path, state_dir: &Path) -> Result<u64, StoreError> {
+    create_private(to)?;
+    let bytes = fs::copy(from, to).map_err(file_error(from))?;
+    // A copy takes the mode of its source over.
+    fs::set_permissions(to, std::os::unix::fs::PermissionsExt::from_mode(0o600)).map_err(file_error(to))?;
+    give_to_owner_of(state_dir, to)?;
+    Ok(bytes)
 }
 
 /// What root makes belongs to whoever owns the folder: the service user, who has to use it.

@@ -96,6 +96,23 @@ pub enum StoreError {
 }
 
 impl StoreError {
+    /// What to do about what SQLite said, where somebody can do something.
+    pub fn remedy(&self) -> Option<&'static str> {
+        match self.code()? {
+            8 => Some("its folder, its file or its disk is read-only here"),
+            11 | 26 => Some("the file is damaged, or no database: put a backup in its place with `sweepd restore`"),
+            13 => Some("make room on the disk"),
+            _ => None,
+        }
+    }
+
+    /// The code of SQLite; the low byte of an extended one.
+    fn code(&self) -> Option<u32> {
+        let Self::Database { source, .. } = self else { return None };
+        let code = source.as_database_error().and_then(sqlx::error::DatabaseError::code)?;
+        code.parse::<u32>().ok().map(|code| code & 0xff)
+    }
+
     /// Whether the same write may hold later: the disk is full or broken, or another writer is at it.
     /// Anything else is an error of ours, which no repetition mends.
     pub fn may_pass(&self) -> bool {
@@ -103,11 +120,8 @@ impl StoreError {
         const PASSING: [u32; 6] = [5, 6, 8, 10, 13, 14];
         match self {
             Self::Database { source, .. } => {
-                match source.as_database_error().and_then(sqlx::error::DatabaseError::code) {
-                    // The low byte of an extended code is the code.
-                    Some(code) => code.parse::<u32>().is_ok_and(|code| PASSING.contains(&(code & 0xff))),
-                    None => matches!(**source, sqlx::Error::Io(_) | sqlx::Error::PoolTimedOut),
-                }
+                let code = self.code().is_some_and(|code| PASSING.contains(&code));
+                code || matches!(**source, sqlx::Error::Io(_) | sqlx::Error::PoolTimedOut)
             }
             Self::File { .. } => true,
             Self::Version(_) | Self::Guard(_) | Self::Closed => false,

@@ -18,9 +18,6 @@ use crate::domain::time::Wall;
 use crate::metrics::Labels;
 use crate::store::StoreError;
 
-/// The media type of what [`render`] makes.
-pub const MEDIA_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
-
 /// How far back it is told what has ended.
 const DAY: Duration = Duration::from_hours(24);
 
@@ -165,7 +162,7 @@ impl Set {
     }
 }
 
-/// Writes everything in the `OpenMetrics` text format.
+/// Writes everything in the `OpenMetrics` text format ([`super::exposition`] knows another).
 pub fn render(shown: &Shown, told: &Told, now: Now) -> Result<String, std::fmt::Error> {
     let mut registry = Registry::default();
     registry.register(

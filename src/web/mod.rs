@@ -2,6 +2,7 @@
 //! database that cannot write, and nothing but a GET or a HEAD reaches it.
 
 mod burndown;
+mod exposition;
 pub mod forecast;
 mod guard;
 mod machine;

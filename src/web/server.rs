@@ -21,6 +21,7 @@ use tokio::sync::{Mutex, Semaphore};
 use tokio_util::sync::CancellationToken;
 
 use super::burndown::Burndown;
+use super::exposition::Exposition;
 use super::guard::{Hosts, guard};
 use super::page::{Page, Tagged};
 use super::{machine, metrics, overview, report};
@@ -242,14 +243,18 @@ async fn status(State(Site { shown, .. }): State<Site>) -> Response {
     }
 }
 
-async fn metrics_text(State(Site { shown, .. }): State<Site>) -> Response {
+async fn metrics_text(State(Site { shown, .. }): State<Site>, asked: HeaderMap) -> Response {
     let read = metrics::read(&shown).await;
     let read = match read {
         Ok(read) => read,
         Err(error) => return broken(&shown, &error),
     };
     match metrics::render(&shown, &read, shown.now()) {
-        Ok(text) => ([(header::CONTENT_TYPE, metrics::MEDIA_TYPE)], text).into_response(),
+        Ok(text) => {
+            let wanted = Exposition::wanted(&asked);
+            let told = [(header::CONTENT_TYPE, wanted.media_type()), (header::VARY, "Accept")];
+            (told, wanted.of(text)).into_response()
+        }
         Err(error) => {
             (StatusCode::INTERNAL_SERVER_ERROR, format!("the metrics cannot be written: {error}\n")).into_response()
         }

@@ -24,9 +24,11 @@ use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::future::BoxFuture;
 use serde_json::Value;
 use sweepd::clock::{Clock, SystemClock};
 use sweepd::domain::ledger::Limits;
+use sweepd::domain::time::{Boot, Wall};
 use sweepd::simulator::{Options, SimulatedMachine, Simulator, TenantOptions, TenantReport};
 use sweepd::store::Store;
 
@@ -78,8 +80,30 @@ pub async fn first_state_of(site: &Site, file: &str) -> String {
 
 /// A simulation of these tenants; all of its randomness follows from `seed`.
 pub async fn simulate(seed: u64, tenants: Vec<TenantOptions>) -> Simulator {
+    simulate_under(Arc::new(SystemClock), seed, tenants).await
+}
+
+/// The same, of tenants that have another time.
+pub async fn simulate_under(clock: Arc<dyn Clock>, seed: u64, tenants: Vec<TenantOptions>) -> Simulator {
     let options = Options { tenants, seed, ..Options::default() };
-    Simulator::start(options, Arc::new(SystemClock)).await.unwrap()
+    Simulator::start(options, clock).await.unwrap()
+}
+
+/// A clock that is three years behind that of this machine.
+pub struct Behind;
+
+impl Clock for Behind {
+    fn wall(&self) -> Wall {
+        SystemClock.wall() - Duration::from_hours(3 * 365 * 24)
+    }
+
+    fn boot(&self) -> Boot {
+        SystemClock.boot()
+    }
+
+    fn sleep_until(&self, at: Boot) -> BoxFuture<'_, ()> {
+        SystemClock.sleep_until(at)
+    }
 }
 
 /// A tenant whose actions take about a second, and succeed.

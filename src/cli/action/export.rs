@@ -4,6 +4,7 @@ use super::super::Context;
 use super::super::output::{Format, Lines, Rows};
 use super::Which;
 use crate::app::Failure;
+use crate::config::Config;
 use crate::store::Store;
 
 #[derive(Debug, clap::Args)]
@@ -18,8 +19,8 @@ pub struct Args {
 const HEADER: [&str; 10] =
     ["action_id", "tenant", "machine_id", "type", "scope", "status", "created_at", "updated_at", "origin", "raw"];
 
-pub async fn run(context: &Context, store: &Store, args: &Args) -> Result<(), Failure> {
-    let wanted = args.which.wanted(store).await?;
+pub async fn run(context: &Context, config: &Config, store: &Store, args: &Args) -> Result<(), Failure> {
+    let wanted = args.which.wanted(config, store).await?;
     if context.json || args.format == Format::Jsonl {
         let mut out = Lines::new();
         let listed = store.actions(&wanted, |action| out.add(&action)).await?;

@@ -2,7 +2,7 @@
 
 use std::io::{self, Write as _};
 
-use super::Seen;
+use super::{Seen, paused, unknown};
 use crate::cli::forecast::spell;
 use crate::cli::output::{local, local_or_dash};
 use crate::cli::table::{Table, cut, id, name, number, padded, state, whole, wrapped};
@@ -102,6 +102,9 @@ fn tenant(lines: &mut Vec<String>, name: &str, told: &TenantReport, now: Wall, w
         let text = format!("about {minute} a minute and {hour} an hour, with the same app registration");
         labelled(lines, "others", &text, Ink::Plain, width, paint);
     }
+    if let Some(paused) = paused(told) {
+        labelled(lines, "paused", &paused, Ink::Attention, width, paint);
+    }
     let left = |at: &String| {
         let wait = Wall::parse(at)?.since(now);
         (!wait.is_zero()).then(|| format!(" (in {})", spell(seconds_left(wait))))
@@ -113,7 +116,7 @@ fn tenant(lines: &mut Vec<String>, name: &str, told: &TenantReport, now: Wall, w
         let until = left(eta).unwrap_or_default();
         labelled(lines, "all sent", &format!("about {}{until}", local(eta)), Ink::Plain, width, paint);
     }
-    if let Some(why) = &told.eta_unknown {
+    if let Some(why) = unknown(told) {
         labelled(lines, "all sent", &format!("unknown: {why}"), Ink::Plain, width, paint);
     }
     lines.push(String::new());

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::{Lane, SignedOut, lock};
 use crate::defender::{SignInError, Token};
-use crate::domain::time::{Boot, Wall, seconds_left};
+use crate::domain::time::{Boot, Wall, Witness, seconds_left};
 use crate::domain::trouble::Trouble;
 
 /// The dispatcher goes round every 30 s; and no window that Defender counts by is shorter.
@@ -23,6 +23,11 @@ impl Lane {
         lock(&self.signed_out).clone().filter(|signed_out| signed_out.until > now)
     }
 
+    /// Whether this lane has signed in: if its server tells the time, it is known since.
+    pub fn has_signed_in(&self) -> bool {
+        self.has_signed_in.load(Ordering::SeqCst)
+    }
+
     /// A token; a failure is on record, in the log and in the health, once.
     pub async fn token(&self) -> Result<Token, SignInError> {
         // Whoever comes second must not make a call before the first one's time has aged the slots.
@@ -37,15 +42,18 @@ impl Lane {
                 self.shared.health.token(name, Ok(()));
                 if let Some(seen) = signed_in.server_time {
                     *lock(&self.unwritten_time) = Some(seen);
+                } else if signed_in.fresh_for.is_some() {
+                    self.shared.signals.told_no_time();
                 }
                 self.know_the_time().await?;
                 *lock(&self.signed_out) = None;
+                let is_first = !self.has_signed_in.swap(true, Ordering::SeqCst);
                 if let Some(lives) = signed_in.fresh_for {
                     if let Err(error) = self.shared.store.forget_old_slots(self.budget, self.now()).await {
                         self.database_fails("slots that are too old to matter", &error);
                     }
                     self.shared.metrics.call(name, "sign_in", "ok", took);
-                    self.tell_token(lives);
+                    self.tell_token(lives, is_first);
                     self.record_sign_in(None).await;
                 }
             }
@@ -67,9 +75,8 @@ impl Lane {
     }
 
     /// The first token of a lane tells that tenant, application and secret are right; those that follow tell nothing.
-    fn tell_token(&self, lives: Duration) {
+    fn tell_token(&self, lives: Duration, is_first: bool) {
         let (tenant, lives_seconds) = (self.name.as_str(), lives.as_secs());
-        let is_first = !self.has_signed_in.swap(true, Ordering::SeqCst);
         if let Some(told) = self.over(Trouble::SignIn) {
             tracing::info!(tenant, lives_seconds, times = told.times, "signed in, after it had failed{told}");
         } else if is_first {
@@ -91,6 +98,8 @@ impl Lane {
     async fn know_the_time(&self) -> Result<(), SignInError> {
         let Some(seen) = *lock(&self.unwritten_time) else { return Ok(()) };
         let first = lock(&self.server_time).replace(seen).is_none();
+        let runs = !lock(&self.server_pace).is_wrong();
+        self.shared.signals.told_time(if runs { Witness::Server(seen) } else { Witness::Mute });
         let (ours, theirs) = (self.shared.clock.wall(), seen.now(self.now()));
         let apart = theirs.since(ours).max(ours.since(theirs));
         if first && apart > Duration::from_mins(5) {
@@ -119,6 +128,7 @@ impl Lane {
         self.doubt_the_boot_clock(at, date).await;
         let Some(runs) = verdict else { return };
         if !runs {
+            self.shared.signals.told_time(Witness::Mute);
             tracing::warn!(tenant = %self.name, "the clock in Defender's answers does not run as this machine's does: it is not used to tell how old calls are");
         }
         if let Err(error) = self.shared.store.server_runs(&self.shared.boot_id, self.budget, runs).await {
