@@ -214,6 +214,8 @@ fn assert_document(daemon: &Daemon, jobs: &BTreeMap<String, Value>, machines: &[
         assert_eq!(job["proof"], "none");
         let action = daemon.lines(&["action", "list", "--machine", &id]).swap_remove(0);
         assert_eq!(action["raw"]["scope"], "Full", "{action}");
+        assert_eq!(job["name"], machine.name, "a document of bare ids names nobody, Defender's action does: {job}");
+        assert_eq!(job["requestor"], action["raw"]["requestor"], "{job}");
         let comment = text(&action["raw"], "requestorComment");
         let mark = comment.strip_prefix("after the incident [sweepd ").and_then(|rest| rest.strip_suffix(']'));
         let attempt: Uuid = mark.unwrap_or_else(|| panic!("no mark: {comment}")).parse().unwrap();
@@ -236,6 +238,12 @@ fn assert_results(daemon: &Daemon, results: &Value, receipt: &Value, jobs: &BTre
         if let Some(job) = jobs.get(text(row, "machine_id")) {
             assert_eq!((&row["state"], &row["reason"]), (&job["state"], &job["reason"]), "{row}");
             assert_eq!(row["detail"], job["error"], "{row}");
+            if let Some(id) = row["action_id"].as_str().or(row["blocking_action_id"].as_str()) {
+                let actions = daemon.lines(&["action", "list", "--machine", text(row, "machine_id")]);
+                let action = actions.iter().find(|action| action["action_id"] == id).unwrap();
+                assert!(row["requestor"].is_string(), "{row}");
+                assert_eq!(row["requestor"], action["raw"]["requestor"], "{row}");
+            }
         } else {
             assert!(text(row, "reason").starts_with("not_eligible"), "{row}");
         }

@@ -162,7 +162,7 @@ impl<'a> Rows<'a> {
 fn row_of(job: JobLine) -> ResultRow {
     let (blocking, requestor) = match job.blocked_by {
         Some(blocking) => (Some(blocking.action_id), blocking.requestor),
-        None => (None, None),
+        None => (None, job.requestor),
     };
     ResultRow {
         machine_id: job.machine_id,

@@ -42,6 +42,8 @@ pub struct JobLine {
     pub priority: String,
     pub attempts: i64,
     pub action_id: Option<String>,
+    /// Who asked for its action, as Defender names them.
+    pub requestor: Option<String>,
     /// What its action says of its error: in hex, with its meaning where known.
     pub error: Option<String>,
     pub blocked_by: Option<BlockedBy>,
@@ -141,6 +143,7 @@ fn job_line(row: &sqlx::sqlite::SqliteRow) -> Result<JobLine, sqlx::Error> {
         priority: Priority::from_rank(row.try_get("priority")?).as_str().to_owned(),
         attempts: row.try_get("attempts")?,
         action_id: row.try_get("action_id")?,
+        requestor: row.try_get("requestor")?,
         error: error(row)?,
         blocked_by,
         sweep_ids: sweeps.split(',').map(str::to_owned).collect(),
@@ -173,7 +176,10 @@ fn action_line(row: &sqlx::sqlite::SqliteRow) -> Result<ActionLine, sqlx::Error>
 }
 
 const JOBS: &str =
-    "SELECT jobs.id, jobs.machine, jobs.name, tenants.name AS tenant, jobs.state, jobs.reason, jobs.detail,
+    "SELECT jobs.id, jobs.machine, coalesce(jobs.name, iif(json_valid(own.raw), own.raw ->> '$.computerDnsName', NULL),
+             iif(json_valid(blocking.raw), blocking.raw ->> '$.computerDnsName', NULL)) AS name,
+         iif(json_valid(own.raw), own.raw ->> '$.requestor', NULL) AS requestor,
+         tenants.name AS tenant, jobs.state, jobs.reason, jobs.detail,
          jobs.scan_type, jobs.priority, jobs.attempts, jobs.action_id, jobs.blocked_by, jobs.not_before,
          jobs.created_at, jobs.updated_at, jobs.finished_at,
          blocking.type AS blocking_type, blocking.scope AS blocking_scope,

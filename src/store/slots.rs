@@ -127,6 +127,9 @@ pub(crate) async fn settle(connection: &mut SqliteConnection, slot: SlotId, sett
     if touched == 1 { Ok(()) } else { Err(StoreError::Guard(format!("slot {} was settled before", slot.0))) }
 }
 
+/// A slot that was taken so long after the time of whoever asks was taken by another clock.
+const ANOTHER_CLOCK: Duration = Duration::from_secs(10);
+
 impl View {
     /// Asks the ledger without taking anything.
     pub async fn admission(
@@ -165,6 +168,7 @@ impl View {
     /// How many calls counted at `now`, those on the wire included: never more than the ledger had
     /// admitted by then.
     pub async fn used(&self, budget: BudgetRow, kind: CallKind, now: Boot) -> Result<Used, StoreError> {
+        let now = self.as_taken(budget, kind, now).await?;
         self.settled_between(budget, kind, now, i64::MAX).await
     }
 
@@ -200,6 +204,21 @@ impl View {
             Ok::<u32, StoreError>(u32::try_from(n).unwrap_or(u32::MAX))
         };
         Ok(Used { minute: count(MINUTE).await?, hour: count(HOUR).await? })
+    }
+
+    /// `now`, or when the last slot was taken, if that is well ahead of it: then the daemon's boot clock is another than
+    /// this command's (a namespace of its own, a library that sets clocks), and to it the budget would look unused.
+    async fn as_taken(&self, budget: BudgetRow, kind: CallKind, now: Boot) -> Result<Boot, StoreError> {
+        let latest: Option<i64> = sqlx::query_scalar(
+            "SELECT max(taken_boot) FROM slots WHERE budget_id = ? AND kind = ?
+                 AND epoch = (SELECT max(epoch) FROM incarnations)",
+        )
+        .bind(budget.0)
+        .bind(kind.as_str())
+        .fetch_one(&mut *self.reader().await?)
+        .await
+        .doing("read when the last call was taken")?;
+        Ok(latest.map(Boot).filter(|latest| *latest > now + ANOTHER_CLOCK).unwrap_or(now))
     }
 
     /// When the slots that still count settled, oldest first; those on the wire as of `now`.

@@ -259,3 +259,15 @@ async fn slots_of_an_earlier_boot_count_however_late_on_its_clock_they_were_take
     let used = bench.store.used(bench.budget, CallKind::Scan, Boot(20_000)).await.unwrap();
     assert_eq!(used, Used { minute: 1, hour: 1 });
 }
+
+#[tokio::test]
+async fn a_command_whose_boot_clock_is_far_behind_the_daemons_does_not_find_the_budget_unused() {
+    let mut bench = Bench::with_machines(&[1, 2, 3]).await;
+    bench.limits = limits(2, 4);
+    for at in [5_000, 5_090, 5_100] {
+        let claim = bench.call(at).await;
+        bench.settle(&claim, refused(), at).await;
+    }
+    let used = bench.store.used(bench.budget, CallKind::Scan, boot(40)).await.unwrap();
+    assert_eq!(used, Used { minute: 2, hour: 3 }, "as of the last call that was taken");
+}
