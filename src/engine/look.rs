@@ -124,12 +124,16 @@ async fn actions(lane: &Lane, asked: &Asked, began: Boot) -> Result<Option<Look>
                     Step::Circles => return Ok(None),
                 }
             }
-            Read::Forbidden(_) => return Ok(Some(Look::NotPermitted)),
-            // A list that does not take the question will not answer it later either.
-            Read::Absent | Read::Refused(_) if began >= asked.since + lane.follow_up.lookup_horizon => {
+            // Only the name of what is in the way stays unknown.
+            Read::Forbidden(_) if asked.question == Question::Blocker => return Ok(Some(Look::NotPermitted)),
+            // A 403 may pass; a list that has not taken the question for so long will not answer it later either.
+            Read::Forbidden(_) | Read::Absent | Read::Refused(_)
+                if began >= asked.since + lane.follow_up.lookup_horizon =>
+            {
                 return Ok(Some(Look::NotPermitted));
             }
-            Read::Absent
+            Read::Forbidden(_)
+            | Read::Absent
             | Read::Unauthorized
             | Read::Throttled(_)
             | Read::Refused(_)
