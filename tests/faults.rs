@@ -215,6 +215,24 @@ async fn no_answer_ever_and_an_effect() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_list_that_is_forbidden_for_a_moment_decides_nothing() {
+    let tenant = TenantOptions { list_lag: Duration::from_secs(8), ..quick_tenant(fleet(9, 1, "faults")) };
+    let simulator = simulate(9, vec![tenant.clone()]).await;
+    let site = Site::new(&simulator, &[Configured::of("contoso", &tenant)], "");
+    let config = std::fs::read_to_string(site.config()).unwrap();
+    let config = config.replace("interval = \"1s\"", "interval = \"30s\"");
+    site.write_config(&config.replace("lookup_horizon = \"4s\"", "lookup_horizon = \"15s\""));
+    let daemon = Daemon::started(site).await;
+    simulator.add_fault(0, Fault::once(SCAN, FaultKind::ResetAfterEffect));
+    // The look-up, after 5 s, is among them.
+    simulator.add_fault(0, Fault::once(Target::Call(CallKind::ListActions), status(403, "", false, &[])).times(2));
+    daemon.site.put("devices.txt", list(&tenant.machines));
+    let job = daemon.all_final(1).await.swap_remove(0);
+    assert_eq!((text(&job, "state"), number(&job, "attempts")), ("succeeded", 1), "{job}");
+    assert_eq!(seen(&simulator).calls["scan"].arrivals, 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn an_answer_that_breaks_off() {
     let kept = lost_with_effect(FaultKind::Truncated).await;
     assert!(kept.iter().all(|answer| answer.starts_with('{') && answer.contains("[cut: ")), "{kept:?}");

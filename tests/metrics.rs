@@ -76,7 +76,10 @@ fn families(text: &str) -> BTreeMap<String, Family> {
             kind.clone_into(&mut now.2);
         } else if !line.starts_with('#') {
             let (name, rest) = line.split_once(['{', ' ']).unwrap();
-            assert!(name.starts_with(&now.0) && !now.0.is_empty(), "{line} has no HELP and TYPE");
+            // Whoever reads the older format knows a counter by the very name that stands in its TYPE.
+            let own = if now.2 == "histogram" { name.rsplit_once('_').unwrap().0 } else { name };
+            assert_eq!(own, now.0, "{line} has no HELP and TYPE");
+            assert!(matches!(now.2.as_str(), "counter" | "gauge" | "histogram"), "promtool knows no {}", now.2);
             let family = found.entry(name.to_owned()).or_default();
             (family.help, family.kind) = (now.1.clone(), now.2.clone());
             for (label, value) in labels(rest.split_once('}').map_or("", |(labels, _)| labels)) {

@@ -25,7 +25,6 @@ pub mod refusals;
 pub mod share;
 pub mod shown;
 pub mod silence;
-pub mod steadiness;
 pub mod sweep;
 pub mod throttle;
 pub mod time;

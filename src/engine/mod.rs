@@ -47,7 +47,6 @@ use crate::config::{Config, Tenant};
 use crate::defender::{Authority, Client, Credential, SignIn, Wire};
 use crate::domain::id::{AttemptId, Epoch, SweepId, TenantName};
 use crate::domain::ledger::CallKind;
-use crate::domain::steadiness::Steadiness;
 use crate::domain::time::{Boot, BootId, ServerTime, Wall, Witness};
 use crate::domain::trouble::Trouble;
 use crate::health::Health;
@@ -133,8 +132,6 @@ pub struct Signals {
     unwritten: Arc<AtomicUsize>,
     /// Something may have finished: the results are looked at.
     finished: Arc<Notify>,
-    /// Whether the wall clock goes as the boot clock does, for those who remove what is old.
-    clocks: Arc<Mutex<Steadiness>>,
     /// Who has told the time last, beside this machine's clock.
     witness: Arc<Mutex<Witness>>,
 }
@@ -216,17 +213,6 @@ impl Shared {
         if let Some(told) = ends.into_iter().flatten().next() {
             tracing::info!(times = told.times, "the database works again{told}");
         }
-    }
-
-    /// Looks at the clocks. An error where the wall clock has jumped ahead: what is old by it may be of today.
-    fn expect_steady_clocks(&self) -> anyhow::Result<()> {
-        let (wall, boot) = (self.clock.wall(), self.clock.boot());
-        let ahead = self.signals.clocks.lock().unwrap_or_else(PoisonError::into_inner).ahead(wall, boot);
-        let Some(ahead) = ahead else { return Ok(()) };
-        let hours = ahead.as_secs() / 3600;
-        anyhow::bail!(
-            "this machine's clock has jumped ahead by {hours} hours: if that was wrong, set it right; if it is left so, it is believed a day after the jump"
-        )
     }
 
     fn is_blocked_by_disk(&self) -> bool {
