@@ -85,14 +85,16 @@ pub(crate) fn action_of(row: &sqlx::sqlite::SqliteRow) -> Result<Action, sqlx::E
 }
 
 /// What is known of a machine's actions, for the decision whether to ask it: what is open, and
-/// what succeeded.
+/// what succeeded. One of ours that was given up is waited for no longer: it counts like somebody else's.
 pub(crate) async fn known(
     connection: &mut SqliteConnection,
     tenant: TenantRow,
     machine: MachineId,
 ) -> Result<Vec<Action>, StoreError> {
     let rows = sqlx::query(
-        "SELECT id, type, status, machine, origin, scope, created_at, updated_at FROM actions
+        "SELECT id, type, status, machine, scope, created_at, updated_at,
+             iif((SELECT state FROM jobs WHERE jobs.id = actions.job_id) = 'timed_out', 'foreign', origin) AS origin
+         FROM actions
          WHERE tenant_id = ? AND machine = ? AND status IN ('Pending', 'InProgress', 'Succeeded')",
     )
     .bind(tenant)

@@ -226,6 +226,21 @@ async fn an_action_that_does_not_end_is_given_up_in_time() {
 }
 
 #[tokio::test]
+async fn what_was_given_up_is_waited_for_no_longer() {
+    let bench = Bench::with_machines(&[1]).await;
+    bench.accepted("a1", 1).await;
+    bench.sweep(vec![NewJob { scan: ScanType::Full, ..job(1, machine(1)) }]).await;
+    assert!(matches!(bench.claim(3).await, Claimed::Nothing), "our own Quick has to end first");
+    assert_eq!(bench.store.give_up(bench.tenant, at(100), at(0), at(200)).await.unwrap(), 1);
+    let parked = bench.store.next_parked(bench.tenant).await.unwrap().unwrap();
+    bench.store.unpark_due(bench.tenant, parked).await.unwrap();
+    assert!(matches!(bench.claim(8000).await, Claimed::Nothing));
+    let full = "SELECT state || ' ' || reason FROM jobs WHERE scan_type = 'Full'";
+    assert_eq!(bench.text(full).await, "skipped pending_action");
+    bench.assert_whole().await;
+}
+
+#[tokio::test]
 async fn looking_for_what_to_give_up_reads_no_more_than_there_is_to_give_up() {
     let bench = Bench::with_machines(&[1]).await;
     bench.accepted("a1", 1).await;
