@@ -167,6 +167,8 @@ async fn a_folder_of_archives_that_hangs_keeps_no_file_waiting() {
     let folder = scene.daemon.site.path().join("archive");
     fs::create_dir(&folder).unwrap();
     nix::unistd::mkfifo(&folder.join(".events.unfinished"), nix::sys::stat::Mode::S_IRWXU).unwrap();
+    let config = fs::read_to_string(scene.daemon.site.config()).unwrap();
+    scene.daemon.site.write_config(&config.replace("shutdown_grace = \"60s\"", "shutdown_grace = \"2s\""));
     scene.daemon.start().await;
     scene.put();
     scene.daemon.receipt("processed/list.txt").await;
@@ -180,7 +182,7 @@ async fn a_folder_of_archives_that_hangs_keeps_no_file_waiting() {
         eventually("a reload", read_again).await;
     }
     assert_eq!(scene.archived("events").len(), 0);
-    scene.daemon.kill();
+    assert!(scene.daemon.terminate().await.success(), "nor a stop for longer than its grace");
 }
 
 /// A machine that boots in 2036 would else archive its whole history, empty its drop folder, and then not know the
