@@ -159,9 +159,16 @@ async fn an_action_is_cancelled_once_whatever_becomes_of_the_answer() {
     assert_eq!((&told[0]["outcome"], cancelling_calls(&simulator)), (&"cancelled".into(), 4), "{told:?}");
     // The daemon is killed with the call on the wire.
     simulator.add_fault(0, Fault::once(Target::Call(CallKind::CancelAction), FaultKind::Hang { effect: true }));
-    daemon.told(&["action", "cancel", &ids[3], "--yes"]);
+    let config = daemon.site.config();
+    let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_sweepd"));
+    command.arg("--config").arg(config).args(["action", "cancel", &ids[3], "--yes", "--wait"]);
+    let waits = std::thread::spawn(move || command.output().unwrap());
     eventually("a call on the wire", || (cancelling_calls(&simulator) == 5).then_some(())).await;
     daemon.kill();
+    eventually("nobody who waits for a daemon that is gone", || waits.is_finished().then_some(())).await;
+    let told = waits.join().unwrap();
+    assert_eq!(told.status.code(), Some(1));
+    assert!(String::from_utf8_lossy(&told.stderr).contains("the daemon has stopped"), "{told:?}");
     daemon.start().await;
     eventually("the end of it", || (with_state(&daemon.jobs(), "cancelled").len() == 4).then_some(())).await;
     assert_eq!(cancelling_calls(&simulator), 5, "it was read, not made again");

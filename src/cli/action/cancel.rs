@@ -62,7 +62,7 @@ pub async fn run(context: &Context, config: &Config, store: &Store, args: &Args)
         let unwaited = Failure::new(Exit::Failed, "the daemon is not running: nothing to wait for");
         return if args.wait { Err(unwaited) } else { Ok(()) };
     }
-    outcome(context, store, tenant, &action, new).await
+    outcome(context, config, store, tenant, &action, new).await
 }
 
 fn told(action: &ActionLine, running: bool) -> String {
@@ -74,14 +74,20 @@ fn told(action: &ActionLine, running: bool) -> String {
 
 async fn outcome(
     context: &Context,
+    config: &Config,
     store: &Store,
     tenant: TenantRow,
     action: &ActionLine,
     new: bool,
 ) -> Result<(), Failure> {
     let (outcome, answer) = loop {
+        let running = StateLock::is_held(&config.daemon.state_dir);
         if let Some(known) = store.cancel_outcome(tenant, &action.action_id).await? {
             break known;
+        }
+        if !running {
+            let message = "the daemon has stopped; what was asked for is kept, and goes on once it runs: see `sweepd action show`";
+            return Err(Failure::new(Exit::Failed, message));
         }
         context.clock.sleep_until(context.clock.boot() + LOOK).await;
     };
