@@ -187,7 +187,6 @@ async fn what_is_too_long_too_deep_or_no_text_is_rejected_and_costs_no_memory() 
     assert_eq!(number(&daemon.receipt("processed/plain.txt").await, "queued"), 2);
     assert!(daemon.site.waiting_files().is_empty());
     let over = daemon.memory("VmHWM:").saturating_sub(idle);
-    println!("{over} MiB over {idle} MiB when idle");
     assert!(over < 64, "{over} MiB over {idle} MiB when idle");
 }
 

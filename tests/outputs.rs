@@ -46,3 +46,17 @@ async fn a_list_that_does_not_fit_where_it_is_written_to_is_an_error() {
         }
     }
 }
+
+#[test]
+fn an_error_that_nobody_can_be_told_ends_as_it_would() {
+    let site = Site::empty();
+    for out in [File::options().write(true).open("/dev/full").unwrap().into(), {
+        let (reader, writer) = std::io::pipe().unwrap();
+        drop(reader);
+        Stdio::from(writer)
+    }] {
+        let mut sweepd = Command::new(env!("CARGO_BIN_EXE_sweepd"));
+        sweepd.arg("--config").arg(site.config()).arg("check").stderr(out);
+        assert_eq!(sweepd.status().unwrap().code(), Some(78), "there is no configuration");
+    }
+}

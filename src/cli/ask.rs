@@ -4,13 +4,14 @@ use std::io::{self, BufRead, IsTerminal, Write};
 
 use tokio::signal::unix::{SignalKind, signal};
 
+use super::output::say;
 use super::terminal::tame;
 use crate::app::{Exit, Failure};
 
 /// Says what will be done, and asks on a terminal. `yes` stands in for the answer; where nobody can be
 /// asked and nobody has said it, nothing is done.
 pub async fn before(what: &str, yes: bool) -> Result<(), Failure> {
-    eprintln!("{}", tame(what));
+    say(tame(what));
     if yes || answer("Go on?").await?.unwrap_or(false) {
         return Ok(());
     }

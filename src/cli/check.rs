@@ -8,7 +8,7 @@ use std::io::{self, Write};
 use serde_json::{Value, json};
 
 use super::Context;
-use super::output::{json_line, print};
+use super::output::{json_line, print, say};
 use crate::app::{Exit, Failure};
 use crate::config::{Config, Tenant};
 use crate::domain::id::TenantName;
@@ -35,11 +35,11 @@ pub async fn run(context: &Context, args: &Args) -> Result<(), Failure> {
         ));
     }
     for warning in &config.warnings {
-        eprintln!("warning: {warning}");
+        say(format_args!("warning: {warning}"));
     }
     for (tenant, problems) in &config.disabled {
         for problem in problems {
-            eprintln!("tenant {tenant} is disabled: {problem}");
+            say(format_args!("tenant {tenant} is disabled: {problem}"));
         }
     }
     let looked = if args.online { Some(online::look(context, &config, args.tenant.as_ref()).await?) } else { None };

@@ -5,7 +5,7 @@ use std::io::{self, Write};
 
 use serde::Serialize;
 
-use super::output::{json_line, local_or_dash, print};
+use super::output::{json_line, local_or_dash, print, say};
 use super::pause::chosen;
 use super::table::{Table, name, whole};
 use super::{Context, whole_number};
@@ -94,7 +94,7 @@ pub async fn run(context: &Context, args: &Args) -> Result<(), Failure> {
         terms.retain(|name, _| !disabled.contains_key(name));
     }
     for name in chosen.iter().filter(|name| !terms.contains_key(*name)) {
-        eprintln!("tenant {name} is disabled: see `sweepd check`");
+        say(format_args!("tenant {name} is disabled: see `sweepd check`"));
     }
     terms.retain(|name, _| chosen.contains(name));
     if terms.is_empty() {

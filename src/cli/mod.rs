@@ -144,7 +144,7 @@ pub fn main() -> ExitCode {
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => {
-            eprintln!("sweepd: the runtime cannot start: {error}");
+            output::say(format_args!("sweepd: the runtime cannot start: {error}"));
             return ExitCode::FAILURE;
         }
     };
@@ -154,7 +154,7 @@ pub fn main() -> ExitCode {
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
-            eprintln!("sweepd: {}", terminal::tame_text(&failure.message));
+            output::say(format_args!("sweepd: {failure}"));
             ExitCode::from(failure.exit as u8)
         }
     }

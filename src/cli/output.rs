@@ -35,6 +35,13 @@ pub fn quiet(outcome: io::Result<()>) -> Result<(), Failure> {
     }
 }
 
+/// Says something on standard error, tamed. Where that cannot be written nobody is there to be told: the exit code
+/// stays what it is.
+pub fn say(what: impl std::fmt::Display) {
+    let line = tame_text(&format!("{what}\n"));
+    io::stderr().write_all(line.as_bytes()).ok();
+}
+
 /// Writes one JSON object on a line of its own.
 pub fn json_line(out: &mut dyn Write, value: &impl Serialize) -> io::Result<()> {
     value.serialize(&mut serde_json::Serializer::with_formatter(&mut *out, Tame))?;

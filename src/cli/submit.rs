@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use serde_json::{Map, Value, json};
 
-use super::output::{json_line, print};
+use super::output::{json_line, print, say};
 use super::terminal::tame;
 use super::{Context, operator, pause};
 use crate::app::{Exit, Failure};
@@ -78,7 +78,7 @@ pub async fn run(context: &Context, args: &Args) -> Result<(), Failure> {
     let tenant = tenant(&config, args.tenant.as_deref(), said.tenant.as_deref())?;
     let header = header(args, tenant.as_ref(), said)?;
     for refusal in parsed.refusals.iter().take(20) {
-        eprintln!("line {}: {}: {}", refusal.line, tame(&refusal.text), tame(&refusal.reason));
+        say(format_args!("line {}: {}: {}", refusal.line, tame(&refusal.text), tame(&refusal.reason)));
     }
     if parsed.rows + parsed.not_eligible == 0 {
         let message =
@@ -251,7 +251,7 @@ fn drop_file(
     if written.is_err()
         && let Err(error) = std::fs::remove_file(&unfinished)
     {
-        eprintln!("{} stays behind: {error}", unfinished.display());
+        say(format_args!("{} stays behind: {error}", unfinished.display()));
     }
     written
 }
@@ -320,7 +320,7 @@ async fn receipt(
     let name = receipt_name(name.as_ref());
     let places: Vec<PathBuf> =
         [Place::Processed, Place::Rejected].map(|place| folder.place(place, tenant).join(&name)).into();
-    eprintln!("waiting for the daemon to take it…");
+    say("waiting for the daemon to take it…");
     loop {
         for path in &places {
             match std::fs::read(path) {

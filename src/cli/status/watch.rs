@@ -10,7 +10,7 @@ use super::screen::{Event, Screen, draw};
 use super::{Seen, look};
 use crate::app::Failure;
 use crate::cli::Context;
-use crate::cli::output::{json_line, quiet};
+use crate::cli::output::{json_line, quiet, say};
 use crate::cli::terminal::{self, Paint};
 use crate::config::Config;
 use crate::web::overview::LastFailure;
@@ -99,7 +99,7 @@ async fn in_turn(context: &Context, config: &Config, every: Duration, mut seen: 
                     seen = looked;
                     break;
                 }
-                Err(failure) => eprintln!("sweepd: {}; trying again", terminal::tame_text(&failure.message)),
+                Err(failure) => say(format_args!("sweepd: {failure}; trying again")),
             }
         }
     }
