@@ -40,7 +40,7 @@ async fn a_member_of_the_group_drops_files_and_reads_receipts_and_nobody_else_do
     // As `sweepd.tmpfiles` and the unit's `UMask` have it.
     let (state, incoming) = (daemon.site.state(), daemon.site.spool("incoming"));
     fs::create_dir_all(&incoming).unwrap();
-    for (folder, mode) in [(&state, 0o750), (&daemon.site.spool(""), 0o750), (&incoming, 0o2770)] {
+    for (folder, mode) in [(&state, 0o750), (&daemon.site.spool(""), 0o750), (&incoming, 0o3770)] {
         std::os::unix::fs::chown(folder, Some(service), Some(service)).unwrap();
         fs::set_permissions(folder, Permissions::from_mode(mode)).unwrap();
     }
@@ -64,11 +64,7 @@ async fn a_member_of_the_group_drops_files_and_reads_receipts_and_nobody_else_do
     assert_eq!(number(&daemon.receipt("processed/fleet.txt").await, "queued"), 3);
 
     let taken = fs::metadata(daemon.site.spool("processed/fleet.txt")).unwrap();
-    assert_eq!(
-        (taken.uid(), taken.gid().to_string()),
-        (ANN, service.clone()),
-        "hers, and the group's by the folder's bit"
-    );
+    assert_eq!(taken.uid().to_string(), service, "our own copy: she can change it no more");
     let may_read = |groups: &str, relative: &str| {
         as_ann(groups, &format!("cat {} > /dev/null 2>&1", daemon.site.spool(relative).display()))
     };
@@ -76,6 +72,15 @@ async fn a_member_of_the_group_drops_files_and_reads_receipts_and_nobody_else_do
     assert!(!may_read("65533", "processed/fleet.txt.receipt.json"), "nobody else reads it");
     assert!(!as_ann(&service, &format!("cat {} > /dev/null 2>&1", state.join("sweepd.db").display())), "nor the queue");
     assert!(!as_ann(&service, &format!("touch {} 2> /dev/null", daemon.site.spool("processed/mine").display())));
+
+    // What another member has dropped, or the service made, is not hers to move: the folder is sticky.
+    fs::write(incoming.join("bobs.part"), "not whole yet").unwrap();
+    std::os::unix::fs::chown(incoming.join("bobs.part"), Some(ANN + 1), service.parse().ok()).unwrap();
+    fs::set_permissions(incoming.join("bobs.part"), Permissions::from_mode(0o660)).unwrap();
+    let bobs = incoming.join("bobs.part");
+    assert!(!as_ann(&service, &format!("mv {0} {0}.csv 2> /dev/null", bobs.display())));
+    assert!(!as_ann(&service, &format!("rm -f {} 2> /dev/null", bobs.display())));
+    fs::remove_file(bobs).unwrap();
 
     // With a umask that leaves nothing to the group, the service cannot read it, and says so.
     assert!(as_ann(&service, &copy("077", "closed.txt")));

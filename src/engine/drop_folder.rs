@@ -125,8 +125,10 @@ impl<'a> Looking<'a> {
             tracing::warn!(path = %odd.display(), "left in place: it is no regular file");
         }
         self.unsettled = found.unsettled;
-        self.told.retain(|path, _| path.exists());
-        self.later.retain(|path, _| path.exists());
+        // Looked at by path: whatever lies there, it is merely remembered or forgotten.
+        let is_there = |path: &PathBuf| std::fs::symlink_metadata(path).is_ok();
+        self.told.retain(|path, _| is_there(path));
+        self.later.retain(|path, _| is_there(path));
         let (ready, written_to): (Vec<_>, Vec<_>) =
             found.ready.into_iter().partition(|ready| self.is_closed(&ready.path));
         self.wait_for_writers(written_to, begun);
@@ -211,7 +213,7 @@ impl<'a> Looking<'a> {
         match took {
             Took::Done => {}
             Took::Busy(whose) => self.turns.wait(ready, whose),
-            Took::Later(_) if !ready.path.exists() => {
+            Took::Later(_) if ready.dir.look(&ready.name).is_err() => {
                 tracing::info!(file = %ready.path.display(), "the file was taken back");
             }
             Took::Later(why) => {

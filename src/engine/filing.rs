@@ -1,15 +1,17 @@
 //! The putting away of a file that was dealt with, and the receipt that comes to lie beside it.
 
+use std::ffi::{OsStr, OsString};
 use std::io;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
-use super::opening::open_plainly;
+use super::opening::Original;
 use super::steps::{Step, passed};
 use crate::domain::id::TenantName;
 use crate::domain::time::Wall;
-use crate::intake::folder::{Ready, receipt_name};
-use crate::intake::receipt::{Aside, Receipt, Refusals, Status, write_aside};
+use crate::intake::dir::Dir;
+use crate::intake::folder::{Dropped, Ready, receipt_name, shortened};
+use crate::intake::receipt::{Aside, Receipt, Refusals, Status, write_aside, write_whole};
 use crate::store::sweeps::Counts;
 
 /// A receipt, but for what became of the lines.
@@ -44,29 +46,38 @@ pub fn count(receipt: &mut Receipt, counts: Counts, refusals: Refusals) {
     (receipt.refusals, receipt.refusals_not_listed) = refusals.into_listed();
 }
 
-/// Puts a file away, and its receipt beside it. Each step may have been done before a kill: none does
-/// harm a second time. The receipt is on disk, under a name that nobody looks for, before the file
-/// moves: with no room for it the file stays where it is.
-pub fn move_and_receipt(from: Option<&Path>, target: &Path, receipt: &[u8]) -> io::Result<()> {
-    let folder = target.parent().unwrap_or(Path::new("."));
+/// What gets the name that a file is put away under.
+#[derive(Debug)]
+pub enum Content {
+    /// Our own copy, which lies here; the file goes away.
+    Copy(PathBuf),
+    /// The file itself: it is too long to be copied.
+    Original,
+    /// Nothing: the copy has it already, or the file was taken back before there was one.
+    Nothing,
+}
+
+/// Puts a file away, and its receipt beside it. Each step may have been done before a kill: none does harm a second
+/// time, and `finish_folder` ends what was begun. The receipt is on disk, under a name that nobody looks for, before
+/// the file goes away: with no room for it the file stays where it is.
+pub fn put_away(original: Option<&Original>, content: Content, target: &Path, receipt: &[u8]) -> io::Result<()> {
+    let folder = folder_of(target);
     std::fs::create_dir_all(folder)?;
-    let name = receipt_name(target.file_name().unwrap_or_default());
-    let written = write_aside(&folder.join(name), |out| {
+    let name = target.file_name().unwrap_or_default();
+    let written = write_aside(&folder.join(receipt_name(name)), |out| {
         out.write_all(receipt)?;
         out.write_all(b"\n")
     })?;
     passed(Step::ReceiptAside);
-    match from.map(|from| put(from, target)) {
-        None | Some(Ok(())) => {}
-        // Moved before a kill; or taken back by somebody after it was read: its receipt stands.
-        Some(Err(error)) if error.kind() == io::ErrorKind::NotFound => {}
-        Some(Err(error)) => {
-            if error.kind() == io::ErrorKind::AlreadyExists {
-                // What lies there must not get this receipt at the next start.
-                written.withdraw()?;
-            }
-            return Err(error);
-        }
+    let filed = match content {
+        Content::Copy(copy) => file_copy(original, &copy, target),
+        Content::Original => original.map_or(Ok(()), |original| original.move_to(target)),
+        Content::Nothing => original.map_or(Ok(()), |original| original.remove(folder)),
+    };
+    if let Err(error) = filed {
+        // Whatever lies there must not get this receipt at the next start.
+        written.withdraw()?;
+        return Err(error);
     }
     passed(Step::Moved);
     written.reveal()?;
@@ -74,152 +85,331 @@ pub fn move_and_receipt(from: Option<&Path>, target: &Path, receipt: &[u8]) -> i
     Ok(())
 }
 
-/// Moves a file, to another file system as well.
-fn put(from: &Path, target: &Path) -> io::Result<()> {
-    match rename_to_free(from, target) {
-        Err(error) if error.kind() == io::ErrorKind::CrossesDevices => carry(from, target),
-        renamed => renamed,
-    }
+fn folder_of(target: &Path) -> &Path {
+    target.parent().unwrap_or(Path::new("."))
 }
 
-/// Moves a file out of another file system, such as a share that is mounted at `incoming/`: the copy is on disk before the
-/// file goes away. One that may be read and not removed stays where it is.
-fn carry(from: &Path, target: &Path) -> io::Result<()> {
-    use std::os::unix::fs::MetadataExt;
+/// Our copy gets the file's name; before that it is on disk under one that tells of a receipt to come, and the file is
+/// removed.
+fn file_copy(original: Option<&Original>, copy: &Path, target: &Path) -> io::Result<()> {
     is_free(target)?;
-    let mut source = open_plainly(from)?;
-    let before = source.metadata()?;
-    let copy = write_aside(target, |out| io::copy(&mut source, out).map(drop))?;
-    let now = std::fs::symlink_metadata(from)?;
-    let state = |of: &std::fs::Metadata| (of.dev(), of.ino(), of.size(), of.mtime(), of.mtime_nsec());
-    if state(&before) != state(&now) {
-        return Err(io::Error::other("it changed while it was being put away"));
-    }
-    // In this order a kill leaves it in one of both places, and never in both under its name.
-    std::fs::remove_file(from)?;
-    copy.reveal()
-}
-
-/// Renames, and never over what lies there by now: that would be lost. Where a file system cannot promise as much, it
-/// is looked at just before.
-fn rename_to_free(from: &Path, target: &Path) -> io::Result<()> {
-    #[cfg(target_env = "gnu")]
-    {
-        use nix::errno::Errno;
-        use nix::fcntl::{AT_FDCWD, RenameFlags, renameat2};
-        match renameat2(AT_FDCWD, from, AT_FDCWD, target, RenameFlags::RENAME_NOREPLACE) {
-            Err(Errno::EINVAL | Errno::ENOSYS) => {}
-            renamed => return renamed.map_err(io::Error::from),
+    let folder = folder_of(target);
+    let hidden = folder.join(copy_name(target.file_name().unwrap_or_default()));
+    match std::fs::rename(copy, &hidden) {
+        // Processed and rejected files may lie on two file systems.
+        Err(error) if error.kind() == io::ErrorKind::CrossesDevices => {
+            let mut from = std::fs::File::open(copy)?;
+            write_whole(&hidden, |out| io::copy(&mut from, out).map(drop))?;
         }
+        renamed => renamed?,
     }
-    is_free(target)?;
-    std::fs::rename(from, target)
+    let folder_dir = Dir::trusted(folder)?;
+    folder_dir.sync()?;
+    passed(Step::CopyAside);
+    if let Err(error) = original.map_or(Ok(()), |original| original.remove(folder)) {
+        std::fs::remove_file(&hidden)?;
+        return Err(error);
+    }
+    passed(Step::Removed);
+    reveal_copy(&folder_dir, target.file_name().unwrap_or_default())
 }
+
+fn reveal_copy(folder: &Dir, name: &OsStr) -> io::Result<()> {
+    folder.rename(&copy_name(name), folder, name)
+}
+
+/// What a copy is called while the file that it is of may still lie where it was dropped.
+fn copy_name(name: &OsStr) -> OsString {
+    [OsStr::new("."), name, OsStr::new(".copy.tmp")].into_iter().collect()
+}
+
+/// What a file is called between its folder and its end: which one it is meant to be is in the name.
+const REMOVED: &str = ".removed-";
 
 fn is_free(target: &Path) -> io::Result<()> {
     if std::fs::symlink_metadata(target).is_ok() { Err(io::ErrorKind::AlreadyExists.into()) } else { Ok(()) }
 }
 
-/// What a kill left between the moving of a file and its receipt: the receipt gets its name. One whose file was not
-/// moved goes away: it is written anew when the file is. Returns how many got their names.
-pub fn finish_receipts(folder: &Path) -> io::Result<usize> {
+impl Original {
+    /// Removes the file, if it still is the one that was read. Another one that has taken its name is still to be taken:
+    /// it stays, also if it comes at this very moment. `folder` is where the file passes through, on its way.
+    fn remove(&self, folder: &Path) -> io::Result<()> {
+        let Dropped { dir, name } = &self.dropped;
+        match dir.look(name) {
+            // Somebody took it back after it was read, or it was removed before a kill.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+            Err(error) => return Err(error),
+            Ok(now) if !self.found.is_unchanged(&now) => return Ok(()),
+            Ok(_) => {}
+        }
+        let through = Dir::trusted(folder)?;
+        let inode = self.found.identity.inode();
+        let hidden = OsString::from(format!("{REMOVED}{inode:x}-{}.tmp", shortened(&name.to_string_lossy())));
+        match dir.rename(name, &through, &hidden) {
+            // Its folder is a share that is mounted there: its name is all that there is.
+            Err(error) if error.kind() == io::ErrorKind::CrossesDevices => return dir.remove(name),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+            renamed => renamed?,
+        }
+        if through.look(&hidden)?.identity == self.found.identity {
+            return through.remove(&hidden);
+        }
+        through.rename(&hidden, dir, name)
+    }
+
+    /// Moves the file itself, if it still is the one that was looked at.
+    fn move_to(&self, target: &Path) -> io::Result<()> {
+        let Dropped { dir, name } = &self.dropped;
+        let (to, new) = (Dir::trusted(folder_of(target))?, target.file_name().unwrap_or_default());
+        dir.rename(name, &to, new)?;
+        if to.look(new)?.identity == self.found.identity {
+            return Ok(());
+        }
+        to.rename(new, dir, name)?;
+        Err(io::Error::other("another file has taken its place while it was put away"))
+    }
+}
+
+/// What a kill left half done in a folder that files are put away to. A copy whose file is still to be taken goes away
+/// with its receipt: both are made anew then. Any other gets its name, and its receipt too. `waits` tells whether a file
+/// of this name and SHA-256 lies in the drop folder; `incoming` is where a file goes back to that was removed by
+/// mistake. Returns how many receipts got their names.
+pub fn finish_folder(folder: &Path, incoming: Option<&Dir>, waits: &dyn Fn(&str, &str) -> bool) -> io::Result<usize> {
+    let dir = Dir::trusted(folder)?;
     let mut finished = 0;
-    for entry in std::fs::read_dir(folder)? {
-        let hidden = entry?.file_name();
-        let Some(name) = hidden.as_bytes().strip_prefix(b".").and_then(|name| name.strip_suffix(b".receipt.json.tmp"))
-        else {
-            continue;
-        };
-        let name = std::ffi::OsString::from_vec(name.to_vec());
-        let receipt = folder.join(receipt_name(&name));
-        if folder.join(&name).exists() && !receipt.exists() {
-            Aside::left(folder.join(&hidden), receipt).reveal()?;
+    let names = dir.names()?;
+    for hidden in &names {
+        let Some(name) = between(hidden, b".", b".receipt.json.tmp") else { continue };
+        let receipt = receipt_name(&name);
+        if dir.look(&copy_name(&name)).is_ok() && dir.look(&name).is_err() {
+            let written: Option<Receipt> = read_receipt(&folder.join(hidden));
+            if written.is_some_and(|written| !waits(&written.file, &written.sha256)) {
+                reveal_copy(&dir, &name)?;
+            }
+        }
+        if dir.look(&name).is_ok() && dir.look(&receipt).is_err() {
+            Aside::left(folder.join(hidden), folder.join(receipt)).reveal()?;
             finished += 1;
         } else {
-            std::fs::remove_file(folder.join(&hidden))?;
+            dir.remove(hidden)?;
+        }
+    }
+    for hidden in &names {
+        if between(hidden, b".", b".copy.tmp").is_some() && dir.look(hidden).is_ok() {
+            dir.remove(hidden)?;
+        } else if let Some(rest) = between(hidden, REMOVED.as_bytes(), b".tmp") {
+            undo_or_end(&dir, hidden, &rest, incoming)?;
         }
     }
     Ok(finished)
 }
 
+/// Ends the removal of a file that a kill came into; one that only had its name goes back.
+fn undo_or_end(dir: &Dir, hidden: &OsStr, rest: &OsStr, incoming: Option<&Dir>) -> io::Result<()> {
+    let Some((inode, name)) = rest.to_str().and_then(|rest| rest.split_once('-')) else { return Ok(()) };
+    let is_meant = u64::from_str_radix(inode, 16) == Ok(dir.look(hidden)?.identity.inode());
+    match incoming {
+        _ if is_meant => dir.remove(hidden),
+        Some(incoming) => dir.rename(hidden, incoming, OsStr::new(name)),
+        None => Ok(()),
+    }
+}
+
+/// What is between a name's beginning and its end.
+fn between(name: &OsStr, begins: &[u8], ends: &[u8]) -> Option<OsString> {
+    let name = name.as_bytes().strip_prefix(begins)?.strip_suffix(ends)?;
+    Some(OsString::from_vec(name.to_vec()))
+}
+
+fn read_receipt(path: &Path) -> Option<Receipt> {
+    serde_json::from_slice(&std::fs::read(path).ok()?).ok()
+}
+
 #[cfg(test)]
 mod tests {
+    use std::fs;
+    use std::sync::Arc;
+
     use super::*;
 
+    /// A drop folder, and one that files are put away to.
+    struct Scene {
+        dir: tempfile::TempDir,
+        incoming: Arc<Dir>,
+    }
+
+    impl Scene {
+        fn new() -> Self {
+            let dir = tempfile::tempdir().unwrap();
+            fs::create_dir(dir.path().join("incoming")).unwrap();
+            fs::create_dir(dir.path().join("processed")).unwrap();
+            let incoming = Arc::new(Dir::trusted(&dir.path().join("incoming")).unwrap());
+            Self { dir, incoming }
+        }
+
+        fn processed(&self) -> PathBuf {
+            self.dir.path().join("processed")
+        }
+
+        /// A file that was dropped.
+        fn original(&self, name: &str, content: &str) -> Original {
+            fs::write(self.incoming.path().join(name), content).unwrap();
+            let dropped = Dropped { dir: Arc::clone(&self.incoming), name: name.into() };
+            Original { found: self.incoming.look(OsStr::new(name)).unwrap(), dropped }
+        }
+
+        /// Our copy of one.
+        fn copy(&self, content: &str) -> Content {
+            let path = self.processed().join(".taking-1.tmp");
+            fs::write(&path, content).unwrap();
+            Content::Copy(path)
+        }
+
+        fn put_away(&self, original: &Original, content: &str, name: &str) -> io::Result<()> {
+            put_away(Some(original), self.copy(content), &self.processed().join(name), b"{}")
+        }
+
+        fn names(&self, folder: &str) -> Vec<String> {
+            let mut names: Vec<_> = fs::read_dir(self.dir.path().join(folder))
+                .unwrap()
+                .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+                .collect();
+            names.sort();
+            names
+        }
+    }
+
+    const RECEIPT: &str = r#"{"file":"list.txt","sha256":"one","sweep_id":null,"tenant":null,"received_at":"","lines":0,
+        "queued":0,"joined":0,"duplicates":0,"not_eligible":0,"refused":0,"refusals":[],"status":"rejected"}"#;
+
     #[test]
-    fn without_room_for_its_receipt_a_file_stays_where_it_is() {
-        let dir = tempfile::tempdir().unwrap();
-        let (from, target) = (dir.path().join("list.txt"), dir.path().join("processed/list.txt"));
-        std::fs::write(&from, "one").unwrap();
+    fn a_file_without_room_for_its_receipt_stays() {
+        let scene = Scene::new();
+        let original = scene.original("list.txt", "one");
         // In the way of the receipt, as a full disk would be.
-        let in_the_way = dir.path().join("processed/.list.txt.receipt.json.tmp");
-        std::fs::create_dir_all(&in_the_way).unwrap();
-        assert!(move_and_receipt(Some(&from), &target, b"{}").is_err());
-        assert!(from.exists() && !target.exists());
-        std::fs::remove_dir(in_the_way).unwrap();
-        move_and_receipt(Some(&from), &target, b"{}").unwrap();
-        assert!(!from.exists() && target.exists());
-        let receipt = dir.path().join("processed/list.txt.receipt.json");
-        assert_eq!(std::fs::read(&receipt).unwrap(), b"{}\n");
+        let in_the_way = scene.processed().join(".list.txt.receipt.json.tmp");
+        fs::create_dir(&in_the_way).unwrap();
+        assert!(scene.put_away(&original, "one", "list.txt").is_err());
+        assert_eq!(scene.names("incoming"), ["list.txt"]);
+        fs::remove_dir(in_the_way).unwrap();
+        scene.put_away(&original, "one", "list.txt").unwrap();
+        assert!(scene.names("incoming").is_empty());
+        assert_eq!(scene.names("processed"), ["list.txt", "list.txt.receipt.json"]);
         // A second time, after a kill: the same.
-        move_and_receipt(Some(&from), &target, b"{}").unwrap();
-        assert!(target.exists() && receipt.exists());
+        put_away(Some(&original), Content::Nothing, &scene.processed().join("list.txt"), b"{}").unwrap();
+        assert_eq!(scene.names("processed"), ["list.txt", "list.txt.receipt.json"]);
+        assert_eq!(fs::read_to_string(scene.processed().join("list.txt")).unwrap(), "one");
     }
 
     #[test]
-    fn a_file_is_put_away_to_another_file_system() {
+    fn every_error_withdraws_the_hidden_receipt() {
+        let scene = Scene::new();
+        let original = scene.original("list.txt", "one");
+        // The copy cannot get its hidden name.
+        fs::create_dir_all(scene.processed().join(".list.txt.copy.tmp/full")).unwrap();
+        assert!(scene.put_away(&original, "one", "list.txt").is_err());
+        assert_eq!(scene.names("incoming"), ["list.txt"]);
+        assert!(!scene.processed().join(".list.txt.receipt.json.tmp").exists());
+    }
+
+    #[test]
+    fn a_file_on_another_file_system_is_put_away() {
         use std::os::unix::fs::MetadataExt;
-        let (here, there) = (tempfile::tempdir().unwrap(), tempfile::tempdir_in("/dev/shm").unwrap());
-        let device = |dir: &tempfile::TempDir| std::fs::metadata(dir.path()).unwrap().dev();
-        if device(&here) == device(&there) {
+        let (scene, there) = (Scene::new(), tempfile::tempdir_in("/dev/shm").unwrap());
+        let device = |path: &Path| fs::metadata(path).unwrap().dev();
+        if device(scene.dir.path()) == device(there.path()) {
             eprintln!("skipped: there is one file system only");
             return;
         }
-        let (from, target) = (there.path().join("list.txt"), here.path().join("processed/list.txt"));
-        std::fs::write(&from, "one").unwrap();
-        move_and_receipt(Some(&from), &target, b"{}").unwrap();
-        assert!(!from.exists());
-        assert_eq!(std::fs::read_to_string(&target).unwrap(), "one");
-        let mut names: Vec<_> =
-            std::fs::read_dir(here.path().join("processed")).unwrap().map(|entry| entry.unwrap().file_name()).collect();
-        names.sort();
-        assert_eq!(names, ["list.txt", "list.txt.receipt.json"]);
+        fs::write(there.path().join("list.txt"), "one").unwrap();
+        let dropped = Dropped { dir: Arc::new(Dir::trusted(there.path()).unwrap()), name: "list.txt".into() };
+        let original = Original { found: dropped.dir.look(&dropped.name).unwrap(), dropped };
+        scene.put_away(&original, "one", "list.txt").unwrap();
+        assert!(!there.path().join("list.txt").exists());
+        assert_eq!(scene.names("processed"), ["list.txt", "list.txt.receipt.json"]);
     }
 
     #[test]
     fn no_file_takes_the_place_of_another() {
-        let dir = tempfile::tempdir().unwrap();
-        let (from, target) = (dir.path().join("new.txt"), dir.path().join("processed/list.txt"));
-        std::fs::create_dir(dir.path().join("processed")).unwrap();
-        std::fs::write(&from, "new").unwrap();
-        std::fs::write(&target, "put there by hand").unwrap();
-        let error = move_and_receipt(Some(&from), &target, b"{}").unwrap_err();
+        let scene = Scene::new();
+        let original = scene.original("new.txt", "new");
+        let target = scene.processed().join("list.txt");
+        fs::write(&target, "put there by hand").unwrap();
+        let error = scene.put_away(&original, "new", "list.txt").unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::AlreadyExists);
-        assert_eq!(std::fs::read_to_string(&from).unwrap(), "new");
-        assert_eq!(std::fs::read_to_string(&target).unwrap(), "put there by hand");
-        assert_eq!(finish_receipts(&dir.path().join("processed")).unwrap(), 0, "nor has it the other's receipt");
-        assert!(!dir.path().join("processed/list.txt.receipt.json").exists());
+        assert_eq!(scene.names("incoming"), ["new.txt"]);
+        assert_eq!(fs::read_to_string(&target).unwrap(), "put there by hand");
+        assert_eq!(
+            finish_folder(&scene.processed(), None, &|_, _| false).unwrap(),
+            0,
+            "nor has it the other's receipt"
+        );
+        assert!(!scene.processed().join("list.txt.receipt.json").exists());
     }
 
     #[test]
-    fn receipts_get_their_names_where_their_files_were_moved() {
-        let dir = tempfile::tempdir().unwrap();
-        let write = |name: &str| std::fs::write(dir.path().join(name), name).unwrap();
+    fn a_new_file_of_the_same_name_is_still_to_be_taken() {
+        let scene = Scene::new();
+        let original = scene.original("list.txt", "one");
+        fs::remove_file(scene.incoming.path().join("list.txt")).unwrap();
+        scene.original("list.txt", "two");
+        scene.put_away(&original, "one", "list.txt").unwrap();
+        assert_eq!(fs::read_to_string(scene.incoming.path().join("list.txt")).unwrap(), "two");
+        assert_eq!(fs::read_to_string(scene.processed().join("list.txt")).unwrap(), "one");
+        // One that is too long to be copied is moved, and only itself.
+        let long = scene.original("long.txt", "long");
+        fs::rename(scene.incoming.path().join("list.txt"), scene.incoming.path().join("long.txt")).unwrap();
+        assert!(put_away(Some(&long), Content::Original, &scene.processed().join("long.txt"), b"{}").is_err());
+        assert_eq!(fs::read_to_string(scene.incoming.path().join("long.txt")).unwrap(), "two");
+        assert_eq!(scene.names("processed"), ["list.txt", "list.txt.receipt.json"]);
+    }
+
+    #[test]
+    fn a_kill_between_two_names_is_undone_or_ended() {
+        // Killed with the file still there: both are made anew. Killed when it was gone: both get their names.
+        for (waits, expected) in [(true, vec![]), (false, vec!["list.txt", "list.txt.receipt.json"])] {
+            let scene = Scene::new();
+            fs::write(scene.processed().join(".list.txt.receipt.json.tmp"), RECEIPT).unwrap();
+            fs::write(scene.processed().join(".list.txt.copy.tmp"), "one").unwrap();
+            let asked = |file: &str, sha256: &str| {
+                assert_eq!((file, sha256), ("list.txt", "one"));
+                waits
+            };
+            let finished = finish_folder(&scene.processed(), Some(&scene.incoming), &asked).unwrap();
+            assert_eq!(
+                (finished, scene.names("processed")),
+                (expected.len() / 2, expected.iter().map(|name| (*name).to_owned()).collect())
+            );
+        }
+        // Killed while a file was being removed: the right one ends, another one goes back.
+        let scene = Scene::new();
+        for (name, meant) in [("right.txt", true), ("other.txt", false)] {
+            let inode = scene.original(name, name).found.identity.inode() + u64::from(!meant);
+            let hidden = scene.processed().join(format!(".removed-{inode:x}-{name}.tmp"));
+            fs::rename(scene.incoming.path().join(name), hidden).unwrap();
+        }
+        finish_folder(&scene.processed(), Some(&scene.incoming), &|_, _| false).unwrap();
+        assert_eq!((scene.names("processed"), scene.names("incoming")), (vec![], vec!["other.txt".to_owned()]));
+    }
+
+    #[test]
+    fn receipts_get_their_names_where_their_files_have_theirs() {
+        let scene = Scene::new();
+        let write = |name: &str| fs::write(scene.processed().join(name), name).unwrap();
         for name in ["moved.txt", ".moved.txt.receipt.json.tmp", ".waits.txt.receipt.json.tmp", ".else.tmp"]
             .into_iter()
             .chain(["done.txt", "done.txt.receipt.json", ".done.txt.receipt.json.tmp"])
         {
             write(name);
         }
-        assert_eq!(finish_receipts(dir.path()).unwrap(), 1);
-        let mut names: Vec<_> = std::fs::read_dir(dir.path())
-            .unwrap()
-            .map(|entry| entry.unwrap().file_name().into_string().unwrap())
-            .collect();
-        names.sort();
-        assert_eq!(names, [".else.tmp", "done.txt", "done.txt.receipt.json", "moved.txt", "moved.txt.receipt.json"]);
-        let kept = std::fs::read_to_string(dir.path().join("done.txt.receipt.json")).unwrap();
+        let finish = || finish_folder(&scene.processed(), None, &|_, _| false).unwrap();
+        assert_eq!(finish(), 1);
+        assert_eq!(
+            scene.names("processed"),
+            [".else.tmp", "done.txt", "done.txt.receipt.json", "moved.txt", "moved.txt.receipt.json"]
+        );
+        let kept = fs::read_to_string(scene.processed().join("done.txt.receipt.json")).unwrap();
         assert_eq!(kept, "done.txt.receipt.json", "what has its name keeps it");
-        assert_eq!(finish_receipts(dir.path()).unwrap(), 0);
+        assert_eq!(finish(), 0);
     }
 }

@@ -13,6 +13,7 @@ mod expiry;
 mod feed;
 mod filing;
 mod follow;
+mod half_done;
 mod lane;
 mod look;
 mod machines;

@@ -1,76 +1,148 @@
-//! The opening of a dropped file: not followed, not waited for, hashed before anything is believed of it.
+//! The opening of a dropped file: reached through its folder's descriptor, not followed, not waited for, and copied
+//! before anything is believed of it.
+//!
+//! From here on the copy is read, judged and put away. Whoever dropped the file may change it, or put something else in
+//! its place: that changes nothing any more.
 
-use std::fs::File;
-use std::io::{self, Read, Seek};
+use std::fs::{File, Permissions};
+use std::io::{self, Read, Seek, Write};
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
 use sha2::{Digest, Sha256};
+use tempfile::NamedTempFile;
+use tokio_util::sync::CancellationToken;
 
 use super::taking::{Refuse, reject};
 use crate::domain::time::Wall;
+use crate::intake::dir::{Identity, Kind, Stat};
+use crate::intake::folder::Dropped;
 use crate::intake::formats::{self, Header, Options, Unusable};
 
-/// A file that has been opened and hashed.
-pub struct Opened {
-    pub file: File,
+/// What the names of copies begin with whose files have not been judged yet.
+pub const COPY: &str = ".taking-";
+
+/// A file in the drop folder, as it was when it was read.
+#[derive(Clone, Debug)]
+pub struct Original {
+    /// Where it lies.
+    pub dropped: Dropped,
+    /// What it was.
+    pub found: Stat,
+}
+
+/// Our own copy of a file; it goes away with this unless it was given a name.
+pub struct Copied {
+    pub original: Original,
+    pub copy: NamedTempFile,
     pub sha256: String,
+}
+
+/// A file that has been copied, and its header read.
+pub struct Opened {
+    pub copied: Copied,
     pub uid: u32,
     /// Whose it is, how long, and when it was written, for the record.
     pub about: serde_json::Value,
     pub header: Header,
 }
 
-/// The SHA-256 of a file's content, in hexadecimal digits.
-pub fn sha256_of(path: &Path) -> io::Result<String> {
-    hash(&mut open_plainly(path)?)
+/// How files are copied.
+#[derive(Clone, Debug)]
+pub struct Copying {
+    /// Where the copies lie: a folder that droppers cannot write to.
+    pub folder: std::path::PathBuf,
+    /// The longest file that is taken, in bytes.
+    pub at_most: u64,
+    /// Ends the copying.
+    pub stop: CancellationToken,
 }
 
-/// Not followed, and not waited for: what was a file a moment ago may be a link or a pipe now.
-pub fn open_plainly(path: &Path) -> io::Result<File> {
-    use std::os::unix::fs::OpenOptionsExt;
-    let flags = nix::fcntl::OFlag::O_NOFOLLOW | nix::fcntl::OFlag::O_NONBLOCK | nix::fcntl::OFlag::O_CLOEXEC;
-    std::fs::OpenOptions::new().read(true).custom_flags(flags.bits()).open(path)
-}
-
-fn hash(file: &mut File) -> io::Result<String> {
-    let mut hash = Sha256::new();
-    let mut buffer = vec![0; 64 * 1024];
-    loop {
-        let n = file.read(&mut buffer)?;
-        if n == 0 {
-            return Ok(format!("{:x}", hash.finalize()));
+impl Copying {
+    /// Copies a file and hashes it. `listed` is which file it has to be.
+    pub fn copy(&self, dropped: &Dropped, listed: Option<Identity>) -> Result<Copied, Refuse> {
+        let later = |why: &str| Err(Refuse::Later(why.to_owned()));
+        let mut file = dropped.dir.file(&dropped.name)?;
+        let found = Stat::of_file(&file)?;
+        if found.kind != Kind::File {
+            return later("it is no regular file any more");
         }
-        hash.update(buffer.get(..n).unwrap_or_default());
+        if listed.is_some_and(|listed| listed != found.identity) {
+            return later("another file has taken its place while it was looked at");
+        }
+        if found.links != 1 {
+            return later(
+                "it is known under several names (hard links), so others could change it; put a copy here instead",
+            );
+        }
+        if found.size > self.at_most {
+            let (size, at_most) = (found.size, self.at_most);
+            let why =
+                format!("the file has {size} bytes, more than max_file_size ({at_most}); split it, or raise the limit");
+            return Err(reject(why));
+        }
+        let mut copy = tempfile::Builder::new().prefix(COPY).suffix(".tmp").tempfile_in(&self.folder)?;
+        let sha256 = self.pour(&mut file, copy.as_file_mut())?;
+        if !found.is_unchanged(&Stat::of_file(&file)?) {
+            return later("it changed while it was being read; close it, or rename it into place when it is whole");
+        }
+        // Temporary files are made for their owner alone.
+        copy.as_file().set_permissions(Permissions::from_mode(0o640))?;
+        copy.as_file().sync_all()?;
+        copy.as_file_mut().rewind()?;
+        Ok(Copied { original: Original { dropped: dropped.clone(), found }, copy, sha256 })
+    }
+
+    /// Copies what there is; no more than may be, however the file grows meanwhile.
+    fn pour(&self, from: &mut File, to: &mut File) -> Result<String, Refuse> {
+        let mut hash = Sha256::new();
+        let (mut buffer, mut length) = (vec![0; 64 * 1024], 0);
+        loop {
+            if self.stop.is_cancelled() {
+                return Err(Refuse::Later("the taking of files is stopped".to_owned()));
+            }
+            let n = from.read(&mut buffer)?;
+            let Some(read) = buffer.get(..n).filter(|read| !read.is_empty()) else {
+                return Ok(format!("{:x}", hash.finalize()));
+            };
+            length += read.len() as u64;
+            if length > self.at_most {
+                return Err(Refuse::Later(format!(
+                    "it grows while it is read, to more than max_file_size ({})",
+                    self.at_most
+                )));
+            }
+            hash.update(read);
+            to.write_all(read)?;
+        }
     }
 }
 
-/// Opens a file, hashes it, and reads its header.
-pub fn open(path: &Path, name: &str, at_most: u64, options: Options) -> Result<Opened, Refuse> {
-    use std::os::unix::fs::MetadataExt;
-    let mut file = open_plainly(path)?;
-    let metadata = file.metadata()?;
-    if !metadata.is_file() {
-        return Err(Refuse::Later("it is no regular file any more".to_owned()));
-    }
-    if metadata.len() > at_most {
-        return Err(reject(format!(
-            "the file has {} bytes, more than max_file_size ({at_most}); split it, or raise the limit",
-            metadata.len()
-        )));
-    }
-    let sha256 = hash(&mut file)?;
-    file.rewind()?;
-    let header = match formats::header(name, &file, &options) {
+/// Copies a file, and reads its header.
+pub fn open(dropped: &Dropped, listed: Identity, copying: &Copying, options: Options) -> Result<Opened, Refuse> {
+    let mut copied = copying.copy(dropped, Some(listed))?;
+    let header = match formats::header(&dropped.name.to_string_lossy(), copied.copy.as_file(), &options) {
         Ok(header) => header,
         Err(Unusable::Read(error)) => return Err(error.into()),
         // The full reading says it again, with the counts: here it is enough that it is no header.
         Err(_) => Header::default(),
     };
-    file.rewind()?;
+    copied.copy.as_file_mut().rewind()?;
+    let found = &copied.original.found;
     let time = |seconds: i64| Wall(seconds.saturating_mul(1000)).rfc3339();
     let about = serde_json::json!({
-        "uid": metadata.uid(), "size": metadata.len(),
-        "modified_at": time(metadata.mtime()), "changed_at": time(metadata.ctime()),
+        "uid": found.uid, "size": found.size, "modified_at": time(found.modified.0), "changed_at": time(found.changed),
     });
-    Ok(Opened { file, sha256, uid: metadata.uid(), about, header })
+    Ok(Opened { uid: found.uid, about, header, copied })
+}
+
+/// Removes what a kill left of copies that were not put away: their files still lie where they were dropped.
+pub fn remove_left_copies(folder: &Path) -> io::Result<()> {
+    for entry in std::fs::read_dir(folder)? {
+        let entry = entry?;
+        if entry.file_name().as_encoded_bytes().starts_with(COPY.as_bytes()) {
+            std::fs::remove_file(entry.path())?;
+        }
+    }
+    Ok(())
 }

@@ -2,15 +2,14 @@
 
 use std::collections::HashSet;
 use std::fs::File;
-use std::io::{self, Read};
 use std::path::Path;
 use std::sync::Arc;
 
-use sha2::{Digest, Sha256};
 use tokio::sync::{RwLock, mpsc};
 
 use super::Shared;
 use super::filing::{blank, count};
+use super::opening::Opened;
 use super::position::Position;
 use super::steps::{Step, passed};
 use super::taking::{Refuse, Taking, reject};
@@ -19,7 +18,7 @@ use crate::domain::id::{MachineId, SweepId, TenantName};
 use crate::domain::sweep::Source;
 use crate::domain::time::Wall;
 use crate::intake::folder::{Place, Ready};
-use crate::intake::formats::{self, Header, Line, Stop, Unusable};
+use crate::intake::formats::{self, Line, Stop, Unusable};
 use crate::intake::receipt::{Receipt, Refusals, Status};
 use crate::store::StoreError;
 use crate::store::long_files::Keys;
@@ -35,23 +34,20 @@ pub struct Work<'a> {
     pub name: &'a TenantName,
     pub tenant: &'a Tenant,
     pub row: TenantRow,
-    pub sha256: String,
     pub received_at: Wall,
-    pub header: Header,
-    pub uid: u32,
-    pub about: serde_json::Value,
+    pub opened: &'a Opened,
 }
 
 /// What the reading thread hands over.
 enum Part {
     Lines(Vec<Line>),
-    End(Result<String, Unusable>),
+    End(Result<(), Unusable>),
 }
 
 impl Work<'_> {
-    pub async fn run(self, file: File, resume: Option<KnownSweep>, position: Position) -> Result<(), Refuse> {
+    pub async fn run(self, resume: Option<KnownSweep>, position: Position) -> Result<(), Refuse> {
         let store = &self.taking.shared.store;
-        let mut parts = self.read(file);
+        let mut parts = self.read(self.opened.copied.copy.reopen()?);
         let (mut refusals, mut left_out) = (Refusals::default(), HashSet::new());
         let first = self.next(&mut parts).await?;
         passed(Step::Read);
@@ -132,7 +128,7 @@ impl Work<'_> {
         drop(alone);
         passed(Step::Committed);
         let known = store.known_by_id(id).await?;
-        self.taking.finish(self.ready, self.name, &known).await
+        self.taking.finish(self.ready, self.name, &known, self.opened).await
     }
 
     /// Opens what an earlier incarnation appended: it may not have come to that.
@@ -177,19 +173,19 @@ impl Work<'_> {
         promise.keep();
         passed(Step::Committed);
         let known = store.known_by_id(id).await?;
-        self.taking.finish(self.ready, self.name, &known).await
+        self.taking.finish(self.ready, self.name, &known, self.opened).await
     }
 
     fn new_sweep(&self) -> NewSweep {
-        let source = if self.header.submitted_by.is_some() { Source::Submit } else { Source::File };
+        let source = if self.opened.header.submitted_by.is_some() { Source::Submit } else { Source::File };
         NewSweep {
             id: self.taking.shared.ids.sweep(),
             tenant: self.row,
-            name: self.header.name.clone().unwrap_or_else(|| printable(&self.ready.name.to_string_lossy())),
+            name: self.opened.header.name.clone().unwrap_or_else(|| printable(&self.ready.name.to_string_lossy())),
             source,
             file: self.ready.relative(),
-            sha256: self.sha256.clone(),
-            file_uid: Some(self.uid),
+            sha256: self.opened.copied.sha256.clone(),
+            file_uid: Some(self.opened.uid),
             received_at: self.received_at,
         }
     }
@@ -207,14 +203,15 @@ impl Work<'_> {
     fn completion_parts(&self, id: String, refusals: Refusals, target: &Path) -> CompletionParts {
         let top = self.taking.folder.place(Place::Processed, None);
         let filed_as = target.strip_prefix(top).unwrap_or(target).to_string_lossy().into_owned();
-        let mut receipt = blank(self.ready, &self.sha256, Some(self.name), self.received_at, Status::Taken);
+        let mut receipt =
+            blank(self.ready, &self.opened.copied.sha256, Some(self.name), self.received_at, Status::Taken);
         receipt.sweep_id = Some(id);
         CompletionParts {
             receipt,
             refusals,
             filed_as,
-            submitted_by: self.header.submitted_by.clone(),
-            about_file: self.about.clone(),
+            submitted_by: self.opened.header.submitted_by.clone(),
+            about_file: self.opened.about.clone(),
             now: self.now(),
             hold_above: self.taking.intake.hold_above,
             hold_full_above: self.taking.intake.hold_full_above,
@@ -226,9 +223,8 @@ impl Work<'_> {
         let (send, parts) = mpsc::channel(1);
         let (name, options) = (self.ready.name.to_string_lossy().into_owned(), self.taking.options());
         tokio::task::spawn_blocking(move || {
-            let mut hashing = Hashing { file, hash: Sha256::new() };
             let mut lines = Vec::with_capacity(CHUNK);
-            let read = formats::read(&name, &mut hashing, &options, &mut |line| {
+            let read = formats::read(&name, file, &options, &mut |line| {
                 lines.push(line);
                 if lines.len() == CHUNK {
                     let full = std::mem::replace(&mut lines, Vec::with_capacity(CHUNK));
@@ -236,7 +232,7 @@ impl Work<'_> {
                 }
                 Ok(())
             });
-            let end = read.and_then(|_| hashing.finish().map_err(Unusable::Read));
+            let end = read.map(drop);
             // The taker may have given up: then nobody listens, and nothing is lost.
             if send.blocking_send(Part::Lines(lines)).is_ok() && send.blocking_send(Part::End(end)).is_err() {
                 tracing::debug!("the taking of a file ended before its reading");
@@ -245,8 +241,7 @@ impl Work<'_> {
         parts
     }
 
-    /// The next lines; fewer than a chunk at the end, which also proves that the file is the one
-    /// that was hashed.
+    /// The next lines; fewer than a chunk at the end.
     async fn next(&self, parts: &mut mpsc::Receiver<Part>) -> Result<Vec<Line>, Refuse> {
         let Some(Part::Lines(lines)) = parts.recv().await else {
             return Err(Refuse::Later("its reading broke off".to_owned()));
@@ -255,8 +250,7 @@ impl Work<'_> {
             return Ok(lines);
         }
         match parts.recv().await {
-            Some(Part::End(Ok(sha256))) if sha256 == self.sha256 => Ok(lines),
-            Some(Part::End(Ok(_))) => Err(Refuse::Later("it changed while it was being read".to_owned())),
+            Some(Part::End(Ok(()))) => Ok(lines),
             Some(Part::End(Err(Unusable::Read(error)))) => Err(error.into()),
             Some(Part::End(Err(unusable))) => Err(reject(unusable.to_string())),
             Some(Part::Lines(_)) | None => Err(Refuse::Later("its reading broke off".to_owned())),
@@ -265,7 +259,7 @@ impl Work<'_> {
 
     fn chunk(&self, lines: Vec<Line>, refusals: &mut Refusals, left_out: &mut HashSet<MachineId>) -> Chunk {
         let mut chunk = Chunk::default();
-        let comment: Arc<str> = self.header.comment.clone().unwrap_or_default().into();
+        let comment: Arc<str> = self.opened.header.comment.clone().unwrap_or_default().into();
         for line in lines {
             match line {
                 Line::Refused(refusal) => {
@@ -280,10 +274,10 @@ impl Work<'_> {
                     line: row.line,
                     machine: row.machine,
                     name: row.name,
-                    scan: row.scan_type.or(self.header.scan_type).unwrap_or(self.tenant.default_scan),
-                    priority: row.priority.or(self.header.priority).unwrap_or_default(),
-                    not_before: row.not_before.or(self.header.not_before),
-                    on_pending: row.on_pending.or(self.header.on_pending).unwrap_or(self.tenant.on_pending),
+                    scan: row.scan_type.or(self.opened.header.scan_type).unwrap_or(self.tenant.default_scan),
+                    priority: row.priority.or(self.opened.header.priority).unwrap_or_default(),
+                    not_before: row.not_before.or(self.opened.header.not_before),
+                    on_pending: row.on_pending.or(self.opened.header.on_pending).unwrap_or(self.tenant.on_pending),
                     comment: row.comment.map_or_else(|| Arc::clone(&comment), Arc::from),
                 }),
             }
@@ -364,25 +358,4 @@ fn why_held(asked: &Asked, hold_above: u64, hold_full_above: u64) -> Option<Stri
         }
     }
     None
-}
-
-/// A file that is hashed while it is read, to show that it is the one that was hashed before.
-struct Hashing {
-    file: File,
-    hash: Sha256,
-}
-
-impl Read for Hashing {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let n = self.file.read(buffer)?;
-        self.hash.update(buffer.get(..n).unwrap_or_default());
-        Ok(n)
-    }
-}
-
-impl Hashing {
-    fn finish(mut self) -> io::Result<String> {
-        io::copy(&mut self, &mut io::sink())?;
-        Ok(format!("{:x}", self.hash.finalize()))
-    }
 }

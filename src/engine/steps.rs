@@ -25,7 +25,11 @@ pub enum Step {
     Recorded,
     /// The receipt is on disk, under a name that nobody looks for.
     ReceiptAside,
-    /// The file has been moved.
+    /// Our copy of the file is on disk beside it, under a name that nobody looks for.
+    CopyAside,
+    /// The file that was dropped is gone.
+    Removed,
+    /// The copy has its name.
     Moved,
     /// The receipt has its name.
     Receipted,
@@ -43,7 +47,7 @@ pub enum Step {
 
 impl Step {
     /// Every step that a file comes to, in order.
-    pub const ALL: [Self; 13] = [
+    pub const ALL: [Self; 15] = [
         Self::Seen,
         Self::Hashed,
         Self::Read,
@@ -53,6 +57,8 @@ impl Step {
         Self::Committed,
         Self::Recorded,
         Self::ReceiptAside,
+        Self::CopyAside,
+        Self::Removed,
         Self::Moved,
         Self::Receipted,
         Self::Filed,
@@ -71,6 +77,8 @@ impl Step {
             Self::Committed => "committed",
             Self::Recorded => "recorded",
             Self::ReceiptAside => "receipt_aside",
+            Self::CopyAside => "copy_aside",
+            Self::Removed => "removed",
             Self::Moved => "moved",
             Self::Receipted => "receipted",
             Self::Filed => "filed",

@@ -13,9 +13,10 @@ use futures_util::future::join_all;
 use tokio::sync::RwLock;
 use tokio_util::sync::CancellationToken;
 
-use super::filing::{blank, count, finish_receipts, move_and_receipt};
+use super::filing::{Content, blank, count, put_away};
+use super::half_done::copy_again;
 use super::occupied::{Held, Occupied, Thing};
-use super::opening::{Opened, open, sha256_of};
+use super::opening::{Copied, Copying, Opened, Original, open};
 use super::position::Position;
 use super::reading::Work;
 use super::steps::{Step, passed};
@@ -129,31 +130,20 @@ impl Taking {
         let opened = match self.open(ready).await {
             Ok(opened) => opened,
             Err(Refuse::Later(why)) => return Took::Later(why),
-            Err(Refuse::Reject(why, ..)) => {
+            Err(Refuse::Reject(why, refusals, counts)) => {
                 drop(position);
                 let tenant = self.tenant_of(ready, &Header::default()).ok();
-                return self
-                    .put_away_rejected(
-                        ready,
-                        String::new(),
-                        tenant,
-                        why,
-                        Refusals::default(),
-                        Counts::default(),
-                        received_at,
-                    )
-                    .await;
+                return self.put_away_rejected(ready, None, tenant, why, refusals, counts, received_at).await;
             }
         };
         passed(Step::Hashed);
-        let sha256 = opened.sha256.clone();
         let tenant = self.tenant_of(ready, &opened.header);
         let name = tenant.as_ref().ok().cloned();
         let _held = match &name {
             None => None,
             Some(name) => {
                 let turn = if is_held { None } else { self.begin(name, length) };
-                let content = self.occupied.take(Thing::Content(name.clone(), sha256.clone()));
+                let content = self.occupied.take(Thing::Content(name.clone(), opened.copied.sha256.clone()));
                 if !is_held && turn.is_none() || content.is_none() {
                     return Took::Busy(name.clone());
                 }
@@ -161,24 +151,32 @@ impl Taking {
             }
         };
         let outcome = match tenant {
-            Ok(tenant) => self.take_for(ready, opened, &tenant, received_at, position).await,
+            Ok(tenant) => self.take_for(ready, &opened, &tenant, received_at, position).await,
             Err(refuse) => Err(refuse),
         };
         match outcome {
             Ok(()) => Took::Done,
             Err(Refuse::Later(why)) => Took::Later(why),
             Err(Refuse::Reject(why, refusals, counts)) => {
-                self.put_away_rejected(ready, sha256, name, why, refusals, counts, received_at).await
+                self.put_away_rejected(ready, Some(&opened), name, why, refusals, counts, received_at).await
             }
         }
     }
 
+    /// Copies a file and reads its header. A folder that hangs does not keep a stop waiting.
     async fn open(&self, ready: &Ready) -> Result<Opened, Refuse> {
-        let (path, name) = (ready.path.clone(), ready.name.to_string_lossy().into_owned());
-        let (at_most, options) = (self.intake.max_file_size, self.options());
-        tokio::task::spawn_blocking(move || open(&path, &name, at_most, options))
-            .await
-            .map_err(|error| Refuse::Later(error.to_string()))?
+        let (dropped, listed) = (ready.dropped(), ready.found.identity);
+        let (copying, options) = (self.copying(), self.options());
+        let opening = tokio::task::spawn_blocking(move || open(&dropped, listed, &copying, options));
+        tokio::select! {
+            opened = opening => opened.map_err(|error| Refuse::Later(error.to_string()))?,
+            () = self.stop.cancelled() => Err(Refuse::Later("the taking of files is stopped".to_owned())),
+        }
+    }
+
+    pub fn copying(&self) -> Copying {
+        let folder = self.folder.place(Place::Processed, None);
+        Copying { folder, at_most: self.intake.max_file_size, stop: self.stop.clone() }
     }
 
     pub const fn options(&self) -> Options {
@@ -224,7 +222,7 @@ impl Taking {
     async fn take_for(
         &self,
         ready: &Ready,
-        opened: Opened,
+        opened: &Opened,
         name: &TenantName,
         received_at: Wall,
         position: Position,
@@ -232,49 +230,40 @@ impl Taking {
         let Some(tenant) = self.tenants.get(name) else { return Err(Refuse::Later("no such tenant".to_owned())) };
         let store = &self.shared.store;
         let row = store.tenant(name).await?;
-        for sweep in store.overwritten_sweeps(row, &ready.relative(), &opened.sha256).await? {
+        let sha256 = &opened.copied.sha256;
+        for sweep in store.overwritten_sweeps(row, &ready.relative(), sha256).await? {
             self.abandon(sweep, &ready.relative(), "it was replaced while it was being taken").await?;
         }
-        let known = store.known_sweep(row, &opened.sha256).await?;
+        let known = store.known_sweep(row, sha256).await?;
         let resume = match known {
             Some(known) if known.state == "taking" => Some(known),
             Some(known) if !known.filed && known.file == ready.relative() => {
-                return self.finish(ready, name, &known).await;
+                return self.finish(ready, name, &known, opened).await;
             }
             Some(known) => {
                 drop(position);
-                return self.already_taken(ready, &opened.sha256, name, &known, received_at).await;
+                return self.already_taken(ready, opened, name, &known, received_at).await;
             }
             None => None,
         };
-        let work = Work {
-            taking: self,
-            ready,
-            name,
-            tenant,
-            row,
-            sha256: opened.sha256.clone(),
-            received_at,
-            header: opened.header.clone(),
-            uid: opened.uid,
-            about: opened.about,
-        };
-        work.run(opened.file, resume, position).await
+        let work = Work { taking: self, ready, name, tenant, row, received_at, opened };
+        work.run(resume, position).await
     }
 
     async fn already_taken(
         &self,
         ready: &Ready,
-        sha256: &str,
+        opened: &Opened,
         tenant: &TenantName,
         known: &KnownSweep,
         received_at: Wall,
     ) -> Result<(), Refuse> {
+        let sha256 = &opened.copied.sha256;
         let mut receipt = blank(ready, sha256, Some(tenant), received_at, Status::AlreadyTaken);
         receipt.sweep_id = Some(known.id.to_string());
         receipt.reason = Some(format!("the same content is being worked on as sweep {}", known.id));
         let promise = self.choose(Place::Processed, ready);
-        self.put_away(&ready.path, promise.target(), &receipt).await?;
+        self.put_away(ready, Some(opened), promise.target(), &receipt).await?;
         self.shared.metrics.file(tenant.as_str(), "already_taken");
         tracing::info!(%tenant, file = ready.relative(), sweep = %known.id, "already taken: the same content is being worked on");
         Ok(())
@@ -284,13 +273,14 @@ impl Taking {
     async fn put_away_rejected(
         &self,
         ready: &Ready,
-        sha256: String,
+        opened: Option<&Opened>,
         tenant: Option<TenantName>,
         why: String,
         refusals: Refusals,
         counts: Counts,
         received_at: Wall,
     ) -> Took {
+        let sha256 = opened.map(|opened| opened.copied.sha256.clone()).unwrap_or_default();
         let mut receipt = blank(ready, &sha256, tenant.as_ref(), received_at, Status::Rejected);
         count(&mut receipt, counts, refusals);
         receipt.reason = Some(why.clone());
@@ -302,7 +292,7 @@ impl Taking {
         }
         passed(Step::Recorded);
         let promise = self.choose(Place::Rejected, ready);
-        if let Err(error) = self.put_away(&ready.path, promise.target(), &receipt).await {
+        if let Err(error) = self.put_away(ready, opened, promise.target(), &receipt).await {
             return Took::Later(error.to_string());
         }
         self.shared.metrics.file(&label, "rejected");
@@ -311,21 +301,35 @@ impl Taking {
         Took::Done
     }
 
-    /// Moves the file, then writes its receipt: whoever waits for the receipt finds the file moved.
-    async fn put_away(&self, from: &Path, target: &Path, receipt: &Receipt) -> io::Result<()> {
+    /// Puts the file away, then shows its receipt: whoever waits for the receipt finds the file. One that was never
+    /// copied is moved as it is.
+    async fn put_away(
+        &self,
+        ready: &Ready,
+        opened: Option<&Opened>,
+        target: &Path,
+        receipt: &Receipt,
+    ) -> io::Result<()> {
         let text = serde_json::to_vec_pretty(receipt)?;
-        let (from, target, sha256) = (from.to_owned(), target.to_owned(), receipt.sha256.clone());
-        let put_away = move || {
-            // Another may have taken its name since it was read: that one is still to be taken.
-            let same = sha256.is_empty() || sha256_of(&from).is_ok_and(|found| found == sha256);
-            move_and_receipt(same.then_some(&*from), &target, &text)
+        let target = target.to_owned();
+        let (original, content) = match opened {
+            Some(Opened { copied, .. }) => (copied.original.clone(), Content::Copy(copied.copy.path().to_owned())),
+            None => (Original { dropped: ready.dropped(), found: ready.found }, Content::Original),
         };
+        let put_away = move || put_away(Some(&original), content, &target, &text);
         tokio::task::spawn_blocking(put_away).await.map_err(io::Error::other)?
     }
 
     /// The file is in the database: it is put away, its jobs are made ready, and the lanes told.
-    pub async fn finish(&self, ready: &Ready, tenant: &TenantName, known: &KnownSweep) -> Result<(), Refuse> {
-        self.file_away(known, &ready.path).await?;
+    pub async fn finish(
+        &self,
+        ready: &Ready,
+        tenant: &TenantName,
+        known: &KnownSweep,
+        opened: &Opened,
+    ) -> Result<(), Refuse> {
+        let Copied { original, copy, .. } = &opened.copied;
+        self.file_away(known, Some((original.clone(), copy.path().to_owned()))).await?;
         self.release(known).await?;
         let tenant = tenant.as_str();
         let Counts { lines, queued, joined, duplicates, not_eligible, refused } = known.counts;
@@ -352,20 +356,30 @@ impl Taking {
         Ok(())
     }
 
-    /// Finishes the putting away of a sweep's file, however far it got.
-    pub async fn file_away(&self, known: &KnownSweep, from: &Path) -> Result<(), Refuse> {
+    /// Finishes the putting away of a sweep's file, however far it got. `copied` is the file and our copy of it; without
+    /// them the file is looked for, and copied again if it still is the one that was taken.
+    pub async fn file_away(&self, known: &KnownSweep, copied: Option<(Original, PathBuf)>) -> Result<(), Refuse> {
         let (Some(filed_as), Some(receipt)) = (&known.filed_as, &known.receipt) else {
             return Err(Refuse::Later(format!("sweep {} has no receipt yet", known.id)));
         };
-        let (from, target) = (from.to_owned(), self.spool_path(filed_as));
+        let target = self.spool_path(filed_as);
         // On record: until the file has it, the name is nobody else's.
         self.names.reserve(&target);
         let named = target.clone();
         let (text, sha256) = (receipt.clone().into_bytes(), known.sha256.clone());
+        let (copying, folder, file) = (self.copying(), self.folder.clone(), known.file.clone());
         let put_away = move || {
-            // A new file of the same name may lie there by now: that one is still to be taken.
-            let same = !target.exists() && sha256_of(&from).is_ok_and(|found| found == sha256);
-            move_and_receipt(same.then_some(&*from), &target, &text)
+            // Kept until its copy has its name.
+            let again = if copied.is_none() { copy_again(&copying, folder.recorded(&file), &sha256)? } else { None };
+            let copied =
+                copied.or_else(|| again.as_ref().map(|again| (again.original.clone(), again.copy.path().to_owned())));
+            let (original, content) = match copied {
+                // The copy got its name before a kill: the file alone may be left.
+                Some((original, _)) if target.exists() => (Some(original), Content::Nothing),
+                Some((original, copy)) => (Some(original), Content::Copy(copy)),
+                None => (None, Content::Nothing),
+            };
+            Ok::<_, Refuse>(put_away(original.as_ref(), content, &target, &text)?)
         };
         tokio::task::spawn_blocking(put_away).await.map_err(io::Error::other)??;
         self.shared.store.sweep_filed(known.n).await?;
@@ -421,47 +435,6 @@ impl Taking {
             tokio::select! {
                 done = &mut work => return done,
                 () = clock.sleep_until(clock.boot() + Duration::from_secs(10)) => {}
-            }
-        }
-    }
-
-    /// Finishes what an earlier incarnation left between two steps.
-    pub async fn finish_half_done(&self) {
-        if let Err(error) = self.try_finish_half_done().await {
-            tracing::error!(%error, "files that were half taken cannot be finished now; they are at the next start");
-        }
-    }
-
-    async fn try_finish_half_done(&self) -> Result<(), StoreError> {
-        self.finish_receipts().await;
-        let store = &self.shared.store;
-        for (known, _) in store.half_done_sweeps().await? {
-            let from = self.folder.incoming_file(&known.file);
-            if known.state == "taking" {
-                // Present, it is taken up again where it was left; gone, somebody took it back.
-                if !from.exists() {
-                    self.abandon(known.n, &known.file, "it vanished while it was being taken").await?;
-                }
-                continue;
-            }
-            if !known.filed
-                && let Err(Refuse::Later(why) | Refuse::Reject(why, ..)) = self.file_away(&known, &from).await
-            {
-                tracing::warn!(sweep = %known.id, file = known.file, why, "a taken file cannot be put away");
-            }
-            self.release(&known).await?;
-        }
-        self.wake_lanes();
-        Ok(())
-    }
-
-    /// Files that no sweep tells of, rejected and repeated ones, may lack their receipts.
-    async fn finish_receipts(&self) {
-        let folders = self.folder.put_away_to();
-        let finish = move || folders.into_iter().map(|folder| (finish_receipts(&folder), folder)).collect::<Vec<_>>();
-        for (finished, folder) in tokio::task::spawn_blocking(finish).await.unwrap_or_default() {
-            if let Err(error) = finished {
-                tracing::warn!(folder = %folder.display(), %error, "receipts that were written before a kill cannot be finished");
             }
         }
     }

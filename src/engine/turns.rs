@@ -32,7 +32,7 @@ pub enum Length {
 }
 
 const fn length_of(ready: &Ready) -> Length {
-    if ready.size <= SHORT_BYTES { Length::Short } else { Length::Long }
+    if ready.found.size <= SHORT_BYTES { Length::Short } else { Length::Long }
 }
 
 /// What is taken in one turn: one file, or some short ones of a tenant, oldest first.
@@ -63,12 +63,12 @@ impl Queue {
         let whose = behind.chain(&self.waiting).find(may)?.0.clone();
         let waiting = self.waiting.get_mut(&whose)?;
         let mut files = vec![waiting.pop_front()?];
-        let mut bytes = files.first()?.size;
+        let mut bytes = files.first()?.found.size;
         // Whose a file is that nobody knows yet, it says itself: it is read alone.
         while whose.is_some() && files.len() < TOGETHER {
-            let fits = |next: &mut Ready| bytes + next.size <= TOGETHER_BYTES;
+            let fits = |next: &mut Ready| bytes + next.found.size <= TOGETHER_BYTES;
             let Some(next) = waiting.pop_front_if(fits) else { break };
-            bytes += next.size;
+            bytes += next.found.size;
             files.push(next);
         }
         self.last.clone_from(&whose);
@@ -150,13 +150,19 @@ impl Turns {
 
 #[cfg(test)]
 mod tests {
+    use std::path::Path;
+    use std::sync::Arc;
+
     use super::*;
+    use crate::intake::dir::{Dir, Stat};
 
     const HUGE: u64 = SHORT_BYTES + 1;
 
     fn file(folder: Option<&str>, name: &str, size: u64) -> Ready {
         let folder = folder.map(|folder| folder.parse().unwrap());
-        Ready { path: PathBuf::from(name), folder, name: name.into(), size }
+        let dir = Arc::new(Dir::trusted(Path::new("/")).unwrap());
+        let found = Stat { size, ..dir.stat().unwrap() };
+        Ready { dir, path: PathBuf::from(name), folder, name: name.into(), found }
     }
 
     fn all(files: &[(&str, &str, u64)]) -> Vec<Ready> {

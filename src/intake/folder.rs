@@ -2,30 +2,40 @@
 
 use std::collections::{HashMap, HashSet};
 use std::ffi::{OsStr, OsString};
-use std::fs::{self, Metadata};
+use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
+use super::dir::{Dir, Kind, Stat};
+use super::incoming::{Incoming, MODE, TOP};
 use super::listing::{Candidate, list};
 use super::moved::Moved;
 use crate::domain::id::TenantName;
 use crate::domain::time::Boot;
 
 /// A file that is whole and may be taken.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub struct Ready {
-    /// Where it is.
+    /// The folder that it lies in, as it was opened.
+    pub dir: Arc<Dir>,
+    /// Where it is: to show and to compare; it is reached through `dir` alone.
     pub path: PathBuf,
     /// The tenant's folder that it lies in, where there are any.
     pub folder: Option<TenantName>,
     /// Its name.
     pub name: OsString,
-    /// How long it is, in bytes.
-    pub size: u64,
+    /// What it was when it was listed.
+    pub found: Stat,
 }
 
 impl Ready {
+    /// Where it lies.
+    pub fn dropped(&self) -> Dropped {
+        Dropped { dir: Arc::clone(&self.dir), name: self.name.clone() }
+    }
+
     /// Its path below `incoming/`, as it is recorded.
     pub fn relative(&self) -> String {
         let name = self.name.to_string_lossy();
@@ -34,6 +44,15 @@ impl Ready {
             None => name.into_owned(),
         }
     }
+}
+
+/// A file in the drop folder.
+#[derive(Clone, Debug)]
+pub struct Dropped {
+    /// The folder that it lies in, as it was opened.
+    pub dir: Arc<Dir>,
+    /// Its name there.
+    pub name: OsString,
 }
 
 /// What one look at the folder has shown.
@@ -63,6 +82,7 @@ pub struct Folder {
     only: Option<TenantName>,
     /// The tenants' folders; empty when there is one tenant.
     tenants: Vec<TenantName>,
+    opened: Incoming,
     seen: HashMap<PathBuf, Settling>,
     warned: HashSet<PathBuf>,
 }
@@ -102,12 +122,22 @@ impl Folder {
     pub fn new(spool: &Path, tenants: &[TenantName]) -> Self {
         let only = if let [only] = tenants { Some(only.clone()) } else { None };
         let tenants = if tenants.len() > 1 { tenants.to_vec() } else { Vec::new() };
-        Self { spool: spool.to_owned(), only, tenants, seen: HashMap::new(), warned: HashSet::new() }
+        let opened = Incoming::new(spool);
+        Self { spool: spool.to_owned(), only, tenants, opened, seen: HashMap::new(), warned: HashSet::new() }
     }
 
     /// Makes what is missing of the folders.
     pub fn create(&self) -> io::Result<()> {
-        self.all().into_iter().try_for_each(fs::create_dir_all)
+        for kind in ["processed", "rejected", "results"] {
+            self.folders(kind).into_iter().try_for_each(fs::create_dir_all)?;
+        }
+        let spool = Dir::trusted(&self.spool)?;
+        spool.make_folder(OsStr::new(TOP), MODE)?;
+        if self.tenants.is_empty() {
+            return Ok(());
+        }
+        let incoming = spool.folder(OsStr::new(TOP))?;
+        self.tenants.iter().try_for_each(|tenant| incoming.make_folder(OsStr::new(tenant.as_str()), MODE).map(drop))
     }
 
     /// Every folder that there should be.
@@ -124,19 +154,16 @@ impl Folder {
 
     /// The folders to watch.
     pub fn incoming(&self) -> Vec<PathBuf> {
-        let mut folders = self.folders("incoming");
-        let linked = self.linked();
-        folders.retain(|folder| !linked.contains(folder));
-        let left = self.only.as_ref().map(|only| self.spool.join("incoming").join(only.as_str()));
-        folders.extend(left.filter(|left| fs::symlink_metadata(left).is_ok_and(|found| found.is_dir())));
+        let mut folders = self.folders(TOP);
+        let is_folder = |path: &PathBuf| fs::symlink_metadata(path).is_ok_and(|found| found.is_dir());
+        folders.extend(self.only.as_ref().map(|only| self.spool.join(TOP).join(only.as_str())));
+        folders.retain(is_folder);
         folders
     }
 
-    /// Tenants' folders in whose place a link lies. Whoever may drop files can put one there, to our own database for
-    /// instance: it is not followed.
-    fn linked(&self) -> Vec<PathBuf> {
-        let is_link = |folder: &PathBuf| fs::symlink_metadata(folder).is_ok_and(|found| found.is_symlink());
-        self.folders("incoming").into_iter().skip(1).filter(is_link).collect()
+    /// Whose folders there are below `incoming/`, itself included: `None`.
+    fn whose(&self) -> impl Iterator<Item = Option<&TenantName>> {
+        std::iter::once(None).chain(self.tenants.iter().chain(&self.only).map(Some))
     }
 
     /// Whether files lie in tenants' folders.
@@ -159,50 +186,57 @@ impl Folder {
         let mut found = Found::default();
         let before = std::mem::take(&mut self.seen);
         let mut odd = HashSet::new();
-        let top = self.spool.join("incoming");
-        for folder in self.incoming() {
-            let tenant = if folder == top {
-                None
-            } else {
-                folder.file_name().and_then(OsStr::to_str).and_then(|name| name.parse().ok())
+        let whose: Vec<_> = self.whose().map(Option::<&TenantName>::cloned).collect();
+        for tenant in whose {
+            let shown = tenant.iter().fold(self.spool.join(TOP), |top, tenant| top.join(tenant.as_str()));
+            let opened = self.opened.open(tenant.as_ref());
+            // What is left of a time with several tenants may be gone.
+            let is_left = tenant.is_some() && tenant == self.only;
+            let dir = match opened {
+                Err(error) if is_left && error.kind() == io::ErrorKind::NotFound => continue,
+                opened => opened,
             };
-            let listed = match list(&folder, moved, &is_put_off) {
+            let listed = dir.and_then(|dir| Ok((list(&dir, moved, &is_put_off)?, dir)));
+            let (listed, dir) = match listed {
                 Ok(listed) => listed,
                 Err(error) => {
-                    found.unreadable.push((folder, error.to_string()));
+                    found.unreadable.push((shown, error.to_string()));
+                    // The tenants' folders lie in it.
+                    if tenant.is_none() {
+                        break;
+                    }
                     continue;
                 }
             };
             found.unsettled |= listed.more;
-            for (name, metadata) in listed.odd {
-                let path = folder.join(&name);
-                if !self.is_expected(&name, tenant.as_ref(), &metadata) && odd.insert(path.clone()) {
+            for (name, kind) in listed.odd {
+                let path = shown.join(&name);
+                if !self.is_expected(&name, tenant.as_ref(), kind) && odd.insert(path.clone()) {
                     found.odd.extend((!self.warned.contains(&path)).then_some(path));
                 }
             }
-            for Candidate { name, size, modified } in listed.oldest {
-                let path = folder.join(&name);
-                let shape = Shape { size, modified };
+            for Candidate { name, modified, found: stat } in listed.oldest {
+                let path = shown.join(&name);
+                let shape = Shape { size: stat.size, modified };
                 let same = before.get(&path).filter(|before| before.shape == shape);
                 let since = same.map_or(now, |before| before.since);
                 let is_whole = moved.contains(&path) || same.is_some() && now.since(since) >= settle;
                 self.seen.insert(path.clone(), Settling { shape, since });
                 if is_whole {
-                    found.ready.push(Ready { path, folder: tenant.clone(), name, size });
+                    let (dir, folder) = (Arc::clone(&dir), tenant.clone());
+                    found.ready.push(Ready { dir, path, folder, name, found: stat });
                 } else {
                     found.unsettled = true;
                 }
             }
         }
-        let why = "a link lies in its place, which is not followed; a folder elsewhere can be mounted there";
-        found.unreadable.extend(self.linked().into_iter().map(|folder| (folder, why.to_owned())));
         self.warned = odd;
         found
     }
 
     /// Whether this is a tenant's folder, where those lie.
-    fn is_expected(&self, name: &OsStr, folder: Option<&TenantName>, metadata: &Metadata) -> bool {
-        metadata.is_dir()
+    fn is_expected(&self, name: &OsStr, folder: Option<&TenantName>, kind: Kind) -> bool {
+        kind == Kind::Folder
             && folder.is_none()
             && self.tenants.iter().chain(&self.only).any(|tenant| OsStr::new(tenant.as_str()) == name)
     }
@@ -255,17 +289,46 @@ impl Folder {
         self.tenants.contains(tenant).then_some(tenant)
     }
 
-    /// The incoming file that was recorded under this relative path: as text, in which a name that is none is not
-    /// the same.
+    /// The path of an incoming file by its relative one: for whoever puts it there.
     pub fn incoming_file(&self, relative: &str) -> PathBuf {
-        let path = self.spool.join("incoming").join(relative);
-        if !relative.contains(char::REPLACEMENT_CHARACTER) || fs::symlink_metadata(&path).is_ok() {
-            return path;
+        self.spool.join(TOP).join(relative)
+    }
+
+    /// The incoming file that was recorded under this relative path: as text, in which a name that is none is not
+    /// the same. `None` if it is not there, or not to be reached.
+    pub fn recorded(&self, relative: &str) -> Option<Dropped> {
+        let (tenant, name) = relative.split_once('/').map_or((None, relative), |(tenant, name)| (Some(tenant), name));
+        let tenant = tenant.map(str::parse::<TenantName>).transpose().ok()?;
+        let dir = self.opened.clone().open(tenant.as_ref()).ok()?;
+        if dir.look(OsStr::new(name)).is_ok() {
+            return Some(Dropped { dir, name: name.into() });
         }
-        let (Some(folder), Some(name)) = (path.parent(), path.file_name()) else { return path };
-        let same =
-            |entry: fs::DirEntry| (entry.file_name().to_string_lossy() == name.to_string_lossy()).then(|| entry.path());
-        fs::read_dir(folder).ok().and_then(|entries| entries.flatten().find_map(same)).unwrap_or(path)
+        if !name.contains(char::REPLACEMENT_CHARACTER) {
+            return None;
+        }
+        let same = dir.names().ok()?.into_iter().find(|found| found.to_string_lossy() == name)?;
+        Some(Dropped { dir, name: same })
+    }
+
+    /// Below `incoming/`, where a file may lie that is put away to this tenant folder under its own name.
+    pub fn relatives(&self, tenant: Option<&TenantName>, name: &str) -> Vec<String> {
+        let below = |tenant: &TenantName| format!("{tenant}/{name}");
+        match (tenant, &self.only) {
+            (Some(tenant), _) => vec![below(tenant)],
+            (None, Some(only)) => vec![name.to_owned(), below(only)],
+            (None, None) => vec![name.to_owned()],
+        }
+    }
+
+    /// The folder that files of this tenant folder are dropped into, if it can be reached.
+    pub fn incoming_of(&self, tenant: Option<&TenantName>) -> Option<Arc<Dir>> {
+        self.opened.clone().open(tenant).ok()
+    }
+
+    /// The tenant whose folder lies at this path among those that files are put away to.
+    pub fn tenant_at(&self, path: &Path) -> Option<&TenantName> {
+        let name = path.file_name()?;
+        self.tenants.iter().find(|tenant| OsStr::new(tenant.as_str()) == name)
     }
 
     /// The folders that files are put away to.
@@ -280,7 +343,7 @@ impl Folder {
 }
 
 /// A name that leaves room for a number, `.receipt.json` and `.tmp` within 255 bytes.
-fn shortened(name: &str) -> String {
+pub fn shortened(name: &str) -> String {
     const ROOM: usize = 200;
     if name.len() <= ROOM {
         return name.to_owned();
@@ -302,166 +365,4 @@ pub fn receipt_name(name: &OsStr) -> OsString {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::os::unix::ffi::OsStringExt;
-
-    use super::*;
-    use crate::intake::listing::AT_ONCE;
-
-    const SETTLE: Duration = Duration::from_secs(2);
-
-    /// A look that knows of nothing but these that it was renamed into place.
-    fn look(folder: &mut Folder, moved: &[&Path], settle: Duration, now: i64) -> Found {
-        let mut moved = moved.iter().map(|path| path.to_path_buf()).collect();
-        folder.look(&mut moved, settle, Boot(now), |_| false)
-    }
-
-    fn names(found: &Found) -> Vec<String> {
-        found.ready.iter().map(Ready::relative).collect()
-    }
-
-    fn tenants(names: &[&str]) -> Vec<TenantName> {
-        names.iter().map(|name| name.parse().unwrap()).collect()
-    }
-
-    #[test]
-    fn a_file_is_ready_when_it_was_moved_in_or_has_settled() {
-        let dir = tempfile::tempdir().unwrap();
-        let mut folder = Folder::new(dir.path(), &tenants(&["contoso"]));
-        folder.create().unwrap();
-        let path = dir.path().join("incoming/list.txt");
-        fs::write(&path, "one").unwrap();
-        let first = look(&mut folder, &[], SETTLE, 0);
-        assert!(names(&first).is_empty() && first.unsettled);
-        assert!(names(&look(&mut folder, &[], SETTLE, 1999)).is_empty());
-        fs::write(&path, "two lines").unwrap();
-        assert!(names(&look(&mut folder, &[], SETTLE, 2500)).is_empty(), "it has grown");
-        assert_eq!(names(&look(&mut folder, &[], SETTLE, 4500)), ["list.txt"]);
-        let moved = dir.path().join("incoming/moved.csv");
-        fs::write(&moved, "x").unwrap();
-        assert_eq!(names(&look(&mut folder, &[&moved], SETTLE, 4501)), ["list.txt", "moved.csv"]);
-    }
-
-    #[test]
-    fn unfinished_names_are_ignored_and_odd_things_are_told_once() {
-        let dir = tempfile::tempdir().unwrap();
-        let mut folder = Folder::new(dir.path(), &tenants(&["a", "b"]));
-        folder.create().unwrap();
-        let incoming = dir.path().join("incoming");
-        for name in [".hidden", "x.tmp", "x.PART", "x.crdownload", "x~", "x.swp"] {
-            fs::write(incoming.join(name), "x").unwrap();
-        }
-        fs::create_dir(incoming.join("folder")).unwrap();
-        std::os::unix::fs::symlink("/etc/passwd", incoming.join("link.txt")).unwrap();
-        fs::write(incoming.join("b/list.txt"), "x").unwrap();
-        let everything = look(&mut folder, &[], Duration::ZERO, 0);
-        assert_eq!(everything.odd.len(), 2, "{everything:?}");
-        let again = look(&mut folder, &[], Duration::ZERO, 1);
-        assert!(again.odd.is_empty());
-        assert_eq!(names(&again), ["b/list.txt"]);
-    }
-
-    #[test]
-    fn a_tenants_folder_that_is_a_link_is_not_followed() {
-        let dir = tempfile::tempdir().unwrap();
-        let mut folder = Folder::new(dir.path(), &tenants(&["a", "b"]));
-        folder.create().unwrap();
-        fs::create_dir(dir.path().join("state")).unwrap();
-        fs::write(dir.path().join("state/sweepd.db"), "x").unwrap();
-        fs::write(dir.path().join("incoming/b/list.txt"), "x").unwrap();
-        fs::remove_dir(dir.path().join("incoming/a")).unwrap();
-        std::os::unix::fs::symlink("../state", dir.path().join("incoming/a")).unwrap();
-        look(&mut folder, &[], Duration::ZERO, 0);
-        let found = look(&mut folder, &[], Duration::ZERO, 1);
-        assert_eq!(names(&found), ["b/list.txt"], "the others go on");
-        assert_eq!(found.unreadable.len(), 1, "{found:?}");
-        assert!(!folder.incoming().contains(&dir.path().join("incoming/a")), "nor is it watched");
-    }
-
-    #[test]
-    fn of_any_number_of_files_the_oldest_are_told_and_the_others_in_their_turn() {
-        let dir = tempfile::tempdir().unwrap();
-        let mut folder = Folder::new(dir.path(), &tenants(&["contoso"]));
-        folder.create().unwrap();
-        let incoming = dir.path().join("incoming");
-        let age = |name: &str, seconds: u64| {
-            let file = fs::File::create(incoming.join(name)).unwrap();
-            file.set_modified(SystemTime::UNIX_EPOCH + Duration::from_secs(seconds)).unwrap();
-        };
-        (0..AT_ONCE + 2).for_each(|n| age(&format!("{n}.txt"), 1_000_000 - n as u64));
-        look(&mut folder, &[], SETTLE, 0);
-        let found = look(&mut folder, &[], SETTLE, 2000);
-        assert_eq!((found.ready.len(), folder.seen.len()), (AT_ONCE, AT_ONCE));
-        assert!(found.unsettled, "there are more: they are looked for soon");
-        assert_eq!(names(&found)[..2], [format!("{}.txt", AT_ONCE + 1), format!("{AT_ONCE}.txt")]);
-        // What cannot be taken now makes way for the next.
-        let put_off = |path: &Path| path.ends_with(format!("{AT_ONCE}.txt"));
-        let found = folder.look(&mut Moved::default(), SETTLE, Boot(2000), put_off);
-        assert_eq!((found.ready.len(), names(&found).contains(&format!("{AT_ONCE}.txt"))), (AT_ONCE - 1, false));
-        fs::remove_file(incoming.join(format!("{}.txt", AT_ONCE + 1))).unwrap();
-        let found = look(&mut folder, &[], SETTLE, 4000);
-        assert_eq!(names(&found).first(), Some(&format!("{}.txt", AT_ONCE - 1)), "what was put off has to settle");
-        assert_eq!(names(&found).last().map(String::as_str), Some("1.txt"), "it settled while it waited");
-    }
-
-    #[test]
-    fn a_file_that_was_renamed_into_place_and_is_gone_says_nothing_of_the_next_of_its_name() {
-        let dir = tempfile::tempdir().unwrap();
-        let mut folder = Folder::new(dir.path(), &tenants(&["contoso"]));
-        folder.create().unwrap();
-        let path = dir.path().join("incoming/list.txt");
-        let mut moved = Moved::from_iter([path.clone()]);
-        folder.look(&mut moved, SETTLE, Boot(0), |_| false);
-        fs::write(&path, "half of it").unwrap();
-        assert!(names(&folder.look(&mut moved, SETTLE, Boot(1), |_| false)).is_empty());
-    }
-
-    #[test]
-    fn what_is_left_in_the_folder_of_the_only_tenant_is_its_own() {
-        let dir = tempfile::tempdir().unwrap();
-        Folder::new(dir.path(), &tenants(&["a", "b"])).create().unwrap();
-        for name in ["a/left.txt", "b/left.txt", "new.txt"] {
-            fs::write(dir.path().join("incoming").join(name), "x").unwrap();
-        }
-        let mut folder = Folder::new(dir.path(), &tenants(&["a"]));
-        look(&mut folder, &[], Duration::ZERO, 0);
-        let found = look(&mut folder, &[], Duration::ZERO, 1);
-        assert_eq!(names(&found), ["new.txt", "a/left.txt"]);
-        let left = found.ready.last().unwrap();
-        assert_eq!(folder.place(Place::Processed, left.folder.as_ref()), dir.path().join("processed"));
-        assert!(folder.incoming().contains(&dir.path().join("incoming/a")));
-    }
-
-    #[test]
-    fn a_repeated_name_gets_a_number() {
-        let dir = tempfile::tempdir().unwrap();
-        let folder = Folder::new(dir.path(), &tenants(&["a"]));
-        folder.create().unwrap();
-        let free = |name: &str| folder.free_name(Place::Processed, None, OsStr::new(name), |_| false);
-        assert_eq!(free("list.txt"), "list.txt");
-        fs::write(dir.path().join("processed/list.txt"), "").unwrap();
-        assert_eq!(free("list.txt"), "list.1.txt");
-        fs::write(dir.path().join("processed/list.1.txt.receipt.json"), "").unwrap();
-        assert_eq!(free("list.txt"), "list.2.txt");
-        fs::write(dir.path().join("processed/plain"), "").unwrap();
-        assert_eq!(free("plain"), "plain.1");
-        let long = format!("{}.csv", "x".repeat(251));
-        assert!(free(&long).len() <= 200 && free(&long).to_string_lossy().ends_with(".csv"));
-        // Each of these becomes a character of three bytes.
-        let noise = OsString::from_vec([vec![0xff; 200], b".csv".to_vec()].concat());
-        let kept = folder.free_name(Place::Processed, None, &noise, |_| false).into_string().unwrap();
-        assert!(kept.len() <= 200 && kept.ends_with("\u{fffd}.csv"), "{kept}");
-    }
-
-    #[test]
-    fn a_name_that_is_no_text_is_found_by_what_is_recorded_of_it() {
-        let dir = tempfile::tempdir().unwrap();
-        let folder = Folder::new(dir.path(), &tenants(&["a"]));
-        folder.create().unwrap();
-        let path = dir.path().join("incoming").join(OsString::from_vec(b"caf\xe9.txt".to_vec()));
-        fs::write(&path, "x").unwrap();
-        assert_eq!(folder.incoming_file("caf\u{fffd}.txt"), path);
-        let gone = dir.path().join("incoming/th\u{fffd}.txt");
-        assert_eq!(folder.incoming_file("th\u{fffd}.txt"), gone);
-    }
-}
+mod tests;

@@ -1,12 +1,13 @@
 //! What lies in a folder: of any number of files the oldest.
 
+use std::cmp::Ordering;
 use std::collections::{BinaryHeap, HashSet};
 use std::ffi::{OsStr, OsString};
-use std::fs::{self, Metadata};
 use std::io;
 use std::path::Path;
 use std::time::SystemTime;
 
+use super::dir::{Dir, Kind, Stat};
 use super::moved::Moved;
 
 /// So many files of a folder are looked at more closely, the oldest: there may be any number.
@@ -16,11 +17,23 @@ pub const AT_ONCE: usize = 4096;
 const UNFINISHED: [&str; 6] = [".tmp", ".part", ".partial", ".filepart", ".crdownload", ".swp"];
 
 /// A file that may be taken. They sort by age.
-#[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, PartialEq, Eq)]
 pub struct Candidate {
     pub modified: Option<SystemTime>,
     pub name: OsString,
-    pub size: u64,
+    pub found: Stat,
+}
+
+impl Ord for Candidate {
+    fn cmp(&self, other: &Self) -> Ordering {
+        (self.modified, &self.name).cmp(&(other.modified, &other.name))
+    }
+}
+
+impl PartialOrd for Candidate {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
 }
 
 /// What lies in a folder.
@@ -31,37 +44,35 @@ pub struct Listed {
     /// Whether there are more of them.
     pub more: bool,
     /// What is no regular file.
-    pub odd: Vec<(OsString, Metadata)>,
+    pub odd: Vec<(OsString, Kind)>,
 }
 
 /// Lists a folder. Files for which `is_put_off` are left out; what is there no more is forgotten in `moved`.
-pub fn list(folder: &Path, moved: &mut Moved, is_put_off: impl Fn(&Path) -> bool) -> io::Result<Listed> {
+pub fn list(folder: &Dir, moved: &mut Moved, is_put_off: impl Fn(&Path) -> bool) -> io::Result<Listed> {
     let mut listed = Listed::default();
     let mut oldest = BinaryHeap::new();
     let mut present = HashSet::new();
-    for entry in fs::read_dir(folder)? {
-        let entry = entry?;
-        let name = entry.file_name();
+    for name in folder.names()? {
         if is_unfinished(&name) {
             continue;
         }
-        let path = entry.path();
+        let path = folder.path().join(&name);
         // Not followed: a link is no file of ours. Gone meanwhile: somebody took it back.
-        let Ok(metadata) = fs::symlink_metadata(&path) else { continue };
+        let Ok(found) = folder.look(&name) else { continue };
         if moved.contains(&path) {
             present.insert(name.clone());
         }
-        if !metadata.is_file() {
-            listed.odd.push((name, metadata));
+        if found.kind != Kind::File {
+            listed.odd.push((name, found.kind));
         } else if !is_put_off(&path) {
-            oldest.push(Candidate { modified: metadata.modified().ok(), name, size: metadata.len() });
+            oldest.push(Candidate { modified: found.modified_at(), name, found });
             if oldest.len() > AT_ONCE {
                 oldest.pop();
                 listed.more = true;
             }
         }
     }
-    moved.keep(folder, &present);
+    moved.keep(folder.path(), &present);
     listed.oldest = oldest.into_sorted_vec();
     Ok(listed)
 }

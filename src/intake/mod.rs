@@ -3,9 +3,11 @@
 //! Nothing here knows the database: the engine asks what is ready, reads it, and hands the lines
 //! on.
 
+pub mod dir;
 pub mod expiry;
 pub mod folder;
 pub mod formats;
+pub mod incoming;
 mod listing;
 pub mod moved;
 pub mod names;

@@ -1,0 +1,74 @@
+//! What a kill left between two steps of taking a file: a start finishes it.
+
+use super::filing::finish_folder;
+use super::opening::{Copied, Copying, remove_left_copies};
+use super::taking::{Refuse, Taking};
+use crate::intake::folder::Dropped;
+use crate::store::StoreError;
+
+impl Taking {
+    /// Finishes what an earlier incarnation left between two steps.
+    pub async fn finish_half_done(&self) {
+        if let Err(error) = self.try_finish_half_done().await {
+            tracing::error!(%error, "files that were half taken cannot be finished now; they are at the next start");
+        }
+    }
+
+    async fn try_finish_half_done(&self) -> Result<(), StoreError> {
+        self.finish_receipts().await;
+        let store = &self.shared.store;
+        for (known, _) in store.half_done_sweeps().await? {
+            if known.state == "taking" {
+                // Present, it is taken up again where it was left; gone, somebody took it back.
+                if self.folder.recorded(&known.file).is_none() {
+                    self.abandon(known.n, &known.file, "it vanished while it was being taken").await?;
+                }
+                continue;
+            }
+            if !known.filed
+                && let Err(Refuse::Later(why) | Refuse::Reject(why, ..)) = self.file_away(&known, None).await
+            {
+                tracing::warn!(sweep = %known.id, file = known.file, why, "a taken file cannot be put away");
+            }
+            self.release(&known).await?;
+        }
+        self.wake_lanes();
+        Ok(())
+    }
+
+    /// Files that no sweep tells of, rejected and repeated ones, may lack their receipts.
+    async fn finish_receipts(&self) {
+        let (folder, copying) = (self.folder.clone(), self.copying());
+        let finish = move || {
+            let mut failed = Vec::new();
+            failed.extend(remove_left_copies(&copying.folder).err().map(|error| (copying.folder.clone(), error)));
+            for path in folder.put_away_to() {
+                let tenant = folder.tenant_at(&path);
+                let waits = |file: &str, sha256: &str| {
+                    let is_there = |relative: &String| {
+                        copy_again(&copying, folder.recorded(relative), sha256).is_ok_and(|found| found.is_some())
+                    };
+                    folder.relatives(tenant, file).iter().any(is_there)
+                };
+                let incoming = folder.incoming_of(tenant);
+                let finished = finish_folder(&path, incoming.as_deref(), &waits);
+                failed.extend(finished.err().map(|error| (path, error)));
+            }
+            failed
+        };
+        for (folder, error) in tokio::task::spawn_blocking(finish).await.unwrap_or_default() {
+            tracing::warn!(folder = %folder.display(), %error, "receipts that were written before a kill cannot be finished");
+        }
+    }
+}
+
+/// Copies a file once more, if it is there and has this SHA-256.
+pub fn copy_again(copying: &Copying, dropped: Option<Dropped>, sha256: &str) -> Result<Option<Copied>, Refuse> {
+    let Some(dropped) = dropped else { return Ok(None) };
+    match copying.copy(&dropped, None) {
+        Ok(copied) => Ok(Some(copied).filter(|copied| copied.sha256 == sha256)),
+        // Another one by now: that one is still to be taken.
+        Err(Refuse::Reject(..)) => Ok(None),
+        Err(later) => Err(later),
+    }
+}

@@ -1,0 +1,210 @@
+use std::os::unix::ffi::OsStringExt;
+use std::os::unix::fs::PermissionsExt;
+
+use super::*;
+use crate::intake::listing::AT_ONCE;
+
+const SETTLE: Duration = Duration::from_secs(2);
+
+/// A look that knows of nothing but these that it was renamed into place.
+fn look(folder: &mut Folder, moved: &[&Path], settle: Duration, now: i64) -> Found {
+    let mut moved = moved.iter().map(|path| path.to_path_buf()).collect();
+    folder.look(&mut moved, settle, Boot(now), |_| false)
+}
+
+fn names(found: &Found) -> Vec<String> {
+    found.ready.iter().map(Ready::relative).collect()
+}
+
+fn tenants(names: &[&str]) -> Vec<TenantName> {
+    names.iter().map(|name| name.parse().unwrap()).collect()
+}
+
+#[test]
+fn a_file_is_ready_when_it_was_moved_in_or_has_settled() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut folder = Folder::new(dir.path(), &tenants(&["contoso"]));
+    folder.create().unwrap();
+    let path = dir.path().join("incoming/list.txt");
+    fs::write(&path, "one").unwrap();
+    let first = look(&mut folder, &[], SETTLE, 0);
+    assert!(names(&first).is_empty() && first.unsettled);
+    assert!(names(&look(&mut folder, &[], SETTLE, 1999)).is_empty());
+    fs::write(&path, "two lines").unwrap();
+    assert!(names(&look(&mut folder, &[], SETTLE, 2500)).is_empty(), "it has grown");
+    assert_eq!(names(&look(&mut folder, &[], SETTLE, 4500)), ["list.txt"]);
+    let moved = dir.path().join("incoming/moved.csv");
+    fs::write(&moved, "x").unwrap();
+    assert_eq!(names(&look(&mut folder, &[&moved], SETTLE, 4501)), ["list.txt", "moved.csv"]);
+}
+
+#[test]
+fn unfinished_names_are_ignored_and_odd_things_are_told_once() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut folder = Folder::new(dir.path(), &tenants(&["a", "b"]));
+    folder.create().unwrap();
+    let incoming = dir.path().join("incoming");
+    for name in [".hidden", "x.tmp", "x.PART", "x.crdownload", "x~", "x.swp"] {
+        fs::write(incoming.join(name), "x").unwrap();
+    }
+    fs::create_dir(incoming.join("folder")).unwrap();
+    std::os::unix::fs::symlink("/etc/passwd", incoming.join("link.txt")).unwrap();
+    fs::write(incoming.join("b/list.txt"), "x").unwrap();
+    let everything = look(&mut folder, &[], Duration::ZERO, 0);
+    assert_eq!(everything.odd.len(), 2, "{everything:?}");
+    let again = look(&mut folder, &[], Duration::ZERO, 1);
+    assert!(again.odd.is_empty());
+    assert_eq!(names(&again), ["b/list.txt"]);
+}
+
+#[test]
+fn a_tenants_folder_that_is_a_link_is_not_followed() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut folder = Folder::new(dir.path(), &tenants(&["a", "b"]));
+    folder.create().unwrap();
+    fs::create_dir(dir.path().join("state")).unwrap();
+    fs::write(dir.path().join("state/sweepd.db"), "x").unwrap();
+    fs::write(dir.path().join("incoming/b/list.txt"), "x").unwrap();
+    fs::remove_dir(dir.path().join("incoming/a")).unwrap();
+    std::os::unix::fs::symlink("../state", dir.path().join("incoming/a")).unwrap();
+    look(&mut folder, &[], Duration::ZERO, 0);
+    let found = look(&mut folder, &[], Duration::ZERO, 1);
+    assert_eq!(names(&found), ["b/list.txt"], "the others go on");
+    assert_eq!(found.unreadable.len(), 1, "{found:?}");
+    assert!(!folder.incoming().contains(&dir.path().join("incoming/a")), "nor is it watched");
+}
+
+#[test]
+fn of_any_number_of_files_the_oldest_are_told_and_the_others_in_their_turn() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut folder = Folder::new(dir.path(), &tenants(&["contoso"]));
+    folder.create().unwrap();
+    let incoming = dir.path().join("incoming");
+    let age = |name: &str, seconds: u64| {
+        let file = fs::File::create(incoming.join(name)).unwrap();
+        file.set_modified(SystemTime::UNIX_EPOCH + Duration::from_secs(seconds)).unwrap();
+    };
+    (0..AT_ONCE + 2).for_each(|n| age(&format!("{n}.txt"), 1_000_000 - n as u64));
+    look(&mut folder, &[], SETTLE, 0);
+    let found = look(&mut folder, &[], SETTLE, 2000);
+    assert_eq!((found.ready.len(), folder.seen.len()), (AT_ONCE, AT_ONCE));
+    assert!(found.unsettled, "there are more: they are looked for soon");
+    assert_eq!(names(&found)[..2], [format!("{}.txt", AT_ONCE + 1), format!("{AT_ONCE}.txt")]);
+    // What cannot be taken now makes way for the next.
+    let put_off = |path: &Path| path.ends_with(format!("{AT_ONCE}.txt"));
+    let found = folder.look(&mut Moved::default(), SETTLE, Boot(2000), put_off);
+    assert_eq!((found.ready.len(), names(&found).contains(&format!("{AT_ONCE}.txt"))), (AT_ONCE - 1, false));
+    fs::remove_file(incoming.join(format!("{}.txt", AT_ONCE + 1))).unwrap();
+    let found = look(&mut folder, &[], SETTLE, 4000);
+    assert_eq!(names(&found).first(), Some(&format!("{}.txt", AT_ONCE - 1)), "what was put off has to settle");
+    assert_eq!(names(&found).last().map(String::as_str), Some("1.txt"), "it settled while it waited");
+}
+
+#[test]
+fn a_file_that_was_renamed_into_place_and_is_gone_says_nothing_of_the_next_of_its_name() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut folder = Folder::new(dir.path(), &tenants(&["contoso"]));
+    folder.create().unwrap();
+    let path = dir.path().join("incoming/list.txt");
+    let mut moved = Moved::from_iter([path.clone()]);
+    folder.look(&mut moved, SETTLE, Boot(0), |_| false);
+    fs::write(&path, "half of it").unwrap();
+    assert!(names(&folder.look(&mut moved, SETTLE, Boot(1), |_| false)).is_empty());
+}
+
+#[test]
+fn what_is_left_in_the_folder_of_the_only_tenant_is_its_own() {
+    let dir = tempfile::tempdir().unwrap();
+    Folder::new(dir.path(), &tenants(&["a", "b"])).create().unwrap();
+    for name in ["a/left.txt", "b/left.txt", "new.txt"] {
+        fs::write(dir.path().join("incoming").join(name), "x").unwrap();
+    }
+    let mut folder = Folder::new(dir.path(), &tenants(&["a"]));
+    look(&mut folder, &[], Duration::ZERO, 0);
+    let found = look(&mut folder, &[], Duration::ZERO, 1);
+    assert_eq!(names(&found), ["new.txt", "a/left.txt"]);
+    let left = found.ready.last().unwrap();
+    assert_eq!(folder.place(Place::Processed, left.folder.as_ref()), dir.path().join("processed"));
+    assert!(folder.incoming().contains(&dir.path().join("incoming/a")));
+}
+
+#[test]
+fn a_repeated_name_gets_a_number() {
+    let dir = tempfile::tempdir().unwrap();
+    let folder = Folder::new(dir.path(), &tenants(&["a"]));
+    folder.create().unwrap();
+    let free = |name: &str| folder.free_name(Place::Processed, None, OsStr::new(name), |_| false);
+    assert_eq!(free("list.txt"), "list.txt");
+    fs::write(dir.path().join("processed/list.txt"), "").unwrap();
+    assert_eq!(free("list.txt"), "list.1.txt");
+    fs::write(dir.path().join("processed/list.1.txt.receipt.json"), "").unwrap();
+    assert_eq!(free("list.txt"), "list.2.txt");
+    fs::write(dir.path().join("processed/plain"), "").unwrap();
+    assert_eq!(free("plain"), "plain.1");
+    let long = format!("{}.csv", "x".repeat(251));
+    assert!(free(&long).len() <= 200 && free(&long).to_string_lossy().ends_with(".csv"));
+    // Each of these becomes a character of three bytes.
+    let noise = OsString::from_vec([vec![0xff; 200], b".csv".to_vec()].concat());
+    let kept = folder.free_name(Place::Processed, None, &noise, |_| false).into_string().unwrap();
+    assert!(kept.len() <= 200 && kept.ends_with("\u{fffd}.csv"), "{kept}");
+}
+
+#[test]
+fn a_name_that_is_no_text_is_found_by_what_is_recorded_of_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let folder = Folder::new(dir.path(), &tenants(&["a"]));
+    folder.create().unwrap();
+    let path = dir.path().join("incoming").join(OsString::from_vec(b"caf\xe9.txt".to_vec()));
+    fs::write(&path, "x").unwrap();
+    let found = folder.recorded("caf\u{fffd}.txt").unwrap();
+    assert_eq!(found.dir.path().join(found.name), path);
+    for gone in ["th\u{fffd}.txt", "a/list.txt", "../list.txt", "", "a/", "a/.."] {
+        assert!(folder.recorded(gone).is_none(), "{gone}");
+    }
+}
+
+#[test]
+fn folders_that_are_made_let_the_group_put_files_and_replace_none() {
+    let dir = tempfile::tempdir().unwrap();
+    Folder::new(dir.path(), &tenants(&["a", "b"])).create().unwrap();
+    let mode = |name: &str| fs::metadata(dir.path().join(name)).unwrap().permissions().mode() & 0o7777;
+    assert_eq!((mode("incoming"), mode("incoming/a")), (0o3770, 0o3770));
+    assert_eq!(mode("processed/a") & 0o3022, 0, "only the service writes there");
+}
+
+#[test]
+fn a_tenants_folder_of_a_dropper_is_not_read() {
+    if !nix::unistd::geteuid().is_root() {
+        return eprintln!("skipped: needs root");
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let mut folder = Folder::new(dir.path(), &tenants(&["a", "b"]));
+    folder.create().unwrap();
+    let theirs = dir.path().join("incoming/a");
+    for name in ["a/list.txt", "b/list.txt"] {
+        fs::write(dir.path().join("incoming").join(name), "x").unwrap();
+    }
+    std::os::unix::fs::chown(&theirs, Some(12345), None).unwrap();
+    look(&mut folder, &[], Duration::ZERO, 0);
+    let found = look(&mut folder, &[], Duration::ZERO, 1);
+    assert_eq!(names(&found), ["b/list.txt"]);
+    assert!(found.unreadable[0].1.contains("belongs to the user 12345"), "{found:?}");
+}
+
+#[test]
+fn a_folder_that_is_swapped_after_a_look_is_another_one() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut folder = Folder::new(dir.path(), &tenants(&["a"]));
+    folder.create().unwrap();
+    fs::write(dir.path().join("incoming/list.txt"), "real").unwrap();
+    look(&mut folder, &[], Duration::ZERO, 0);
+    let ready = look(&mut folder, &[], Duration::ZERO, 1).ready.remove(0);
+    fs::create_dir(dir.path().join("secret")).unwrap();
+    fs::write(dir.path().join("secret/list.txt"), "marker").unwrap();
+    fs::rename(dir.path().join("incoming"), dir.path().join("kept")).unwrap();
+    std::os::unix::fs::symlink("secret", dir.path().join("incoming")).unwrap();
+    let text = std::io::read_to_string(ready.dir.file(&ready.name).unwrap()).unwrap();
+    assert_eq!(text, "real", "what was listed is what is opened");
+    let found = look(&mut folder, &[], Duration::ZERO, 2);
+    assert!(found.ready.is_empty() && found.unreadable.len() == 1, "{found:?}");
+}
