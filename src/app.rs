@@ -5,7 +5,7 @@ use std::fmt;
 use std::net::SocketAddr;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::Path;
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, OnceLock, PoisonError, RwLock};
 use std::time::Duration;
 
 use tokio::signal::unix::{SignalKind, signal};
@@ -64,7 +64,16 @@ impl Failure {
     /// A file or folder that could not be used.
     pub fn file(path: &Path, error: &std::io::Error) -> Self {
         if error.kind() == std::io::ErrorKind::PermissionDenied {
-            let message = format!("{}: {error}; run this as the service user or as root", path.display());
+            let now = nix::unistd::geteuid();
+            let remedy = if operator().uid == 0 && !now.is_root() {
+                format!(
+                    "a command of root's works as the owner of the state folder (user {now}), who may not use it: give that \
+                     user the right, or name a path that only root can change"
+                )
+            } else {
+                "run this as the service user or as root".to_owned()
+            };
+            let message = format!("{}: {error}; {remedy}", path.display());
             return Self::new(Exit::NotPermitted, message);
         }
         Self::new(Exit::Failed, format!("{}: {error}", path.display()))
@@ -103,8 +112,13 @@ impl From<std::io::Error> for Failure {
     }
 }
 
-/// Who runs this process.
+/// Who started this process, as it was when this was asked first: a process of root's becomes somebody else.
 pub fn operator() -> Operator {
+    static OPERATOR: OnceLock<Operator> = OnceLock::new();
+    OPERATOR.get_or_init(observed_operator).clone()
+}
+
+fn observed_operator() -> Operator {
     let login_uid = std::fs::read_to_string("/proc/self/loginuid").ok().and_then(|text| text.trim().parse().ok());
     Operator {
         uid: nix::unistd::getuid().as_raw(),

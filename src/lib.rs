@@ -18,7 +18,8 @@
 //! | [`cli`] | the command line, one file a command |
 //!
 //! Three small ones are open to everybody: [`clock`] (the only place that reads one), [`health`]
-//! (what the loops say of themselves), [`metrics`] (what they count).
+//! (what the loops say of themselves), [`metrics`] (what they count). One is the command line's alone: [`process`]
+//! (whose rights this process has, and who may look into it).
 //!
 //! # The import rule
 //!
@@ -38,6 +39,7 @@ pub mod engine;
 pub mod health;
 pub mod intake;
 pub mod metrics;
+pub mod process;
 pub mod simulator;
 pub mod store;
 pub mod web;

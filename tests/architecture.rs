@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 
 /// Which rooms a room may name. What is not listed may not be imported; the order is from the
 /// outside in, and no room may name one above it, so no chain of imports leads back out.
-const ARROWS: [(&str, &[&str]); 15] = [
+const ARROWS: [(&str, &[&str]); 16] = [
     ("main", &["cli"]),
     (
         "cli",
@@ -26,6 +26,7 @@ const ARROWS: [(&str, &[&str]); 15] = [
             "config",
             "health",
             "metrics",
+            "process",
             "clock",
             "domain",
         ],
@@ -59,6 +60,7 @@ const ARROWS: [(&str, &[&str]); 15] = [
     ("config", &["domain"]),
     ("health", &["clock", "domain"]),
     ("metrics", &[]),
+    ("process", &[]),
     ("clock", &["domain"]),
     ("domain", &[]),
 ];

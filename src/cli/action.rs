@@ -65,8 +65,7 @@ impl Which {
     }
 }
 
-pub async fn run(context: &Context, command: &Command) -> Result<(), Failure> {
-    let config = context.plain_config()?;
+pub async fn run(context: &Context, config: &Config, command: &Command) -> Result<(), Failure> {
     let Some(store) = Store::open_existing(&config.daemon.state_dir).await? else {
         return match command {
             Command::List(_) | Command::Export(_) => Ok(()),
@@ -76,10 +75,10 @@ pub async fn run(context: &Context, command: &Command) -> Result<(), Failure> {
         };
     };
     match command {
-        Command::List(which) => list(context, &store, &which.wanted(&config, &store).await?).await?,
+        Command::List(which) => list(context, &store, &which.wanted(config, &store).await?).await?,
         Command::Show { id } => show(context, &action_of(&store, id).await?)?,
-        Command::Export(args) => export::run(context, &config, &store, args).await?,
-        Command::Cancel(args) => cancel::run(context, &config, &store, args).await?,
+        Command::Export(args) => export::run(context, config, &store, args).await?,
+        Command::Cancel(args) => cancel::run(context, config, &store, args).await?,
     }
     store.close().await;
     Ok(())

@@ -24,11 +24,10 @@ pub enum Command {
     },
 }
 
-pub async fn run(context: &Context, command: &Command) -> Result<(), Failure> {
-    let config = context.plain_config()?;
-    let store = context.store(&config).await?;
+pub async fn run(context: &Context, config: &Config, command: &Command) -> Result<(), Failure> {
+    let store = context.store(config).await?;
     match command {
-        Command::Verify { head } => verify(context, &config, &store, head.as_ref()).await?,
+        Command::Verify { head } => verify(context, config, &store, head.as_ref()).await?,
         Command::Export { after } => {
             let mut out = Lines::new();
             let listed = store.export_record(*after, None, |event| out.add(&event)).await?;

@@ -7,8 +7,8 @@ use std::io::{self, Write};
 
 use serde_json::{Value, json};
 
-use super::Context;
 use super::output::{json_line, print, say};
+use super::{Context, Work, become_owner, owner_of};
 use crate::app::{Exit, Failure};
 use crate::config::{Config, Tenant};
 use crate::domain::id::TenantName;
@@ -25,8 +25,17 @@ pub struct Args {
     tenant: Option<TenantName>,
 }
 
-pub async fn run(context: &Context, args: &Args) -> Result<(), Failure> {
+/// A look at the tenants uses the daemon's ledger, so it is made as the owner of the state folder. A look at the
+/// configuration alone touches no folder.
+pub fn prepare(context: &Context, args: Args) -> Result<Work<'_>, Failure> {
     let config = context.full_config()?;
+    if args.online {
+        become_owner(owner_of(&[&config.daemon.state_dir])?.as_ref())?;
+    }
+    Ok(Box::pin(async move { run(context, &config, &args).await }))
+}
+
+async fn run(context: &Context, config: &Config, args: &Args) -> Result<(), Failure> {
     if let Some(wanted) = args.tenant.as_ref().filter(|wanted| !config.tenants.contains_key(*wanted)) {
         let known: Vec<_> = config.tenants.keys().map(TenantName::as_str).collect();
         return Err(Failure::new(
@@ -42,14 +51,14 @@ pub async fn run(context: &Context, args: &Args) -> Result<(), Failure> {
             say(format_args!("tenant {tenant} is disabled: {problem}"));
         }
     }
-    let looked = if args.online { Some(online::look(context, &config, args.tenant.as_ref()).await?) } else { None };
+    let looked = if args.online { Some(online::look(context, config, args.tenant.as_ref()).await?) } else { None };
     let disabled: Vec<_> = config.disabled.keys().map(ToString::to_string).collect();
     print(|out| {
         if context.json {
             let online = looked.as_ref().map(online::Online::json);
-            return json_line(out, &report(&config, &disabled, online.as_ref()));
+            return json_line(out, &report(config, &disabled, online.as_ref()));
         }
-        show(out, &config)?;
+        show(out, config)?;
         looked.as_ref().map_or(Ok(()), |looked| looked.show(out))
     })?;
     if !disabled.is_empty() {

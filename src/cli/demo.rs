@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::io::{Write, stderr};
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -92,8 +92,8 @@ fn machines(count: usize) -> Vec<SimulatedMachine> {
 
 fn configure(folder: &Path, tenant: &TenantOptions) -> Result<String, Failure> {
     let secret = folder.join("demo-secret");
-    std::fs::write(&secret, &tenant.client_secret)?;
-    std::fs::set_permissions(&secret, std::fs::Permissions::from_mode(0o600))?;
+    let mut file = std::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&secret)?;
+    file.write_all(tenant.client_secret.as_bytes())?;
     Ok(format!(
         "[daemon]\nstate_dir = \"{}\"\n[http]\nlisten = \"127.0.0.1:0\"\n[intake]\nhold_above = 0\nhold_full_above = 0\n\
          [network]\nunknown_grace = \"5s\"\n[follow_up]\ninterval = \"2s\"\nlookup_horizon = \"5s\"\n[tenants.contoso]\ntenant_id = \"{}\"\ncomment = \"sweepd demo\"\n\

@@ -10,6 +10,7 @@ use super::pause::chosen;
 use super::table::{Table, name, whole};
 use super::{Context, whole_number};
 use crate::app::{Exit, Failure, terms_of};
+use crate::config::Config;
 use crate::domain::forecast::{Bound, Terms};
 use crate::domain::id::TenantName;
 use crate::store::Store;
@@ -83,10 +84,9 @@ impl Line {
     }
 }
 
-pub async fn run(context: &Context, args: &Args) -> Result<(), Failure> {
-    let config = context.plain_config()?;
-    let mut terms = terms_of(&config);
-    let chosen = chosen(&config, args.tenant.as_deref())?;
+pub async fn run(context: &Context, config: &Config, args: &Args) -> Result<(), Failure> {
+    let mut terms = terms_of(config);
+    let chosen = chosen(config, args.tenant.as_deref())?;
     let running = StateLock::is_held(&config.daemon.state_dir);
     let store = Store::open_existing(&config.daemon.state_dir).await?;
     if let Some(store) = &store {

@@ -59,8 +59,7 @@ pub async fn tenant_of(config: &Config, store: &Store, typed: Option<&String>) -
     Ok(Some(name))
 }
 
-pub async fn run(context: &Context, command: &Command) -> Result<(), Failure> {
-    let config = context.plain_config()?;
+pub async fn run(context: &Context, config: &Config, command: &Command) -> Result<(), Failure> {
     let Some(store) = Store::open_existing(&config.daemon.state_dir).await? else {
         return match command {
             Command::List(_) => Ok(()),
@@ -70,7 +69,7 @@ pub async fn run(context: &Context, command: &Command) -> Result<(), Failure> {
         };
     };
     match command {
-        Command::List(args) => list(context, &config, &store, args).await?,
+        Command::List(args) => list(context, config, &store, args).await?,
         Command::Show { id } => show(context, &store, id).await?,
     }
     store.close().await;

@@ -25,7 +25,8 @@ mod table;
 mod terminal;
 
 use std::io::Write;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::pin::Pin;
 use std::process::ExitCode;
 use std::sync::Arc;
 
@@ -34,6 +35,7 @@ use clap::{CommandFactory, Parser, Subcommand};
 use crate::app::{Exit, Failure, operator};
 use crate::clock::{Clock, SystemClock};
 use crate::config::{self, Config, Environment};
+use crate::process::{self, Owner};
 use crate::store::Store;
 
 /// Keeps a Microsoft Defender for Endpoint fleet scanned.
@@ -120,14 +122,22 @@ impl Context {
         self.config(&Environment::of_process().without_secrets())
     }
 
+    /// The same for a command that works in the state folder: when it returns, this process is that folder's owner,
+    /// if root started it and the folder is somebody else's.
+    fn owners_config(&self) -> Result<Config, Failure> {
+        let config = self.plain_config()?;
+        become_owner(owner_of(&[&config.daemon.state_dir])?.as_ref())?;
+        Ok(config)
+    }
+
     /// The database, or what to say when there is none yet.
     async fn store(&self, config: &Config) -> Result<Store, Failure> {
-        Store::open_existing(&config.daemon.state_dir).await?.ok_or_else(|| {
-            Failure::new(
-                Exit::Failed,
-                format!("there is no database in {} yet; start the daemon first", config.daemon.state_dir.display()),
-            )
-        })
+        Store::open_existing(&config.daemon.state_dir).await?.ok_or_else(|| Self::no_database(config))
+    }
+
+    fn no_database(config: &Config) -> Failure {
+        let folder = config.daemon.state_dir.display();
+        Failure::new(Exit::Failed, format!("there is no database in {folder} yet; start the daemon first"))
     }
 }
 
@@ -137,20 +147,48 @@ fn whole_number<const LEAST: u32>(text: &str) -> Result<u32, String> {
     number.ok_or_else(|| format!("write a whole number from {LEAST} to {}", u32::MAX))
 }
 
+/// Whom a process that root started becomes before it works in these folders: the owner of the first that is not root's.
+fn owner_of(folders: &[&Path]) -> Result<Option<Owner>, Failure> {
+    Owner::of(folders).map_err(|error| {
+        let shown: Vec<_> = folders.iter().map(|folder| folder.display().to_string()).collect();
+        let what = shown.join(" or ");
+        Failure::new(
+            Exit::Failed,
+            format!("{what}: {error}: its owner is unknown, and nothing was done; check state_dir"),
+        )
+    })
+}
+
+/// Becomes the owner, if that is another user.
+fn become_owner(owner: Option<&Owner>) -> Result<(), Failure> {
+    let Some(owner) = owner else { return Ok(()) };
+    owner.assume().map_err(|error| {
+        let uid = owner.uid();
+        let message = format!(
+            "root cannot become the user {uid}, who owns the state folder: {error}: nothing was done; run this as that user"
+        );
+        Failure::new(Exit::NotPermitted, message)
+    })
+}
+
+/// What is left to do of a command once it has opened what only root may open, and is the owner of the state folder.
+type Work<'a> = Pin<Box<dyn Future<Output = Result<(), Failure>> + 'a>>;
+
 /// Runs the command line of this process.
 pub fn main() -> ExitCode {
+    let hidden = process::hide();
+    // Asked while this process is still what the operator started.
+    operator();
     let cli = Cli::parse();
     let context = Context { path: cli.config, json: cli.json, clock: Arc::new(SystemClock) };
-    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
-        Ok(runtime) => runtime,
-        Err(error) => {
-            output::say(format_args!("sweepd: the runtime cannot start: {error}"));
-            return ExitCode::FAILURE;
-        }
-    };
-    let outcome = runtime.block_on(dispatch(cli.command, &context));
-    // A thread that waits for a file system must not keep the process from ending.
-    runtime.shutdown_background();
+    let outcome = hidden
+        .map_err(|error| {
+            let message =
+                format!("the memory of this process cannot be kept from core dumps: {error}: nothing was read");
+            Failure::new(Exit::Failed, message)
+        })
+        .and_then(|()| prepare(cli.command, &context))
+        .and_then(finish);
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
@@ -160,32 +198,53 @@ pub fn main() -> ExitCode {
     }
 }
 
-async fn dispatch(command: Command, context: &Context) -> Result<(), Failure> {
+fn finish(work: Work<'_>) -> Result<(), Failure> {
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
+    let runtime = runtime.map_err(|error| Failure::new(Exit::Failed, format!("the runtime cannot start: {error}")))?;
+    let outcome = runtime.block_on(work);
+    // A thread that waits for a file system must not keep the process from ending.
+    runtime.shutdown_background();
+    outcome
+}
+
+/// Does what has to be done while this process has the rights that it was started with, and before it has a second
+/// thread.
+fn prepare(command: Command, context: &Context) -> Result<Work<'_>, Failure> {
     match command {
-        Command::Run => run::run(context).await,
-        Command::Demo(args) => demo::run(context, &args).await,
-        Command::Simulator(args) => simulator::run(context, &args).await,
-        Command::Check(args) => check::run(context, &args).await,
-        Command::Submit(args) => submit::run(context, &args).await,
-        Command::Status(args) => status::run(context, &args).await,
-        Command::Forecast(args) => forecast::run(context, &args).await,
-        Command::Sweep(command) => sweep::run(context, &command).await,
-        Command::Job(command) => job::run(context, &command).await,
-        Command::Action(command) => action::run(context, &command).await,
-        Command::Audit(command) => audit::run(context, &command).await,
-        Command::Pause(args) => pause::pause(context, &args).await,
-        Command::Resume(args) => pause::resume(context, &args).await,
-        Command::Reconcile(args) => reconcile::run(context, &args).await,
-        Command::Backup(args) => backup::backup(context, &args).await,
-        Command::Restore(args) => backup::restore(context, &args).await,
+        Command::Run => run::prepare(context),
+        Command::Demo(args) => Ok(Box::pin(async move { demo::run(context, &args).await })),
+        Command::Simulator(args) => Ok(Box::pin(async move { simulator::run(context, &args).await })),
+        Command::Check(args) => check::prepare(context, args),
+        Command::Submit(args) => submit::prepare(context, args),
+        Command::Status(args) => as_owner(context, args, status::run),
+        Command::Forecast(args) => as_owner(context, args, forecast::run),
+        Command::Sweep(command) => as_owner(context, command, sweep::run),
+        Command::Job(command) => as_owner(context, command, job::run),
+        Command::Action(command) => as_owner(context, command, action::run),
+        Command::Audit(command) => as_owner(context, command, audit::run),
+        Command::Pause(args) => as_owner(context, args, pause::pause),
+        Command::Resume(args) => as_owner(context, args, pause::resume),
+        Command::Reconcile(args) => as_owner(context, args, reconcile::run),
+        Command::Backup(args) => backup::prepare_backup(context, &args),
+        Command::Restore(args) => backup::prepare_restore(context, args),
         Command::Completions { shell } => {
             // Into memory first: it panics where it cannot write.
             let mut script = Vec::new();
             clap_complete::generate(shell, &mut Cli::command(), "sweepd", &mut script);
-            output::print_as_it_is(|out| out.write_all(&script))
+            Ok(Box::pin(async move { output::print_as_it_is(|out| out.write_all(&script)) }))
         }
-        Command::Man(args) => man::run(&args, Cli::command()),
+        Command::Man(args) => Ok(Box::pin(async move { man::run(&args, Cli::command()) })),
     }
+}
+
+/// A command that needs the configuration, and nothing else that only root may open.
+fn as_owner<'a, A: 'a>(
+    context: &'a Context,
+    args: A,
+    run: impl AsyncFnOnce(&Context, &Config, &A) -> Result<(), Failure> + 'a,
+) -> Result<Work<'a>, Failure> {
+    let config = context.owners_config()?;
+    Ok(Box::pin(async move { run(context, &config, &args).await }))
 }
 
 #[cfg(test)]

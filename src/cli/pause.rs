@@ -30,13 +30,13 @@ pub struct ResumeArgs {
     tenant: Option<String>,
 }
 
-pub async fn pause(context: &Context, args: &Args) -> Result<(), Failure> {
+pub async fn pause(context: &Context, config: &Config, args: &Args) -> Result<(), Failure> {
     let until = args.length.map(|length| context.clock.wall() + length);
-    change(context, args.tenant.as_deref(), Sending::Paused(args.reason.clone(), until)).await
+    change(context, config, args.tenant.as_deref(), Sending::Paused(args.reason.clone(), until)).await
 }
 
-pub async fn resume(context: &Context, args: &ResumeArgs) -> Result<(), Failure> {
-    change(context, args.tenant.as_deref(), Sending::Resumed).await
+pub async fn resume(context: &Context, config: &Config, args: &ResumeArgs) -> Result<(), Failure> {
+    change(context, config, args.tenant.as_deref(), Sending::Resumed).await
 }
 
 /// The configured tenants that were meant.
@@ -52,10 +52,9 @@ pub fn chosen(config: &Config, tenant: Option<&str>) -> Result<Vec<TenantName>, 
     Ok(found)
 }
 
-async fn change(context: &Context, tenant: Option<&str>, sending: Sending) -> Result<(), Failure> {
-    let config = context.plain_config()?;
-    let tenants = chosen(&config, tenant)?;
-    let store = context.store(&config).await?;
+async fn change(context: &Context, config: &Config, tenant: Option<&str>, sending: Sending) -> Result<(), Failure> {
+    let tenants = chosen(config, tenant)?;
+    let store = context.store(config).await?;
     let paused = sending != Sending::Resumed;
     let until = if let Sending::Paused(_, until) = &sending { until.map(Wall::rfc3339) } else { None };
     for name in tenants {

@@ -7,6 +7,7 @@ use super::output::{json_line, print};
 use super::pause::chosen;
 use super::{Context, ask, operator};
 use crate::app::Failure;
+use crate::config::Config;
 
 #[derive(Debug, clap::Args)]
 pub struct Args {
@@ -18,10 +19,9 @@ pub struct Args {
     yes: bool,
 }
 
-pub async fn run(context: &Context, args: &Args) -> Result<(), Failure> {
-    let config = context.plain_config()?;
-    let tenants = chosen(&config, args.tenant.as_deref())?;
-    let store = context.store(&config).await?;
+pub async fn run(context: &Context, config: &Config, args: &Args) -> Result<(), Failure> {
+    let tenants = chosen(config, args.tenant.as_deref())?;
+    let store = context.store(config).await?;
     let mut unknown = Vec::new();
     for name in &tenants {
         let row =

@@ -49,12 +49,11 @@ pub struct Seen {
     failures: Vec<LastFailure>,
 }
 
-pub async fn run(context: &Context, args: &Args) -> Result<(), Failure> {
-    let config = context.plain_config()?;
+pub async fn run(context: &Context, config: &Config, args: &Args) -> Result<(), Failure> {
     if args.watch {
-        return watch::run(context, &config, args.interval).await;
+        return watch::run(context, config, args.interval).await;
     }
-    let Seen { report, .. } = look_for(context, &config, 0).await?;
+    let Seen { report, .. } = look_for(context, config, 0).await?;
     print(|out| if context.json { json_line(out, &report) } else { show(out, &report) })
 }
 

@@ -3,7 +3,7 @@
 
 use std::fs::{DirBuilder, File, Permissions};
 use std::io::{self, BufReader, BufWriter, Read, Write};
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
+use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -11,7 +11,7 @@ use serde_json::{Map, Value, json};
 
 use super::output::{json_line, print, say};
 use super::terminal::tame;
-use super::{Context, operator, pause};
+use super::{Context, Work, become_owner, operator, owner_of, pause};
 use crate::app::{Exit, Failure};
 use crate::config::Config;
 use crate::domain::id::{MachineId, TenantName};
@@ -21,6 +21,7 @@ use crate::engine::{Ids, RandomIds};
 use crate::intake::folder::{Folder, Place, receipt_name};
 use crate::intake::formats::{self, Header, Line, NAME_MAX, Options, Refusal, Row, Unusable};
 use crate::intake::receipt::{Receipt, Status};
+use crate::process::{Named, Owner};
 
 #[derive(Debug, clap::Args)]
 pub struct Args {
@@ -66,16 +67,53 @@ struct Parsed {
     refusals: Vec<Refusal>,
 }
 
-pub async fn run(context: &Context, args: &Args) -> Result<(), Failure> {
+/// Where the machines stand.
+enum Input {
+    Piped,
+    File(Named),
+    Ids,
+}
+
+impl Input {
+    /// What is meant; a file that only root may read is open when this returns.
+    fn of(words: &[String], owner: Option<&Owner>) -> Result<Self, Failure> {
+        match words {
+            [one] if one == "-" => Ok(Self::Piped),
+            [one] if one.parse::<MachineId>().is_err() => {
+                let path = Path::new(one);
+                Named::to_read(path, owner).map(Self::File).map_err(|error| Failure::file(path, &error))
+            }
+            ids => {
+                if let Some(wrong) = ids.iter().find(|id| id.parse::<MachineId>().is_err()) {
+                    let message =
+                        format!("{wrong}: not a machine id (40 hexadecimal digits); several files take several calls");
+                    return Err(Failure::new(Exit::Usage, message));
+                }
+                Ok(Self::Ids)
+            }
+        }
+    }
+}
+
+/// Opens the input as whoever started this, then becomes the owner of the folders that the list goes into.
+pub fn prepare(context: &Context, args: Args) -> Result<Work<'_>, Failure> {
     let config = context.plain_config()?;
-    let mut machines = tempfile::tempfile()?;
+    let owner = owner_of(&[&config.daemon.state_dir, &config.daemon.spool_dir.join("incoming")])?;
+    let input = Input::of(&args.input, owner.as_ref())?;
+    // Root's folder for temporary files may be root's alone.
+    let machines = tempfile::tempfile()?;
+    become_owner(owner.as_ref())?;
+    Ok(Box::pin(async move { run(context, &config, &args, input, machines).await }))
+}
+
+async fn run(context: &Context, config: &Config, args: &Args, input: Input, mut machines: File) -> Result<(), Failure> {
     let (parsed, said) = {
         let mut out = BufWriter::new(&mut machines);
-        let parsed = parse(args, &config, &mut out)?;
+        let parsed = parse(args, input, config, &mut out)?;
         out.flush()?;
         parsed
     };
-    let tenant = tenant(&config, args.tenant.as_deref(), said.tenant.as_deref())?;
+    let tenant = tenant(config, args.tenant.as_deref(), said.tenant.as_deref())?;
     let header = header(args, tenant.as_ref(), said)?;
     for refusal in parsed.refusals.iter().take(20) {
         say(format_args!("line {}: {}: {}", refusal.line, tame(&refusal.text), tame(&refusal.reason)));
@@ -160,26 +198,20 @@ fn header(args: &Args, tenant: Option<&TenantName>, said: Header) -> Result<Map<
 
 /// Reads the input in whichever format it has, and writes it as entries of a document. Also what a document that was
 /// read says of all its machines.
-fn parse(args: &Args, config: &Config, out: &mut dyn Write) -> Result<(Parsed, Header), Failure> {
-    let (name, input): (&str, Box<dyn Read>) = match args.input.as_slice() {
-        [one] if one == "-" => ("", Box::new(io::stdin())),
-        [one] if one.parse::<MachineId>().is_err() => {
-            let file = File::open(one).map_err(|error| Failure::file(Path::new(one), &error))?;
-            (one, Box::new(BufReader::new(file)))
+fn parse(args: &Args, input: Input, config: &Config, out: &mut dyn Write) -> Result<(Parsed, Header), Failure> {
+    let (name, input): (String, Box<dyn Read>) = match input {
+        Input::Piped => (String::new(), Box::new(io::stdin())),
+        Input::File(named) => {
+            let path = named.path.clone();
+            let file = named.into_reader().map_err(|error| Failure::file(&path, &error))?;
+            (path.to_string_lossy().into_owned(), Box::new(BufReader::new(file)))
         }
-        ids => {
-            if let Some(wrong) = ids.iter().find(|id| id.parse::<MachineId>().is_err()) {
-                let message =
-                    format!("{wrong}: not a machine id (40 hexadecimal digits); several files take several calls");
-                return Err(Failure::new(Exit::Usage, message));
-            }
-            ("ids.txt", Box::new(io::Cursor::new(ids.join("\n"))))
-        }
+        Input::Ids => ("ids.txt".to_owned(), Box::new(io::Cursor::new(args.input.join("\n")))),
     };
     let mut parsed = Parsed::default();
     let mut broken = None;
     let options = Options { only_onboarded: config.intake.only_onboarded };
-    let read = formats::read(name, input, &options, &mut |line| {
+    let read = formats::read(&name, input, &options, &mut |line| {
         let entry = match line {
             Line::Row(row) => {
                 parsed.rows += 1;
@@ -246,7 +278,6 @@ fn drop_file(
     let file =
         std::fs::OpenOptions::new().write(true).create_new(true).open(&unfinished).map_err(|error| failed(&error))?;
     let written = write_document(file, header, &mut machines)
-        .and_then(|()| hand_over(&incoming, &unfinished))
         .and_then(|()| std::fs::rename(&unfinished, &target).map_err(|error| failed(&error)));
     if written.is_err()
         && let Err(error) = std::fs::remove_file(&unfinished)
@@ -275,23 +306,13 @@ fn write_document(file: File, header: &Map<String, Value>, machines: &mut File) 
 fn make_folders(folder: &Folder) -> Result<(), Failure> {
     let missing: Vec<_> = folder.all().iter().flat_map(|path| path.ancestors().map(Path::to_owned)).collect();
     let mut missing: Vec<_> = missing.into_iter().filter(|path| !path.exists()).collect();
-    // The upper ones first: each gets the owner of what it lies in.
+    // The upper ones first.
     missing.sort();
     missing.dedup();
     missing.iter().try_for_each(|path| {
         // As the daemon makes its state folder, which may be among them.
-        DirBuilder::new().mode(0o750).create(path).map_err(|error| Failure::file(path, &error))?;
-        path.parent().map_or(Ok(()), |parent| hand_over(parent, path))
+        DirBuilder::new().mode(0o750).create(path).map_err(|error| Failure::file(path, &error))
     })
-}
-
-/// What root makes belongs to whoever owns the folder: the service user, who has to use it.
-fn hand_over(folder: &Path, path: &Path) -> Result<(), Failure> {
-    if !nix::unistd::geteuid().is_root() {
-        return Ok(());
-    }
-    let owner = std::fs::metadata(folder)?;
-    std::os::unix::fs::chown(path, Some(owner.uid()), Some(owner.gid())).map_err(|error| Failure::file(path, &error))
 }
 
 fn report(context: &Context, parsed: &Parsed) -> Result<(), Failure> {

@@ -12,6 +12,7 @@ use super::output::{json_line, local, print};
 use super::table::{Table, id, name, number, state, whole};
 use super::{Context, ask, ids, operator};
 use crate::app::{Exit, Failure};
+use crate::config::Config;
 use crate::store::Store;
 use crate::store::status::SweepStatus;
 
@@ -80,8 +81,7 @@ fn line(sweep: &SweepStatus) -> Map<String, Value> {
     ])
 }
 
-pub async fn run(context: &Context, command: &Command) -> Result<(), Failure> {
-    let config = context.plain_config()?;
+pub async fn run(context: &Context, config: &Config, command: &Command) -> Result<(), Failure> {
     let Some(store) = Store::open_existing(&config.daemon.state_dir).await? else {
         return command.id().map_or(Ok(()), |id| {
             Err(Failure::new(Exit::Failed, format!("there is no sweep {id}: there is no database yet")))

@@ -9,6 +9,7 @@ use ring::rand::SystemRandom;
 use ring::signature::{RSA_PSS_SHA256, RsaKeyPair};
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::{PemObject, SectionKind};
+use secrecy::zeroize::Zeroizing;
 
 use crate::domain::time::Wall;
 
@@ -119,6 +120,7 @@ fn read_key(text: &str, at: At) -> Result<RsaKeyPair, Wrong> {
     }
     for section in <(SectionKind, Vec<u8>)>::pem_slice_iter(text.as_bytes()) {
         let (kind, der) = section.map_err(|_| Wrong::new("holds PEM that cannot be read", PEM))?;
+        let der = Zeroizing::new(der);
         let key = match kind {
             SectionKind::PrivateKey => RsaKeyPair::from_pkcs8(&der),
             SectionKind::RsaPrivateKey => RsaKeyPair::from_der(&der),

@@ -29,6 +29,7 @@ use crate::domain::id::TenantName;
 pub use auth::Auth;
 pub use certificate::Certificate;
 pub use reader::{KnownKey, Problem};
+pub use secret_file::read_to_be_wiped;
 pub use sections::{Daemon, FollowUp, Http, Intake, Log, LogFormat, Network, Retention};
 pub use source::{DEFAULT_FILE, Environment};
 pub use tenant::{Tenant, UnknownMarks};

@@ -1,11 +1,12 @@
 //! Files that hold what nobody else may know: found, read, and never shown.
 
-use std::fs;
-use std::io::ErrorKind;
+use std::fs::{self, File};
+use std::io::{ErrorKind, Read};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use secrecy::SecretString;
+use secrecy::zeroize::Zeroizing;
 
 use super::Around;
 use super::values::Wrong;
@@ -25,6 +26,9 @@ pub(super) const SECRET: Wanted =
 
 /// The largest file that is taken for a secret, in bytes.
 const LARGEST: u64 = 64 * 1024;
+
+/// Room for that, and for the look at the end of the file.
+const CAPACITY: usize = 64 * 1024 + 32;
 
 const READABLE: &str = "check the name, and let the service user read the file";
 
@@ -78,20 +82,23 @@ fn content(path: &Path, wanted: Wanted) -> Result<SecretString, Unusable> {
     if metadata.len() > LARGEST {
         return unusable(format!("is larger than any {}", wanted.name.trim_start_matches("the ")));
     }
-    let bytes = fs::read(path).map_err(Unusable::Unreadable)?;
-    let Ok(mut text) = String::from_utf8(bytes) else {
+    let bytes = read_to_be_wiped(path).map_err(Unusable::Unreadable)?;
+    let Ok(text) = std::str::from_utf8(&bytes) else {
         return unusable(format!("{} is not UTF-8", wanted.name));
     };
-    if text.ends_with('\n') {
-        text.pop();
-        if text.ends_with('\r') {
-            text.pop();
-        }
-    }
+    let text = text.strip_suffix('\n').map_or(text, |line| line.strip_suffix('\r').unwrap_or(line));
     if text.trim().is_empty() {
         return unusable(format!("{} is empty", wanted.name));
     }
     Ok(SecretString::from(text))
+}
+
+/// What a file holds, up to the largest secret, in memory that is wiped when it is given back. It has its size from the
+/// start, because memory that grows leaves copies behind.
+pub fn read_to_be_wiped(path: &Path) -> std::io::Result<Zeroizing<Vec<u8>>> {
+    let mut bytes = Zeroizing::new(Vec::with_capacity(CAPACITY));
+    File::open(path)?.take(LARGEST).read_to_end(&mut bytes)?;
+    Ok(bytes)
 }
 
 /// What to warn of when everybody on this machine may read, change or run the file.

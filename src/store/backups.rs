@@ -1,7 +1,8 @@
 //! A consistent copy of the database while the daemon runs, and a copy in the place of the database.
 
 use std::fs::{self, File};
-use std::os::unix::fs::{MetadataExt, chown};
+use std::io;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -62,9 +63,49 @@ impl Store {
         let unfinished = beside(to, ".unfinished");
         let copied = copy_of(&mut *self.reader().await?, &unfinished).await?;
         into_place(&unfinished, to)?;
-        let body = serde_json::json!({ "file": to.display().to_string(), "head": copied.head.hash, "by": operator });
-        self.record(at, Kind::BackedUp, Subject::default(), body).await?;
+        self.record_backup(to, &copied, operator, at).await?;
         Ok(copied)
+    }
+
+    /// The same into a file that is open and empty, and that may lie where this process can make none: `to` is what it
+    /// is called. The copy is made and checked beside the database first. If that fails, the file is empty again.
+    pub async fn back_up_into(
+        &self,
+        mut file: File,
+        to: &Path,
+        operator: Operator,
+        at: Wall,
+    ) -> Result<Copied, StoreError> {
+        let unfinished = beside(&self.path, ".backup.unfinished");
+        let held = hold(&unfinished)?;
+        let poured = self.pour(&unfinished, &held, &mut file, to).await;
+        let removed = remove_if_there(&unfinished);
+        // Until here, no other backup uses the name.
+        drop(held);
+        if poured.is_err() {
+            file.set_len(0).and_then(|()| file.sync_all()).map_err(file_error(to))?;
+        }
+        let copied = poured?;
+        removed?;
+        self.record_backup(to, &copied, operator, at).await?;
+        Ok(copied)
+    }
+
+    async fn pour(&self, unfinished: &Path, mut held: &File, file: &mut File, to: &Path) -> Result<Copied, StoreError> {
+        let copied = copy_into(&mut *self.reader().await?, unfinished).await?;
+        // What is held, and not what has the name by now.
+        let bytes =
+            io::copy(&mut held, file).and_then(|bytes| file.sync_all().map(|()| bytes)).map_err(file_error(to))?;
+        if bytes != copied.bytes {
+            let name = unfinished.display();
+            return Err(StoreError::Guard(format!("{name} was replaced while it was copied; try again")));
+        }
+        Ok(copied)
+    }
+
+    async fn record_backup(&self, to: &Path, copied: &Copied, by: Operator, at: Wall) -> Result<(), StoreError> {
+        let body = serde_json::json!({ "file": to.display().to_string(), "head": copied.head.hash, "by": by });
+        self.record(at, Kind::BackedUp, Subject::default(), body).await
     }
 
     /// Puts on record that a migration has left a copy behind.
@@ -90,8 +131,39 @@ pub(super) async fn copy_of(connection: &mut SqliteConnection, unfinished: &Path
 
 async fn try_copy(connection: &mut SqliteConnection, unfinished: &Path) -> Result<Copied, StoreError> {
     remove_if_there(unfinished)?;
-    // SQLite writes into an empty file, and leaves its mode as it is.
     create_private(unfinished)?;
+    copy_into(connection, unfinished).await
+}
+
+/// Makes an empty file, its owner's alone, and waits while another process uses it for the same. One that a killed
+/// process has left behind is used again.
+fn hold(unfinished: &Path) -> Result<File, StoreError> {
+    let held = || loop {
+        let mut options = fs::OpenOptions::new();
+        let file = options.read(true).write(true).create(true).truncate(false).mode(0o600).open(unfinished)?;
+        file.lock()?;
+        // Who had it before has taken the name away.
+        if is_named(&file, unfinished)? {
+            file.set_len(0)?;
+            return Ok(file);
+        }
+    };
+    held().map_err(file_error(unfinished))
+}
+
+/// Whether a path is this file's.
+fn is_named(file: &File, path: &Path) -> io::Result<bool> {
+    let open = file.metadata()?;
+    match fs::symlink_metadata(path) {
+        Ok(named) => Ok((open.dev(), open.ino()) == (named.dev(), named.ino())),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+        Err(error) => Err(error),
+    }
+}
+
+/// Copies the database of a connection into an empty file, whose mode SQLite leaves as it is, and checks the copy: it
+/// is on disk when this returns.
+async fn copy_into(connection: &mut SqliteConnection, unfinished: &Path) -> Result<Copied, StoreError> {
     let Some(name) = unfinished.to_str() else {
         return Err(StoreError::Guard("a path that is no UTF-8 cannot be written to".to_owned()));
     };
@@ -124,10 +196,28 @@ pub struct Restoring {
     store: Store,
 }
 
+/// A copy that is open, to be restored: it may lie where this process can open nothing.
+#[derive(Debug)]
+pub struct Copy {
+    /// What it is called.
+    pub path: PathBuf,
+    /// The file.
+    pub file: File,
+    /// Its log. A database that was put aside after a kill has its last events there, and in the file itself it has not.
+    pub log: Option<File>,
+}
+
+impl Copy {
+    /// What the log of a database is called.
+    pub fn log_of(database: &Path) -> PathBuf {
+        beside(database, "-wal")
+    }
+}
+
 impl Restoring {
     /// Copies `from` beside the database, and checks that it is one, whole, and with a record that fits
     /// itself. The database stays as it is.
-    pub async fn check(from: &Path, state_dir: &Path) -> Result<(Self, Copied), StoreError> {
+    pub async fn check(from: Copy, state_dir: &Path) -> Result<(Self, Copied), StoreError> {
         let unfinished = state_dir.join(".restoring.db");
         remove(&unfinished)?;
         let checked = Self::copied(from, state_dir, unfinished.clone()).await;
@@ -137,15 +227,14 @@ impl Restoring {
         checked
     }
 
-    async fn copied(from: &Path, state_dir: &Path, unfinished: PathBuf) -> Result<(Self, Copied), StoreError> {
-        let mut bytes = copy_privately(from, &unfinished, state_dir)?;
-        // A database that was put aside after a kill has its last events here, and in the file itself it has not.
-        let log = beside(from, "-wal");
-        if log.exists() {
-            bytes += copy_privately(&log, &beside(&unfinished, "-wal"), state_dir)?;
+    async fn copied(from: Copy, state_dir: &Path, unfinished: PathBuf) -> Result<(Self, Copied), StoreError> {
+        let Copy { path, file, log } = from;
+        let mut bytes = copy_privately(file, &path, &unfinished)?;
+        if let Some(log) = log {
+            bytes += copy_privately(log, &Copy::log_of(&path), &Copy::log_of(&unfinished))?;
         }
         let Some(store) = Store::open_copy(&unfinished, &MIGRATIONS).await? else {
-            return Err(StoreError::Guard(format!("{} is no database of sweepd", from.display())));
+            return Err(StoreError::Guard(format!("{} is no database of sweepd", path.display())));
         };
         let mut reader = store.reader().await?;
         check_pages(&mut reader).await?;
@@ -186,23 +275,11 @@ impl Restoring {
     }
 }
 
-/// Copies a file for the owner of the state folder alone; returns its length.
-fn copy_privately(from: &Path, to: &Path, state_dir: &Path) -> Result<u64, StoreError> {
-    create_private(to)?;
-    let bytes = fs::copy(from, to).map_err(file_error(from))?;
-    // A copy takes the mode of its source over.
-    fs::set_permissions(to, std::os::unix::fs::PermissionsExt::from_mode(0o600)).map_err(file_error(to))?;
-    give_to_owner_of(state_dir, to)?;
-    Ok(bytes)
-}
-
-/// What root makes belongs to whoever owns the folder: the service user, who has to use it.
-fn give_to_owner_of(folder: &Path, path: &Path) -> Result<(), StoreError> {
-    if !nix::unistd::geteuid().is_root() {
-        return Ok(());
-    }
-    let owner = fs::metadata(folder).map_err(file_error(folder))?;
-    chown(path, Some(owner.uid()), Some(owner.gid())).map_err(file_error(path))
+/// Copies a file into a new one that is its owner's alone; returns its length.
+fn copy_privately(mut from: File, name: &Path, to: &Path) -> Result<u64, StoreError> {
+    let mut options = fs::OpenOptions::new();
+    let mut made = options.write(true).create_new(true).mode(0o600).open(to).map_err(file_error(to))?;
+    io::copy(&mut from, &mut made).map_err(file_error(name))
 }
 
 /// Removes a database that nobody has open, with its log.

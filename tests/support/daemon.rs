@@ -145,6 +145,13 @@ impl Daemon {
         self.child.take().unwrap().wait().unwrap();
     }
 
+    /// The same, if it has not ended by itself.
+    pub fn kill_if_running(&mut self) {
+        if self.child.is_some() {
+            self.kill();
+        }
+    }
+
     /// SIGTERM; returns how it ended.
     pub async fn terminate(&mut self) -> ExitStatus {
         self.send(Signal::SIGTERM);

@@ -7,6 +7,7 @@
     dead_code,
     unused_imports,
     clippy::unwrap_used,
+    clippy::disallowed_methods,
     clippy::expect_used,
     clippy::indexing_slicing,
     clippy::panic,

@@ -188,6 +188,7 @@ fn folder() -> TempDir {
     if memory.is_dir() { builder.tempdir_in(memory).or_else(|_| builder.tempdir()) } else { builder.tempdir() }.unwrap()
 }
 
+#[allow(clippy::disallowed_methods, reason = "a test may change files of its own by path")]
 fn configuration(folder: &Path, setup: &Setup) -> Config {
     let (tenant, limits) = (&setup.tenant, setup.limits);
     let secret = folder.join("secret");

@@ -6,6 +6,7 @@ use std::time::Duration;
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use secrecy::SecretString;
+use secrecy::zeroize::Zeroizing;
 use serde_json::{Value, json};
 use uuid::Uuid;
 
@@ -39,5 +40,6 @@ pub(super) fn assertion(
     let signature = certificate.sign(message.as_bytes()).ok_or(
         "the private key makes no signature; write certificate and key anew, since one of them may be damaged",
     )?;
-    Ok(format!("{message}.{}", URL_SAFE_NO_PAD.encode(signature)).into())
+    let whole = Zeroizing::new(format!("{message}.{}", URL_SAFE_NO_PAD.encode(signature)));
+    Ok(SecretString::from(whole.as_str()))
 }

@@ -17,6 +17,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
+use secrecy::zeroize::Zeroize as _;
 use secrecy::{ExposeSecret, SecretString};
 use tokio::sync::Mutex;
 use uuid::Uuid;
@@ -244,10 +245,13 @@ impl SignIn {
                 };
                 Asked::failed(format!("{} cannot be reached: {why}; {check}", self.credential.url()), true)
             }
-            Ok(reply) => {
+            Ok(mut reply) => {
                 let seen = |date| ServerTime { asked, answered: self.clock.boot(), date };
                 let server_time = reply.date.as_deref().and_then(http_date).map(seen);
-                self.read(&reply, server_time, &secrets)
+                let asked = self.read(&reply, server_time, &secrets);
+                // The token is in it.
+                reply.text.zeroize();
+                asked
             }
         }
     }

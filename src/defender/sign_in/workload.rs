@@ -1,26 +1,27 @@
 //! The sign-in with somebody else's token, which Entra was told to trust: that of a Kubernetes
 //! service account, or of another identity provider (workload identity federation).
 
+use std::io::{Error, ErrorKind};
 use std::path::Path;
 
 use secrecy::SecretString;
-use tokio::io::AsyncReadExt as _;
 
-/// No token is longer, in bytes.
-const LONGEST: u64 = 64 * 1024;
+use crate::config::read_to_be_wiped;
 
 /// The token as it is now: whoever issues it replaces it long before it ends. The error names the
 /// file, and nothing of what is in it.
 pub(super) async fn token(file: &Path) -> Result<SecretString, String> {
     let shown = file.display();
     let what = "the federated token";
-    let mut text = String::new();
-    let read = async { tokio::fs::File::open(file).await?.take(LONGEST).read_to_string(&mut text).await };
-    if let Err(error) = read.await {
-        return Err(format!(
+    let unreadable = |error: Error| {
+        format!(
             "{what} in {shown} cannot be read: {error}; check token_file, and that the token is mounted for this service account"
-        ));
-    }
+        )
+    };
+    let path = file.to_owned();
+    let read = tokio::task::spawn_blocking(move || read_to_be_wiped(&path));
+    let bytes = read.await.unwrap_or_else(|error| Err(error.into())).map_err(unreadable)?;
+    let text = std::str::from_utf8(&bytes).map_err(|error| unreadable(Error::new(ErrorKind::InvalidData, error)))?;
     let token = text.trim();
     // A JWT is three parts in base64url; anything else is some other file.
     let looks_right = token.split('.').count() == 3

@@ -1,5 +1,7 @@
 //! Databases of other versions: brought up, with a way back, or left as they are.
 
+#![allow(clippy::disallowed_methods, reason = "a test may change files of its own by path")]
+
 use std::fs;
 use std::path::PathBuf;
 
