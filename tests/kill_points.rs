@@ -16,6 +16,7 @@ use std::ffi::{OsStr, OsString};
 use std::fs;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::os::unix::process::ExitStatusExt;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use serde_json::Value;
@@ -285,4 +286,203 @@ async fn a_name_that_is_no_text_is_found_again_after_a_kill() {
     }
     let name = OsStr::from_bytes(b"odd-long\xff.txt").to_owned();
     scene.survives(Kind::Long, &name, &["appended", "keyed"]).await;
+}
+
+/// What a dropper puts in the place of something while the daemon stands still.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Swap {
+    /// A link to a folder elsewhere, in the place of the folder that the file lies in.
+    Folder,
+    /// A link to a file elsewhere, in the place of the file.
+    Link,
+    /// A second name of a file elsewhere, in the place of the file.
+    SecondName,
+    /// Another list, in the place of the file.
+    Another,
+}
+
+/// Text that must not turn up anywhere; a list, so that it would be taken if it were read.
+fn marker_list() -> String {
+    format!("{}marker of another folder\n", list(&fleet(4711, 3, "marker")))
+}
+
+/// Stops the daemon at that step of a file, swaps something, and lets it go on.
+struct Swapped {
+    scene: Scene,
+    /// The folder that the file is dropped into, below `incoming/`.
+    folder: &'static str,
+    outside: tempfile::TempDir,
+}
+
+impl Swapped {
+    async fn new(tenants: usize) -> Self {
+        let names = ["contoso", "fabrikam"];
+        let options: Vec<_> = (1..).take(tenants).map(|seed| quick_tenant(fleet(seed, 1, "nobody"))).collect();
+        let simulator = simulate(7, options.clone()).await;
+        let configured: Vec<_> = names.iter().zip(&options).map(|(name, of)| Configured::of(name, of)).collect();
+        let mut daemon = Daemon::started(Site::new(&simulator, &configured, "hold_above = 0")).await;
+        daemon.told(&["pause"]);
+        daemon.kill();
+        let outside = tempfile::tempdir().unwrap();
+        fs::write(outside.path().join("list.txt"), marker_list()).unwrap();
+        let scene = Scene { _simulator: simulator, daemon, files: 0 };
+        Self { scene, folder: if tenants > 1 { "contoso/" } else { "" }, outside }
+    }
+
+    fn spool(&self, place: &str) -> PathBuf {
+        self.scene.daemon.site.spool(&format!("{place}/{}", self.folder))
+    }
+
+    /// Whether all of it stands still.
+    fn is_stopped(&self) -> bool {
+        let stat = fs::read_to_string(format!("/proc/{}/stat", self.scene.daemon.pid())).unwrap_or_default();
+        stat.rsplit(')').next().is_some_and(|rest| rest.trim_start().starts_with('T'))
+    }
+
+    fn swap(&self, swap: Swap, another: &str) {
+        let folder = self.spool("incoming");
+        let file = folder.join("list.txt");
+        let (beside, marker) = (folder.join(".beside.tmp"), self.outside.path().join("list.txt"));
+        match swap {
+            Swap::Folder => {
+                let path = PathBuf::from(folder.to_str().unwrap().trim_end_matches('/'));
+                fs::rename(&path, path.with_extension("kept")).unwrap();
+                return std::os::unix::fs::symlink(self.outside.path(), path).unwrap();
+            }
+            Swap::Link => std::os::unix::fs::symlink(&marker, &beside).unwrap(),
+            Swap::SecondName => fs::hard_link(&marker, &beside).unwrap(),
+            Swap::Another => fs::write(&beside, another).unwrap(),
+        }
+        fs::rename(beside, file).unwrap();
+    }
+
+    /// Takes away what was put in the place of something else.
+    fn swap_back(&self, swap: Swap) {
+        let folder = self.spool("incoming");
+        let path = PathBuf::from(folder.to_str().unwrap().trim_end_matches('/'));
+        match swap {
+            Swap::Folder => {
+                fs::remove_file(&path).unwrap();
+                fs::rename(path.with_extension("kept"), path).unwrap();
+            }
+            Swap::Link | Swap::SecondName => fs::remove_file(folder.join("list.txt")).unwrap(),
+            Swap::Another => {}
+        }
+    }
+
+    async fn survives(&mut self, kind: Kind, step: Step, swap: Swap) {
+        let what = format!("{swap:?} at {}", step.as_str());
+        let content = self.scene.content(kind);
+        let another = self.scene.content(Kind::Short);
+        fs::write(self.spool("incoming").join("list.tmp"), &content).unwrap();
+        fs::rename(self.spool("incoming").join("list.tmp"), self.spool("incoming").join("list.txt")).unwrap();
+        self.scene.daemon.launch_with(&[("SWEEPD_STOPPED_AT", step.as_str())]);
+        support::eventually("moment that it stands still", || self.is_stopped().then_some(())).await;
+        self.swap(swap, &another);
+        self.scene.daemon.go_on();
+
+        // What was read before is taken; a file that was swapped before it was read is the dropper's own doing.
+        let is_read = step != Step::Seen || swap == Swap::Folder;
+        if is_read {
+            let place = if kind == Kind::Useless { "rejected" } else { "processed" };
+            let receipt = self.receipt(place, "list.txt").await;
+            assert_adds_up(&receipt);
+            let filed = fs::read_to_string(self.spool(place).join("list.txt")).unwrap();
+            assert_eq!(filed, content, "{what}: what was read is what is kept");
+        }
+        if swap == Swap::Another {
+            let name = if is_read && kind != Kind::Useless { "list.1.txt" } else { "list.txt" };
+            let receipt = self.receipt("processed", name).await;
+            assert_eq!(number(&receipt, "queued"), 3, "{what}: the other list is taken too");
+        } else if swap != Swap::Folder {
+            // It is seen for what it is, and stays.
+            let text = "list.txt";
+            support::eventually("word of it", || self.scene.daemon.has_logged(text).then_some(())).await;
+            assert!(fs::symlink_metadata(self.spool("incoming").join(text)).is_ok(), "{what}");
+        }
+        let outside: Vec<_> =
+            fs::read_dir(self.outside.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+        assert_eq!(outside, ["list.txt"], "{what}: nothing was moved from elsewhere, or to there");
+        assert_eq!(fs::read_to_string(self.outside.path().join("list.txt")).unwrap(), marker_list(), "{what}");
+        self.swap_back(swap);
+        self.scene.end_of_everything(&what).await;
+        self.scene.daemon.kill();
+        self.assert_no_marker(&what);
+        self.clear();
+    }
+
+    async fn receipt(&self, place: &str, name: &str) -> Value {
+        self.scene.daemon.receipt(&format!("{place}/{}{name}", self.folder)).await
+    }
+
+    /// Neither its text nor its machines stand in the state folder.
+    fn assert_no_marker(&self, what: &str) {
+        let machine = fleet(4711, 3, "marker")[0].id;
+        let (name, raw) = (machine.to_string(), *machine.bytes());
+        let mut folders = vec![self.scene.daemon.site.state()];
+        while let Some(folder) = folders.pop() {
+            for entry in fs::read_dir(folder).unwrap() {
+                let path = entry.unwrap().path();
+                if path.is_dir() {
+                    folders.push(path);
+                    continue;
+                }
+                let bytes = fs::read(&path).unwrap();
+                let has = |wanted: &[u8]| bytes.windows(wanted.len()).any(|found| found == wanted);
+                assert!(
+                    !has(b"marker of another") && !has(name.as_bytes()) && !has(&raw),
+                    "{what}: {}",
+                    path.display()
+                );
+            }
+        }
+    }
+
+    /// The next one begins with empty folders.
+    fn clear(&self) {
+        for place in ["processed", "rejected"] {
+            for entry in fs::read_dir(self.spool(place)).unwrap() {
+                let path = entry.unwrap().path();
+                if path.is_file() {
+                    fs::remove_file(path).unwrap();
+                }
+            }
+        }
+    }
+}
+
+/// Whatever is swapped at whichever step: nothing elsewhere is read or moved, and what was read is taken.
+async fn swaps_change_nothing(tenants: usize, swap: Swap) {
+    let mut swapped = Swapped::new(tenants).await;
+    // At the others the file is not looked at again.
+    let looked_at = [Step::Seen, Step::Hashed, Step::Committed, Step::ReceiptAside, Step::CopyAside];
+    for step in Step::ALL.into_iter().filter(|step| swap == Swap::Folder || looked_at.contains(step)) {
+        let kind = [Kind::Short, Kind::Long, Kind::Useless].into_iter().find(|kind| kind.steps().contains(&step));
+        swapped.survives(kind.unwrap(), step, swap).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_folder_swapped_at_any_step_leads_nowhere_with_one_tenant() {
+    swaps_change_nothing(1, Swap::Folder).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_folder_swapped_at_any_step_leads_nowhere_with_two_tenants() {
+    swaps_change_nothing(2, Swap::Folder).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_file_swapped_for_a_link_is_not_followed() {
+    swaps_change_nothing(1, Swap::Link).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_file_swapped_for_a_second_name_is_not_taken() {
+    swaps_change_nothing(1, Swap::SecondName).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_file_swapped_for_another_list_loses_neither() {
+    swaps_change_nothing(1, Swap::Another).await;
 }

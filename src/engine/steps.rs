@@ -2,7 +2,8 @@
 //! killed, and the next start does the rest: `tests/kill_points.rs` shows it for each.
 //!
 //! A build with debug assertions kills itself at the step that `SWEEPD_KILLED_AT` names (`moved`, or `appended:2` for
-//! the second time). A release build knows neither the variable nor a way to be asked.
+//! the second time), and stops at the one that `SWEEPD_STOPPED_AT` names, until it is continued. A release build knows
+//! neither variable nor a way to be asked.
 
 /// What has just been done.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -100,9 +101,11 @@ pub fn passed(step: Step) {
     use nix::sys::signal::{Signal, kill};
     use std::sync::atomic::{AtomicU32, Ordering};
     static TIMES: AtomicU32 = AtomicU32::new(0);
-    let Ok(asked) = std::env::var("SWEEPD_KILLED_AT") else { return };
-    let (name, nth) = asked.split_once(':').unwrap_or((&asked, "1"));
-    if name == step.as_str() && Ok(TIMES.fetch_add(1, Ordering::Relaxed) + 1) == nth.parse() {
-        kill(nix::unistd::Pid::this(), Signal::SIGKILL).unwrap_or_else(|error| tracing::error!(%error, "it lives on"));
+    for (variable, signal) in [("SWEEPD_KILLED_AT", Signal::SIGKILL), ("SWEEPD_STOPPED_AT", Signal::SIGSTOP)] {
+        let Ok(asked) = std::env::var(variable) else { continue };
+        let (name, nth) = asked.split_once(':').unwrap_or((&asked, "1"));
+        if name == step.as_str() && Ok(TIMES.fetch_add(1, Ordering::Relaxed) + 1) == nth.parse() {
+            kill(nix::unistd::Pid::this(), signal).unwrap_or_else(|error| tracing::error!(%error, "it goes on"));
+        }
     }
 }

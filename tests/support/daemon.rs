@@ -158,6 +158,11 @@ impl Daemon {
         self.ended().await
     }
 
+    /// Lets it go on that has stopped itself.
+    pub fn go_on(&self) {
+        self.send(Signal::SIGCONT);
+    }
+
     /// SIGHUP.
     pub fn hang_up(&self) {
         self.send(Signal::SIGHUP);
