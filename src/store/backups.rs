@@ -144,7 +144,7 @@ impl Restoring {
         if log.exists() {
             bytes += copy_privately(&log, &beside(&unfinished, "-wal"), state_dir)?;
         }
-        let Some(store) = Store::open_copy(&unfinished, &MIGRATIONS).await? else {
+        let Some(store) = Store::open_copy(&unfinished, from, &MIGRATIONS).await? else {
             return Err(StoreError::Guard(format!("{} is no database of sweepd", from.display())));
         };
         let mut reader = store.reader().await?;
