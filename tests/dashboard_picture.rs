@@ -60,8 +60,6 @@ async fn queue(store: &Store, tenant: &str, name: &str, machines: &[SimulatedMac
         receipt: "{}".to_owned(),
         held: scan == ScanType::Full,
         filed_as,
-        submitted_by: None,
-        about_file: serde_json::Value::Null,
         unasked: None,
     };
     store.take_sweep(new, Chunk { jobs, ..Chunk::default() }, at, complete).await.unwrap();

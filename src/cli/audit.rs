@@ -16,7 +16,7 @@ use crate::engine::retention::check;
 use crate::store::archives::{Archive, Recorded};
 use crate::store::events::{Exported, Head, Kind};
 use crate::store::record::Record;
-use crate::store::{Store, StoreError};
+use crate::store::{HEAD_FILE, Store, StoreError};
 
 #[derive(Debug, clap::Subcommand)]
 pub enum Command {
@@ -162,7 +162,7 @@ impl Met {
             Some(_) => {}
         }
         if self.noted.met() == 0 {
-            not_shown.push("that the database is the one that ran here last: there is no sweepd.head beside it".to_owned());
+            not_shown.push(format!("that the database is the one that ran here last: there is no {HEAD_FILE} beside it"));
         }
         not_shown
     }
@@ -172,7 +172,7 @@ async fn verify(context: &Context, config: &Config, store: &Store, args: &Verify
     let mut met = Met { outside: args.outside()?, noted: Heads::default(), recorded: Vec::new() };
     // Before the record: what is written meanwhile is noted, and not in what is read.
     if let Some(Head { seq, hash }) = store.noted_head()?.filter(|head| head.seq > 0) {
-        let from = config.daemon.state_dir.join("sweepd.head");
+        let from = config.daemon.state_dir.join(HEAD_FILE);
         met.noted.add(seq, &hash, from.display().to_string())?;
     }
     let mut record = store.record_now().await?;

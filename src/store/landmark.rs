@@ -18,7 +18,7 @@ use crate::domain::id::TenantName;
 use crate::domain::time::Wall;
 
 /// The name of the note in the state folder: the number and the hash of an event.
-pub(super) const FILE: &str = "sweepd.head";
+pub const FILE: &str = "sweepd.head";
 
 /// The note, open.
 #[derive(Debug)]

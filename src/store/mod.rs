@@ -56,6 +56,7 @@ pub mod unsent;
 pub mod withdrawals;
 mod writer;
 
+pub use landmark::FILE as HEAD_FILE;
 pub use writer::Unit;
 
 /// The name of the database in the state folder.
@@ -111,7 +112,7 @@ impl StoreError {
     }
 
     /// Whether SQLite found a file to be damaged, or no database: `SQLITE_CORRUPT`, `NOTADB`.
-    fn is_damage(&self) -> bool {
+    pub fn is_damage(&self) -> bool {
         matches!(self.code(), Some(11 | 26))
     }
 
@@ -215,6 +216,17 @@ fn careful(path: &Path) -> SqliteConnectOptions {
         .disable_statement_logging()
 }
 
+/// Connects to write. It reads at once: who has not opened the log does not write it back into the file when it is the
+/// last to close, and who reads alone cannot.
+async fn connect(path: &Path) -> Result<SqliteConnection, StoreError> {
+    let mut connection = options(path).connect().await.doing("open the database")?;
+    sqlx::query("SELECT count(*) FROM sqlite_schema")
+        .execute(&mut connection)
+        .await
+        .doing("read the database's schema")
+        .map(|_| connection)
+}
+
 /// Makes the database file readable by its owner alone, before SQLite writes to it; the WAL takes
 /// over its mode.
 fn create_private(path: &Path) -> Result<(), StoreError> {
@@ -244,7 +256,7 @@ impl Store {
             schema::look(&path, Candidate::Database(&path), migrations).await?;
         }
         create_private(&path)?;
-        let mut connection = options(&path).connect().await.doing("open the database")?;
+        let mut connection = connect(&path).await?;
         check_sqlite(&mut connection).await?;
         let migrated = schema::bring_up(&mut connection, &path, migrations, at).await?;
         let store = Self::around(connection, &path);
@@ -260,7 +272,7 @@ impl Store {
         if !is_current(&path).await? {
             return Ok(None);
         }
-        let connection = options(&path).connect().await.doing("open the database")?;
+        let connection = connect(&path).await?;
         Ok(Some(Self::around(connection, &path)))
     }
 
@@ -274,7 +286,7 @@ impl Store {
         if standing == Standing::Empty {
             return Ok(None);
         }
-        let mut connection = options(path).connect().await.doing("open the database")?;
+        let mut connection = connect(path).await?;
         if standing != Standing::Current {
             schema::run(&mut connection, migrations).await?;
         }

@@ -9,7 +9,8 @@ use std::collections::BTreeMap;
 use std::fmt;
 
 use sqlx::migrate::Migrator;
-use sqlx::{Connection, Row, SqliteConnection};
+use sqlx::sqlite::SqliteConnectOptions;
+use sqlx::{ConnectOptions, Connection, Row, SqliteConnection};
 
 use super::{Doing, StoreError};
 
@@ -75,8 +76,12 @@ impl Objects {
     /// Those that the steps up to this version make.
     pub(super) async fn made_by(migrations: &Migrator, version: i64) -> Result<Self, StoreError> {
         let steps = migrations.iter().filter(|step| step.version <= version).cloned().collect();
-        let mut memory =
-            SqliteConnection::connect("sqlite::memory:").await.doing("open a database in memory to compare with")?;
+        let memory = "sqlite::memory:".parse().map(SqliteConnectOptions::disable_statement_logging);
+        let mut memory = match memory {
+            Ok(options) => options.connect().await,
+            Err(error) => Err(error),
+        }
+        .doing("open a database in memory to compare with")?;
         super::schema::run(&mut memory, &Migrator::with_migrations(steps)).await?;
         let objects = Self::of(&mut memory).await?;
         memory.close().await.doing("close the database in memory")?;

@@ -11,14 +11,14 @@ use super::super::schema::MIGRATIONS;
 use super::*;
 
 /// The schema of a later version: this one's, and another step.
-fn later(step: &'static str) -> Migrator {
+pub(super) fn later(step: &'static str) -> Migrator {
     let next = MIGRATIONS.iter().map(|step| step.version).max().unwrap() + 1;
     let mut steps: Vec<_> = MIGRATIONS.iter().cloned().collect();
     steps.push(Migration::new(next, "later".into(), MigrationType::Simple, step.into_sql_str(), false));
     Migrator::with_migrations(steps)
 }
 
-const STEP: &str = "ALTER TABLE tenants ADD COLUMN colour TEXT";
+pub(super) const STEP: &str = "ALTER TABLE tenants ADD COLUMN colour TEXT";
 
 /// What a migration kept in the bench's folder.
 fn kept(bench: &Bench) -> Vec<PathBuf> {

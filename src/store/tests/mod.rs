@@ -35,6 +35,7 @@ mod counting;
 mod ending;
 mod errands;
 mod feeding;
+mod foreign;
 mod landmark;
 mod listing;
 mod long_files;
@@ -405,8 +406,6 @@ fn completion(held: bool) -> Completion {
         receipt: "{}".to_owned(),
         held,
         filed_as: "processed/weekly.txt".to_owned(),
-        submitted_by: None,
-        about_file: serde_json::Value::Null,
         unasked: None,
     }
 }
