@@ -122,7 +122,11 @@ async fn an_auditor_recomputes_the_record_and_finds_what_was_done_to_it() {
         .filter_map(|line| Some((line["seq"].as_u64()?, line["head"].as_str()?.to_owned())))
         .collect();
     assert!(told.len() >= 2, "a head at the start and one at the stop: {told:?}");
-    assert_eq!(told.last().map(|(seq, _)| *seq), Some(export.len() as u64), "the last head is that of the whole record");
+    assert_eq!(
+        told.last().map(|(seq, _)| *seq),
+        Some(export.len() as u64),
+        "the last head is that of the whole record"
+    );
 
     let folder = tempfile::tempdir().unwrap();
     let verdict = |export: &[Value], heads: &Heads| {
@@ -196,7 +200,11 @@ async fn two_heads_of_one_event_are_the_finding_for_script_and_command() {
             let printed = fs::read_to_string(folder.path().join("printed")).unwrap();
             assert!(is_wrong || printed.contains("not shown") != shown, "{heads:?}: {printed}");
         } else {
-            fs::write(folder.path().join("heads.txt"), heads.iter().map(|(seq, hash)| format!("{seq} {hash}\n")).collect::<String>()).unwrap();
+            fs::write(
+                folder.path().join("heads.txt"),
+                heads.iter().map(|(seq, hash)| format!("{seq} {hash}\n")).collect::<String>(),
+            )
+            .unwrap();
         }
         let file = folder.path().join("heads.txt");
         let verified = daemon.command(&["--json", "audit", "verify", "--heads", file.to_str().unwrap()]);

@@ -14,8 +14,8 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::time::Duration;
 
-use sqlx::{ConnectOptions, Connection, SqlSafeStr};
 use sqlx::migrate::{Migration, MigrationType, Migrator};
+use sqlx::{ConnectOptions, Connection, SqlSafeStr};
 use support::{Configured, Daemon, Site, eventually, list, number, quick_tenant, scan_arrivals, simulate, text};
 use sweepd::clock::{Clock, SystemClock};
 use sweepd::simulator::{TenantOptions, fleet};

@@ -203,7 +203,8 @@ async fn who_asked_is_what_was_observed_and_what_a_file_says_is_a_claim() {
         let told = daemon.told(&["sweep", "show", sweep]);
         assert!(told.contains(&format!("observed  the file belonged to user {owner}, ")), "{told}");
         assert_eq!(told.contains("(the file says so itself)"), !kept.is_null(), "{told}");
-        let taken = daemon.lines(&["audit", "export"]).into_iter().rfind(|event| event["kind"] == "file_taken").unwrap();
+        let taken =
+            daemon.lines(&["audit", "export"]).into_iter().rfind(|event| event["kind"] == "file_taken").unwrap();
         let taken: Value = serde_json::from_str(text(&taken, "body")).unwrap();
         assert_eq!((text(&taken, "source"), &taken["claimed"]), (source, kept), "{taken}");
         assert_eq!(taken["observed"], shown["observed"], "{taken}");

@@ -162,7 +162,8 @@ impl Met {
             Some(_) => {}
         }
         if self.noted.met() == 0 {
-            not_shown.push(format!("that the database is the one that ran here last: there is no {HEAD_FILE} beside it"));
+            not_shown
+                .push(format!("that the database is the one that ran here last: there is no {HEAD_FILE} beside it"));
         }
         not_shown
     }

@@ -135,7 +135,8 @@ async fn written(
     let (events, rows) = (events.name(folder, &numbered)?, rows.name(folder, &numbered)?);
     File::open(folder)?.sync_all()?;
     let archive = Archive { segment, cutoff, events, rows };
-    check(folder, &archive, &mut |_| ()).map_err(|why| anyhow::anyhow!("what was written does not read back: {why}"))?;
+    check(folder, &archive, &mut |_| ())
+        .map_err(|why| anyhow::anyhow!("what was written does not read back: {why}"))?;
     Ok(archive)
 }
 

@@ -122,7 +122,9 @@ fn normalized(sql: &str) -> String {
             '\'' | '"' | '`' => closed(rest, first),
             '[' => closed(rest, ']'),
             '-' if rest.starts_with("--") => rest.find('\n').unwrap_or(rest.len()),
-            '/' if rest.starts_with("/*") => rest.match_indices("*/").find(|(at, _)| *at > 1).map_or(rest.len(), |(at, _)| at + 2),
+            '/' if rest.starts_with("/*") => {
+                rest.match_indices("*/").find(|(at, _)| *at > 1).map_or(rest.len(), |(at, _)| at + 2)
+            }
             _ => first.len_utf8(),
         };
         let (token, after) = rest.split_at(length);

@@ -118,8 +118,7 @@ async fn standing(connection: &mut SqliteConnection, migrations: &Migrator) -> R
 /// Looks at the file at `at`, opened for reading alone. Fails unless it is empty, or is a database of sweepd with every
 /// object that its steps of `migrations` make, and no other; and says what to do.
 pub(super) async fn look(at: &Path, of: Candidate<'_>, migrations: &Migrator) -> Result<Standing, StoreError> {
-    let mut connection =
-        looking(at).connect().await.doing("open the database").map_err(|error| of.unread(error))?;
+    let mut connection = looking(at).connect().await.doing("open the database").map_err(|error| of.unread(error))?;
     let looked = standing_whole(&mut connection, of, migrations).await.map_err(|error| of.unread(error));
     connection.close().await.doing("close the database")?;
     looked

@@ -130,7 +130,8 @@ fn value<'de, A: MapAccess<'de>>(
     map: &mut A,
 ) -> Result<(), A::Error> {
     if field == "submitted_by" {
-        context.header.submitted_by = map.next_value::<Option<serde_json::Value>>()?.map_or(Claim::None, |said| Claim::of(&said));
+        context.header.submitted_by =
+            map.next_value::<Option<serde_json::Value>>()?.map_or(Claim::None, |said| Claim::of(&said));
         return Ok(());
     }
     let Some(text) = map.next_value::<Option<String>>()? else {

@@ -59,10 +59,11 @@ async fn each_object_that_is_missing_is_named() {
     let (file, bytes) = (folder.path().join(FILE), of_sweepd().await);
     fs::write(&file, &bytes).unwrap();
     let mut connection = SqliteConnectOptions::new().filename(&file).connect().await.unwrap();
-    let objects = sqlx::query("SELECT type, name FROM sqlite_schema WHERE sql IS NOT NULL AND name <> '_sqlx_migrations'")
-        .fetch_all(&mut connection)
-        .await
-        .unwrap();
+    let objects =
+        sqlx::query("SELECT type, name FROM sqlite_schema WHERE sql IS NOT NULL AND name <> '_sqlx_migrations'")
+            .fetch_all(&mut connection)
+            .await
+            .unwrap();
     connection.close().await.unwrap();
     assert!(objects.len() > 40, "{}", objects.len());
     for object in objects {
@@ -70,7 +71,9 @@ async fn each_object_that_is_missing_is_named() {
         fs::write(&file, &bytes).unwrap();
         edited(
             &file,
-            &format!("PRAGMA writable_schema = ON; DELETE FROM sqlite_schema WHERE type = '{kind}' AND name = '{name}'"),
+            &format!(
+                "PRAGMA writable_schema = ON; DELETE FROM sqlite_schema WHERE type = '{kind}' AND name = '{name}'"
+            ),
         )
         .await;
         let why = refused(&file).await;
@@ -156,7 +159,8 @@ async fn every_connection_believes_no_schema_and_checks_each_cell() {
     };
     let writer = bench.store.write(|connection| {
         Box::pin(async move {
-            let trusted: i64 = sqlx::query_scalar("PRAGMA trusted_schema").fetch_one(&mut *connection).await.doing("ask")?;
+            let trusted: i64 =
+                sqlx::query_scalar("PRAGMA trusted_schema").fetch_one(&mut *connection).await.doing("ask")?;
             let checked: i64 = sqlx::query_scalar("PRAGMA cell_size_check").fetch_one(connection).await.doing("ask")?;
             Ok((trusted, checked))
         })

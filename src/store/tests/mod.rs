@@ -402,10 +402,5 @@ impl Bench {
 }
 
 fn completion(held: bool) -> Completion {
-    Completion {
-        receipt: "{}".to_owned(),
-        held,
-        filed_as: "processed/weekly.txt".to_owned(),
-        unasked: None,
-    }
+    Completion { receipt: "{}".to_owned(), held, filed_as: "processed/weekly.txt".to_owned(), unasked: None }
 }
