@@ -200,11 +200,8 @@ async fn two_heads_of_one_event_are_the_finding_for_script_and_command() {
             let printed = fs::read_to_string(folder.path().join("printed")).unwrap();
             assert!(is_wrong || printed.contains("not shown") != shown, "{heads:?}: {printed}");
         } else {
-            fs::write(
-                folder.path().join("heads.txt"),
-                heads.iter().map(|(seq, hash)| format!("{seq} {hash}\n")).collect::<String>(),
-            )
-            .unwrap();
+            let lines: Vec<String> = heads.iter().map(|(seq, hash)| format!("{seq} {hash}")).collect();
+            fs::write(folder.path().join("heads.txt"), lines.join("\n")).unwrap();
         }
         let file = folder.path().join("heads.txt");
         let verified = daemon.command(&["--json", "audit", "verify", "--heads", file.to_str().unwrap()]);

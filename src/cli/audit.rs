@@ -190,18 +190,18 @@ async fn verify(context: &Context, config: &Config, store: &Store, args: &Verify
         heads.missing(head.seq).map_or(Ok(()), |what| Err(finding(what)))?;
     }
     let not_shown = met.not_shown(head.seq);
-    let held = args.head.as_deref().and_then(|head| Some((met.outside.event_of(head)?, head)));
+    let wanted = args.head.as_deref().and_then(|head| Some((met.outside.event_of(head)?, head)));
     let kept = args.heads.as_ref().map(|_| met.outside.met());
     print(|out| {
         if context.json {
-            let seq = held.map(|(seq, _)| seq);
+            let seq = wanted.map(|(seq, _)| seq);
             let line: Value = json!({ "events": head.seq, "head": head.hash, "held": seq, "heads": met.outside.met(),
                 "not_shown": not_shown });
             return json_line(out, &line);
         }
         writeln!(out, "{} events, consistent with each other; head {}", head.seq, head.hash)?;
-        held.map_or(Ok(()), |(seq, wanted)| writeln!(out, "event {seq} is the head {wanted}"))?;
-        kept.map_or(Ok(()), |kept| writeln!(out, "it holds the {kept} heads that were kept outside"))?;
+        wanted.map_or(Ok(()), |(seq, hash)| writeln!(out, "event {seq} is the head {hash}"))?;
+        kept.map_or(Ok(()), |kept| writeln!(out, "it holds each head that was kept outside: {kept}"))?;
         not_shown.iter().try_for_each(|what| writeln!(out, "not shown: {what}"))
     })
 }

@@ -92,3 +92,12 @@ async fn change(context: &Context, tenant: Option<&str>, sending: Sending) -> Re
     store.close().await;
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn a_reason_goes_on_record_whole_or_not_at_all() {
+        assert_eq!(super::reason(&"é".repeat(1000)), Ok("é".repeat(1000)));
+        assert!(super::reason(&"é".repeat(1001)).unwrap_err().contains("1001 characters; at most 1000"));
+    }
+}

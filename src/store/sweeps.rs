@@ -208,14 +208,14 @@ async fn complete(
     if let Some(now) = &completion.unasked {
         unasked::note(connection, tenant, sweep, now).await?;
     }
-    let body = taken(sweep, source, &completion.receipt)
+    let body = taken(sweep, source.as_deref(), &completion.receipt)
         .map_err(|error| StoreError::Guard(format!("the receipt of sweep {sweep} is no JSON: {error}")))?;
     events::append(connection, at, Kind::FileTaken, Subject::tenant(tenant), &body).await
 }
 
 /// What goes on record of a file that was taken: what was observed of it, apart from what it claims; its counts and the
 /// first refusals, without what stood in them; and the SHA-256 of the receipt, which lies beside the file.
-fn taken(sweep: SweepRow, source: Option<String>, text: &str) -> Result<Value, serde_json::Error> {
+fn taken(sweep: SweepRow, source: Option<&str>, text: &str) -> Result<Value, serde_json::Error> {
     let mut receipt: Map<String, Value> = serde_json::from_str(text)?;
     let mut take = |key: &str| receipt.remove(key).unwrap_or_default();
     let (observed, claimed, refusals) = (take("observed"), take("claimed"), take("refusals"));
