@@ -42,7 +42,7 @@ pub enum Exit {
     Locked = 75,
     /// Not permitted.
     NotPermitted = 77,
-    /// The configuration is wrong, or the database does not fit this version.
+    /// The configuration is wrong; or the database is damaged, another program's, or of another version.
     Config = 78,
 }
 
@@ -94,7 +94,9 @@ impl From<StoreError> for Failure {
             StoreError::Version(why) => Self::new(Exit::Config, format!("the database: {why}")),
             _ => {
                 let remedy = error.remedy().map(|remedy| format!("; {remedy}")).unwrap_or_default();
-                Self::new(Exit::Failed, format!("the database: {error}{remedy}"))
+                // Nor does it mend a damaged file.
+                let exit = if error.is_damage() { Exit::Config } else { Exit::Failed };
+                Self::new(exit, format!("the database: {error}{remedy}"))
             }
         }
     }

@@ -160,6 +160,58 @@ async fn an_archive_that_is_changed_or_missing_is_told() {
     }
 }
 
+/// Whoever may change an archive may change the table that the database finds it by; the chain they do not reach.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_archive_and_its_row_that_are_changed_together_are_found_by_the_chain() {
+    let mut scene = Scene::new().await;
+    scene.daemon.start().await;
+    scene.put();
+    scene.is_removed().await;
+    assert!(scene.daemon.terminate().await.success());
+    let folder = scene.daemon.site.path().join("archive");
+    let script = |scene: &Scene| {
+        let document = fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/AUDIT.md")).unwrap();
+        let (_, script) = document.split_once("```python\n").unwrap();
+        let record = scene.files("events").iter().map(|file| fs::read_to_string(file).unwrap()).collect::<String>();
+        let record = record + &scene.daemon.told(&["audit", "export"]);
+        let here = scene.daemon.site.path();
+        fs::write(here.join("chain.py"), script.split_once("```").unwrap().0).unwrap();
+        fs::write(here.join("record.jsonl"), record).unwrap();
+        fs::write(here.join("heads.txt"), "").unwrap();
+        let mut command = std::process::Command::new("python3");
+        command.args(["chain.py", "record.jsonl", "heads.txt", "archive"]).current_dir(here);
+        command.output().ok().map(|done| done.status.success())
+    };
+    assert_eq!(scene.daemon.command(&["audit", "verify"]).code, 0);
+    assert_ne!(script(&scene), Some(false));
+
+    let rows = scene.files("rows").into_iter().find(|path| fs::metadata(path).unwrap().len() > 0).unwrap();
+    let name = rows.file_name().unwrap().to_string_lossy().into_owned();
+    let content = fs::read_to_string(&rows).unwrap();
+    let forged = content.replacen("\"succeeded\"", "\"cancelled\"", 1);
+    assert_ne!(forged, content);
+    let sha256 = Sha256::digest(&forged).iter().fold(String::new(), |text, byte| text + &format!("{byte:02x}"));
+    fs::write(&rows, &forged).unwrap();
+    let edit = async |statement: String| {
+        let file = sqlx::sqlite::SqliteConnectOptions::new().filename(scene.daemon.site.state().join("sweepd.db"));
+        let mut connection = sqlx::ConnectOptions::connect(&file).await.unwrap();
+        sqlx::query(sqlx::AssertSqlSafe(statement)).execute(&mut connection).await.unwrap();
+        sqlx::Connection::close(connection).await.unwrap();
+    };
+    edit(format!("UPDATE archives SET rows_sha256 = '{sha256}' WHERE rows_file = '{name}'")).await;
+    let found = scene.daemon.command(&["audit", "verify"]);
+    assert!(found.code == 1 && found.stderr.contains("the record does not tell of sweepd-"), "{found:?}");
+    assert_ne!(script(&scene), Some(true), "nor is the script deceived");
+    // A table that names another file, however whole that is.
+    fs::write(&rows, &content).unwrap();
+    fs::write(folder.join("other.jsonl"), &forged).unwrap();
+    edit(format!("UPDATE archives SET rows_file = 'other.jsonl' WHERE rows_file = '{name}'")).await;
+    assert_eq!(scene.daemon.command(&["audit", "verify"]).code, 1);
+    edit("UPDATE archives SET rows_file = '../sweepd.toml' WHERE rows_file = 'other.jsonl'".to_owned()).await;
+    let found = scene.daemon.command(&["audit", "verify"]);
+    assert!(found.code == 1 && found.stderr.contains("not the name of a file"), "{found:?}");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_folder_of_archives_that_hangs_keeps_no_file_waiting() {
     let mut scene = Scene::new().await;

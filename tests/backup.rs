@@ -15,8 +15,8 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::time::Duration;
 
-use sqlx::SqlSafeStr;
 use sqlx::migrate::{Migration, MigrationType, Migrator};
+use sqlx::{ConnectOptions, Connection, SqlSafeStr};
 use support::{Configured, Daemon, Site, eventually, list, number, quick_tenant, scan_arrivals, simulate, text};
 use sweepd::clock::{Clock, SystemClock};
 use sweepd::simulator::{TenantOptions, fleet};
@@ -92,6 +92,49 @@ async fn a_backup_is_restored_and_sends_nothing_twice() {
     daemon.told(&["resume"]);
     eventually("the end of what was queued", || (counts(&daemon) == (5, 0)).then_some(())).await;
     assert_eq!(scan_arrivals(&simulator, 0), 5, "nothing is sent twice");
+}
+
+/// systemd starts a service again that failed, every ten seconds, and one that ends with 78 it does not.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_no_database_of_sweepd_ends_run_for_good() {
+    let tenant = quick_tenant(fleet(74, 1, "garbage"));
+    let simulator = simulate(74, vec![tenant.clone()]).await;
+    let daemon = Daemon::new(Site::new(&simulator, &[Configured::of("contoso", &tenant)], ""));
+    fs::create_dir(daemon.site.state()).unwrap();
+    let database = daemon.site.state().join("sweepd.db");
+    let edit = async |statements: &str| {
+        let file = sqlx::sqlite::SqliteConnectOptions::new().filename(&database).create_if_missing(true);
+        let mut connection = file.connect().await.unwrap();
+        sqlx::raw_sql(sqlx::AssertSqlSafe(statements.to_owned())).execute(&mut connection).await.unwrap();
+        connection.close().await.unwrap();
+    };
+    let refused = |told: &str| {
+        let before = fs::read(&database).unwrap();
+        for command in ["run", "status"] {
+            let ended = daemon.command(&[command]);
+            assert_eq!(ended.code, 78, "{command}: {ended:?}");
+            for word in [database.to_str().unwrap(), told, "`sweepd restore`", "move the file away"] {
+                assert!(ended.stderr.contains(word), "{word}: {ended:?}");
+            }
+        }
+        assert_eq!(fs::read(&database).unwrap(), before, "it was left as it is");
+    };
+    fs::write(&database, "marker").unwrap();
+    refused("damaged, or no database");
+    fs::remove_file(&database).unwrap();
+    edit("CREATE TABLE notes (a)").await;
+    refused("another program");
+
+    fs::remove_file(&database).unwrap();
+    Store::open(&daemon.site.state(), SystemClock.wall()).await.unwrap().close().await;
+    let trigger = "DROP TRIGGER events_are_not_deleted";
+    edit(trigger).await;
+    refused("the trigger `events_are_not_deleted` is missing");
+    let copy = daemon.site.path().join("copy.db");
+    fs::rename(&database, &copy).unwrap();
+    let restored = daemon.command(&["restore", copy.to_str().unwrap(), "--yes"]);
+    assert!(restored.code == 65 && restored.stderr.contains("`events_are_not_deleted` is missing"), "{restored:?}");
+    assert!(!database.exists(), "nothing was put in its place");
 }
 
 /// Whoever was killed has its last events in the log beside the database, and both are put aside.

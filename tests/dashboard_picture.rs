@@ -56,14 +56,8 @@ async fn queue(store: &Store, tenant: &str, name: &str, machines: &[SimulatedMac
     };
     let jobs = (1..).zip(machines).map(job).collect();
     let filed_as = format!("processed/{name}");
-    let complete = move |_, _| Completion {
-        receipt: "{}".to_owned(),
-        held: scan == ScanType::Full,
-        filed_as,
-        submitted_by: None,
-        about_file: serde_json::Value::Null,
-        unasked: None,
-    };
+    let complete =
+        move |_, _| Completion { receipt: "{}".to_owned(), held: scan == ScanType::Full, filed_as, unasked: None };
     store.take_sweep(new, Chunk { jobs, ..Chunk::default() }, at, complete).await.unwrap();
 }
 

@@ -103,5 +103,5 @@ async fn a_member_of_the_group_drops_files_and_reads_receipts_and_nobody_else_do
         .unwrap();
     connection.close().await.unwrap();
     let taken: Value = serde_json::from_str(&body).unwrap();
-    assert_eq!(number(&taken["about_file"], "uid"), u64::from(ANN), "the record says whose it was: {taken}");
+    assert_eq!(number(&taken["observed"], "uid"), u64::from(ANN), "the record says whose it was: {taken}");
 }

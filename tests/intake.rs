@@ -147,7 +147,7 @@ async fn the_record_says_whose_a_file_was_and_what() {
         .await
         .unwrap();
     let taken: Value = serde_json::from_str(&body).unwrap();
-    let about = &taken["about_file"];
+    let about = &taken["observed"];
     assert_eq!(
         (number(about, "uid"), number(about, "size")),
         (u64::from(owner.uid()), content.len() as u64),
@@ -155,6 +155,60 @@ async fn the_record_says_whose_a_file_was_and_what() {
     );
     assert!(text(about, "modified_at").ends_with('Z') && text(about, "changed_at").ends_with('Z'), "{taken}");
     assert_eq!(taken["receipt"]["sha256"], receipt["sha256"], "{taken}");
+    let beside = Sha256::digest(fs::read(daemon.site.spool("processed/list.txt.receipt.json")).unwrap());
+    let beside = beside.iter().fold(String::new(), |hex, byte| hex + &format!("{byte:02x}"));
+    assert_eq!(taken["receipt_sha256"], beside, "{taken}");
+    let shown = daemon.lines(&["sweep", "show", text(&receipt, "sweep_id")]);
+    assert_eq!((&shown[0]["observed"], &shown[0]["claimed"]), (about, &Value::Null), "{shown:?}");
+}
+
+/// Whoever may write to the drop folder may write any name into a file.
+#[tokio::test(flavor = "multi_thread")]
+async fn who_asked_is_what_was_observed_and_what_a_file_says_is_a_claim() {
+    const ANN: u32 = 54_321;
+    if !nix::unistd::geteuid().is_root() {
+        println!("skipped: needs root");
+        return;
+    }
+    let (_simulator, daemon) = one("").await;
+    let all = fleet(9, 5, "asked");
+    let claim = |uid: u32| format!(r#"{{"uid":{uid},"login_uid":null,"host":"console"}}"#);
+    for (n, (owner, said, source, word)) in [
+        (ANN, claim(ANN), "submit", ""),
+        (ANN, claim(0), "file", "submitted_by names user 0, and the file belongs to user 54321"),
+        (0, claim(ANN), "submit", ""),
+        (ANN, format!(r#"{{"uid":{ANN},"host":"console","why":"marker"}}"#), "file", "submitted_by is ignored"),
+        (ANN, r#""root""#.to_owned(), "file", "submitted_by is ignored"),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let (name, id) = (format!("{n}.json"), &all[n].id);
+        let aside = daemon.site.path().join(&name);
+        fs::write(&aside, format!(r#"{{"submitted_by":{said},"machines":["{id}"]}}"#)).unwrap();
+        std::os::unix::fs::chown(&aside, Some(owner), None).unwrap();
+        fs::rename(&aside, daemon.site.spool("incoming").join(&name)).unwrap();
+        let receipt = daemon.receipt(&format!("processed/{name}")).await;
+        assert_eq!(number(&receipt, "queued"), 1, "its machines are not refused: {receipt}");
+        let reason = receipt["reason"].as_str().unwrap_or_default();
+        assert!(reason.starts_with(word) && reason.is_empty() == word.is_empty(), "{receipt}");
+
+        let sweep = text(&receipt, "sweep_id");
+        let shown = daemon.lines(&["sweep", "show", sweep]).swap_remove(0);
+        assert_eq!((text(&shown, "source"), number(&shown["observed"], "uid")), (source, owner.into()), "{shown}");
+        let claimed = serde_json::from_str::<Value>(&said).unwrap();
+        let kept = if word.contains("ignored") { &Value::Null } else { &claimed };
+        assert_eq!(&shown["claimed"], kept, "{shown}");
+        assert!(!shown.to_string().contains("marker"), "{shown}");
+        let told = daemon.told(&["sweep", "show", sweep]);
+        assert!(told.contains(&format!("observed  the file belonged to user {owner}, ")), "{told}");
+        assert_eq!(told.contains("(the file says so itself)"), !kept.is_null(), "{told}");
+        let taken =
+            daemon.lines(&["audit", "export"]).into_iter().rfind(|event| event["kind"] == "file_taken").unwrap();
+        let taken: Value = serde_json::from_str(text(&taken, "body")).unwrap();
+        assert_eq!((text(&taken, "source"), &taken["claimed"]), (source, kept), "{taken}");
+        assert_eq!(taken["observed"], shown["observed"], "{taken}");
+    }
 }
 
 /// What is in the database, and cannot be put away for want of something: once it can be, its machines are sent for

@@ -1,21 +1,27 @@
 //! `sweepd audit verify|export`: is the record whole, and what does it say?
 
+mod heads;
+
+use std::io::{Read, Write};
+use std::path::{Path, PathBuf};
+
+use serde_json::{Value, json};
+
+use self::heads::{Contradiction, FileError, Heads, LARGEST, hash_of};
 use super::Context;
 use super::output::{Lines, json_line, print};
 use crate::app::{Exit, Failure};
 use crate::config::Config;
 use crate::engine::retention::check;
-use crate::store::Store;
-use crate::store::events::Head;
+use crate::store::archives::{Archive, Recorded};
+use crate::store::events::{Exported, Head, Kind};
+use crate::store::record::Record;
+use crate::store::{HEAD_FILE, Store, StoreError};
 
 #[derive(Debug, clap::Subcommand)]
 pub enum Command {
-    /// Recompute the chain of the record from its start
-    Verify {
-        /// A head that was kept outside, from the journal say: the record must contain it
-        #[arg(long, value_name = "HASH")]
-        head: Option<String>,
-    },
+    /// Recompute the chain of the record from its start, and say what that does not show
+    Verify(VerifyArgs),
     /// Print every event as a line of JSON, with all that its hash is made of
     Export {
         /// Only what was appended after this event
@@ -24,10 +30,20 @@ pub enum Command {
     },
 }
 
+#[derive(Debug, clap::Args)]
+pub struct VerifyArgs {
+    /// A head that was kept outside, from the journal say: the record must contain it
+    #[arg(long, value_name = "HASH")]
+    head: Option<String>,
+    /// Heads that were kept outside, one a line: `SEQ HASH`, or `HASH` alone; the record must contain each
+    #[arg(long, value_name = "FILE")]
+    heads: Option<PathBuf>,
+}
+
 pub async fn run(context: &Context, config: &Config, command: &Command) -> Result<(), Failure> {
     let store = context.store(config).await?;
     match command {
-        Command::Verify { head } => verify(context, config, &store, head.as_ref()).await?,
+        Command::Verify(args) => verify(context, config, &store, args).await?,
         Command::Export { after } => {
             let mut out = Lines::new();
             let listed = store.export_record(*after, None, |event| out.add(&event)).await?;
@@ -38,63 +54,171 @@ pub async fn run(context: &Context, config: &Config, command: &Command) -> Resul
     Ok(())
 }
 
-async fn verify(context: &Context, config: &Config, store: &Store, head: Option<&String>) -> Result<(), Failure> {
-    if let Some(wanted) = head.filter(|head| head.len() != 64 || !head.bytes().all(|b| b.is_ascii_hexdigit())) {
-        return Err(Failure::new(Exit::Usage, format!("{wanted}: a head has 64 hexadecimal digits")));
-    }
-    // The record before the archives: what is archived meanwhile is in these, and would else be in neither.
-    let in_record = match head {
-        Some(wanted) => store.record_holds(wanted).await?,
-        None => None,
-    };
-    let archived = verify_archives(config, store, head).await?;
-    let known = match head {
-        None => None,
-        Some(wanted) => {
-            let event = in_record.or(archived);
-            let Some(seq) = event else {
-                let message =
-                    format!("the record does not hold the head {wanted}: it was cut or rewritten after that was kept");
-                return Err(Failure::new(Exit::Failed, message));
-            };
-            Some((seq, wanted))
-        }
-    };
-    match store.verify_record().await? {
-        Err(seq) => {
-            let message =
-                format!("event {seq} does not fit the one before it: the record was changed there, or before");
-            Err(Failure::new(Exit::Failed, message))
-        }
-        Ok(head) => print(|out| {
-            use std::io::Write;
-            if context.json {
-                let seq = known.map(|(seq, _)| seq);
-                return json_line(out, &serde_json::json!({ "events": head.seq, "head": head.hash, "held": seq }));
-            }
-            writeln!(out, "{} events, consistent with each other; head {}", head.seq, head.hash)?;
-            known.map_or(Ok(()), |(seq, wanted)| writeln!(out, "event {seq} is the head {wanted}"))
-        }),
+/// What is wrong with the record.
+fn finding(what: impl Into<String>) -> Failure {
+    Failure::new(Exit::Failed, what)
+}
+
+impl From<Contradiction> for Failure {
+    fn from(Contradiction(what): Contradiction) -> Self {
+        finding(what)
     }
 }
 
-/// Every archive is there, unchanged, and joins the one before. Returns which of their events is the head that is
-/// wanted, if one is.
-async fn verify_archives(config: &Config, store: &Store, head: Option<&String>) -> Result<Option<i64>, Failure> {
-    let mut found = None;
+impl VerifyArgs {
+    /// The heads that were kept outside.
+    fn outside(&self) -> Result<Heads, Failure> {
+        let mut heads = Heads::default();
+        if let Some(head) = &self.head {
+            let hash = hash_of(head).map_err(|why| Failure::new(Exit::Usage, why))?;
+            heads.add_bare(hash, "--head".to_owned());
+        }
+        if let Some(path) = &self.heads {
+            heads.add_file(&path.display().to_string(), &text_of(path)?).map_err(|error| match error {
+                FileError::Line(why) => Failure::new(Exit::Input, why),
+                FileError::Contradiction(contradiction) => contradiction.into(),
+            })?;
+        }
+        Ok(heads)
+    }
+}
+
+/// The text of a file of heads.
+fn text_of(path: &Path) -> Result<String, Failure> {
+    let file = std::fs::File::open(path).map_err(|error| Failure::file(path, &error))?;
+    let mut text = String::new();
+    let read = file.take(LARGEST + 1).read_to_string(&mut text);
+    let input = |why: &str| Failure::new(Exit::Input, format!("{}: {why}", path.display()));
+    match read {
+        Err(error) if error.kind() == std::io::ErrorKind::InvalidData => Err(input("it is no text")),
+        Err(error) => Err(Failure::file(path, &error)),
+        Ok(_) if text.len() as u64 > LARGEST => {
+            Err(input(&format!("it is larger than {} MiB; verify it in parts", LARGEST >> 20)))
+        }
+        Ok(_) => Ok(text),
+    }
+}
+
+/// What was met on the way through the record.
+struct Met {
+    /// Kept outside.
+    outside: Heads,
+    /// Noted on this machine, by the daemon.
+    noted: Heads,
+    /// The archives that the chain names, or an event of that kind which names none.
+    recorded: Vec<Result<Recorded, i64>>,
+}
+
+impl Met {
+    fn meet(&mut self, event: &Exported) {
+        self.outside.meet(event.seq, &event.hash);
+        self.noted.meet(event.seq, &event.hash);
+        if event.kind == Kind::Archived.as_str() {
+            self.recorded.push(serde_json::from_str(&event.body).map_err(|_| event.seq));
+        }
+    }
+
+    /// The archives that the database notes are those that the chain names, with the same hashes: whoever can change
+    /// the files can change the database too.
+    fn expect(&self, archives: &[Archive]) -> Result<(), Failure> {
+        for archive in archives {
+            if !self.recorded.iter().flatten().any(|recorded| recorded.is(archive)) {
+                let file = &archive.events.file;
+                return Err(finding(format!(
+                    "the record does not tell of {file} as the database has it (names, hashes, events): the archive or \
+                     the database was changed"
+                )));
+            }
+        }
+        for recorded in &self.recorded {
+            let named = recorded.as_ref().map_err(|seq| finding(format!("event {seq} names no archive")))?;
+            if !archives.iter().any(|archive| named.is(archive)) {
+                let Recorded { first, last, events, .. } = named;
+                return Err(finding(format!(
+                    "the record tells that events {first} to {last} were archived in {}, and the database does not know \
+                     of it: it was changed",
+                    events.file
+                )));
+            }
+        }
+        Ok(())
+    }
+
+    /// What the verification does not show of a record that ends with event `end`.
+    fn not_shown(&self, end: i64) -> Vec<String> {
+        let mut not_shown = Vec::new();
+        match self.outside.youngest() {
+            None => not_shown.push(
+                "that nothing was cut off the end or rewritten as a whole: give heads that were kept outside of this \
+                 machine (--heads, --head)"
+                    .to_owned(),
+            ),
+            Some(youngest) if youngest < end => not_shown.push(format!(
+                "that events {} to {end} were not cut off or rewritten: the youngest head that was kept outside is of \
+                 event {youngest}",
+                youngest + 1
+            )),
+            Some(_) => {}
+        }
+        if self.noted.met() == 0 {
+            not_shown
+                .push(format!("that the database is the one that ran here last: there is no {HEAD_FILE} beside it"));
+        }
+        not_shown
+    }
+}
+
+async fn verify(context: &Context, config: &Config, store: &Store, args: &VerifyArgs) -> Result<(), Failure> {
+    let mut met = Met { outside: args.outside()?, noted: Heads::default(), recorded: Vec::new() };
+    // Before the record: what is written meanwhile is noted, and not in what is read.
+    if let Some(Head { seq, hash }) = store.noted_head()?.filter(|head| head.seq > 0) {
+        let from = config.daemon.state_dir.join(HEAD_FILE);
+        met.noted.add(seq, &hash, from.display().to_string())?;
+    }
+    let mut record = store.record_now().await?;
+    let archives = archives(config, &mut record, &mut met).await?;
+    let head = match record.verify(|event| met.meet(event)).await? {
+        Ok(head) => head,
+        Err(seq) => {
+            let what = format!("event {seq} does not fit the one before it: the record was changed there, or before");
+            return Err(finding(what));
+        }
+    };
+    met.expect(&archives)?;
+    for heads in [&met.outside, &met.noted] {
+        heads.missing(head.seq).map_or(Ok(()), |what| Err(finding(what)))?;
+    }
+    let not_shown = met.not_shown(head.seq);
+    let wanted = args.head.as_deref().and_then(|head| Some((met.outside.event_of(head)?, head)));
+    let kept = args.heads.as_ref().map(|_| met.outside.met());
+    print(|out| {
+        if context.json {
+            let seq = wanted.map(|(seq, _)| seq);
+            let line: Value = json!({ "events": head.seq, "head": head.hash, "held": seq, "heads": met.outside.met(),
+                "not_shown": not_shown });
+            return json_line(out, &line);
+        }
+        writeln!(out, "{} events, consistent with each other; head {}", head.seq, head.hash)?;
+        wanted.map_or(Ok(()), |(seq, hash)| writeln!(out, "event {seq} is the head {hash}"))?;
+        kept.map_or(Ok(()), |kept| writeln!(out, "it holds each head that was kept outside: {kept}"))?;
+        not_shown.iter().try_for_each(|what| writeln!(out, "not shown: {what}"))
+    })
+}
+
+/// Every archive that the database notes is there, unchanged, and joins the one before.
+async fn archives(config: &Config, record: &mut Record, met: &mut Met) -> Result<Vec<Archive>, Failure> {
+    let archives = record.archives().await.map_err(|error: StoreError| Failure::from(error))?;
     let mut previous = Head::nothing();
-    for archive in store.archives().await? {
+    for archive in &archives {
         let Some(folder) = config.retention.archive_dir.as_ref() else {
-            let message = format!("retention.archive_dir is not set, and the record begins in {}", archive.events.file);
-            return Err(Failure::new(Exit::Failed, message));
+            let begins = &archive.events.file;
+            return Err(finding(format!("retention.archive_dir is not set, and the record begins in {begins}")));
         };
         if (archive.segment.first, &archive.segment.before) != (previous.seq + 1, &previous.hash) {
-            let message = format!("{} does not join the archive before it", archive.events.file);
-            return Err(Failure::new(Exit::Failed, message));
+            return Err(finding(format!("{} does not join the archive before it", archive.events.file)));
         }
-        let event = check(folder, &archive, head.map(String::as_str)).map_err(|why| Failure::new(Exit::Failed, why))?;
-        found = found.or(event);
-        previous = archive.segment.last;
+        check(folder, archive, &mut |event| met.meet(event)).map_err(finding)?;
+        previous = archive.segment.last.clone();
     }
-    Ok(found)
+    Ok(archives)
 }

@@ -16,7 +16,7 @@ pub struct Args {
     #[arg(long)]
     tenant: Option<String>,
     /// Why, for the record and for `status`
-    #[arg(long)]
+    #[arg(long, value_parser = reason)]
     reason: Option<String>,
     /// Until `resume`, or for so long at most: 30m, 8h, 2d
     #[arg(long = "for", value_name = "DURATION", value_parser = duration_of)]
@@ -28,6 +28,16 @@ pub struct ResumeArgs {
     /// This tenant alone, not all
     #[arg(long)]
     tenant: Option<String>,
+}
+
+/// The longest reason, in characters: as long as the comment of a scan may be.
+const REASON_MAX: usize = 1000;
+
+fn reason(text: &str) -> Result<String, String> {
+    match text.chars().count() {
+        0..=REASON_MAX => Ok(text.to_owned()),
+        length => Err(format!("it has {length} characters; at most {REASON_MAX} go on record")),
+    }
 }
 
 pub async fn pause(context: &Context, config: &Config, args: &Args) -> Result<(), Failure> {
@@ -80,4 +90,13 @@ async fn change(context: &Context, config: &Config, tenant: Option<&str>, sendin
     }
     store.close().await;
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn a_reason_goes_on_record_whole_or_not_at_all() {
+        assert_eq!(super::reason(&"é".repeat(1000)), Ok("é".repeat(1000)));
+        assert!(super::reason(&"é".repeat(1001)).unwrap_err().contains("1001 characters; at most 1000"));
+    }
 }

@@ -117,22 +117,58 @@ async fn release(context: &Context, store: &Store, id: &str, yes: bool) -> Resul
 
 async fn show_one(context: &Context, store: &Store, id: &str) -> Result<(), Failure> {
     let sweep = row_of(store, id).await?;
-    let states = store.states_of(sweep.n).await?;
+    let (states, asker) = (store.states_of(sweep.n).await?, store.asker(sweep.n).await?);
     if context.json {
         let mut told = line(&sweep);
         let states: Map<_, _> = states.iter().map(|(state, n)| (state.to_string(), (*n).into())).collect();
         told.insert("jobs".to_owned(), states.into());
+        told.insert("observed".to_owned(), asker.observed.into());
+        told.insert("claimed".to_owned(), asker.claimed.into());
         return print(|out| json_line(out, &told));
     }
     print(|out| {
         writeln!(out, "sweep {} · {} · {}", sweep.id, sweep.name, sweep.tenant)?;
         writeln!(out, "  state     {}, {} of {} open", sweep.state, sweep.open, sweep.total)?;
         writeln!(out, "  received  {} ({})", local(&sweep.received_at.rfc3339()), sweep.source)?;
+        if let Some(observed) = &asker.observed {
+            writeln!(out, "  observed  {}", observed_words(observed))?;
+        }
+        if let Some(claimed) = &asker.claimed {
+            writeln!(out, "  claimed   {} (the file says so itself)", claimed_words(claimed))?;
+        }
         if let Some(of) = sweep.retry_of {
             writeln!(out, "  retry of  {of}")?;
         }
         states.iter().try_for_each(|(state, n)| writeln!(out, "  {state:<12}  {n}"))
     })
+}
+
+/// What was seen of the file, in words.
+fn observed_words(observed: &Value) -> String {
+    let mut words = format!("the file belonged to user {}", plain(observed, "uid"));
+    if let Some(size) = observed.get("size") {
+        words += &format!(", {size} bytes");
+    }
+    for (key, what) in [("modified_at", "written"), ("changed_at", "changed")] {
+        if let Some(at) = observed.get(key).and_then(Value::as_str) {
+            words += &format!(", {what} {}", local(at));
+        }
+    }
+    words
+}
+
+/// What the file says of whoever submitted it, in words.
+fn claimed_words(claimed: &Value) -> String {
+    let login = claimed.get("login_uid").filter(|uid| !uid.is_null()).map(|uid| format!(" (logged in as {uid})"));
+    format!("user {}{} on {}", plain(claimed, "uid"), login.unwrap_or_default(), plain(claimed, "host"))
+}
+
+fn plain(value: &Value, key: &str) -> String {
+    match value.get(key) {
+        Some(Value::String(text)) => text.clone(),
+        Some(other) => other.to_string(),
+        None => "?".to_owned(),
+    }
 }
 
 fn show(context: &Context, sweeps: &[SweepStatus]) -> Result<(), Failure> {

@@ -46,6 +46,17 @@ pub enum Source {
     Schedule,
 }
 
+impl Source {
+    /// Where a sweep came from whose file has this owner, and claims to be submitted by this user. The service user and
+    /// root may say for whom they act; anybody else for themselves alone.
+    pub const fn of_file(claimed_uid: Option<u32>, owner: u32, service: u32) -> Self {
+        match claimed_uid {
+            Some(claimed) if owner == service || owner == 0 || owner == claimed => Self::Submit,
+            _ => Self::File,
+        }
+    }
+}
+
 /// A word that is none of those that are allowed, with the allowed ones.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("`{word}` is not one of: {allowed}")]
@@ -163,6 +174,25 @@ mod tests {
         }
         for priority in Priority::ALL {
             assert_eq!(Priority::from_rank(priority.rank()), *priority);
+        }
+    }
+
+    #[test]
+    fn who_asks_is_who_owns_the_file() {
+        const SERVICE: u32 = 998;
+        for (claimed, owner, expected) in [
+            (None, 1001, Source::File),
+            (None, SERVICE, Source::File),
+            (Some(1001), 1001, Source::Submit),
+            (Some(0), 1001, Source::File),
+            (Some(SERVICE), 1001, Source::File),
+            (Some(1002), 1001, Source::File),
+            // They act for others: `submit` by root hands its file to the service user.
+            (Some(1001), SERVICE, Source::Submit),
+            (Some(1001), 0, Source::Submit),
+            (Some(0), 0, Source::Submit),
+        ] {
+            assert_eq!(Source::of_file(claimed, owner, SERVICE), expected, "{claimed:?} {owner}");
         }
     }
 

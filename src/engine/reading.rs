@@ -18,7 +18,7 @@ use crate::domain::id::{MachineId, SweepId, TenantName};
 use crate::domain::sweep::Source;
 use crate::domain::time::Wall;
 use crate::intake::folder::{Place, Ready};
-use crate::intake::formats::{self, Line, Stop, Unusable};
+use crate::intake::formats::{self, Claim, Line, Stop, Unusable};
 use crate::intake::receipt::{Receipt, Refusals, Status};
 use crate::store::StoreError;
 use crate::store::long_files::Keys;
@@ -177,17 +177,22 @@ impl Work<'_> {
     }
 
     fn new_sweep(&self) -> NewSweep {
-        let source = if self.opened.header.submitted_by.is_some() { Source::Submit } else { Source::File };
         NewSweep {
             id: self.taking.shared.ids.sweep(),
             tenant: self.row,
             name: self.opened.header.name.clone().unwrap_or_else(|| printable(&self.ready.name.to_string_lossy())),
-            source,
+            source: self.source(),
             file: self.ready.relative(),
             sha256: self.opened.copied.sha256.clone(),
             file_uid: Some(self.opened.uid),
             received_at: self.received_at,
         }
+    }
+
+    /// Who asks is who owns the file; what the file says of itself counts as far as that bears it out.
+    fn source(&self) -> Source {
+        let claimed = self.opened.header.submitted_by.submitter().map(|submitter| submitter.uid);
+        Source::of_file(claimed, self.opened.uid, nix::unistd::geteuid().as_raw())
     }
 
     fn now(&self) -> Stamp {
@@ -206,12 +211,13 @@ impl Work<'_> {
         let mut receipt =
             blank(self.ready, &self.opened.copied.sha256, Some(self.name), self.received_at, Status::Taken);
         receipt.sweep_id = Some(id);
+        receipt.observed = Some(self.opened.about.clone());
+        receipt.claimed = self.opened.header.submitted_by.submitter().cloned();
         CompletionParts {
             receipt,
             refusals,
             filed_as,
-            submitted_by: self.opened.header.submitted_by.clone(),
-            about_file: self.opened.about.clone(),
+            claim: claim_word(&self.opened.header.submitted_by, self.source(), self.opened.uid),
             now: self.now(),
             hold_above: self.taking.intake.hold_above,
             hold_full_above: self.taking.intake.hold_full_above,
@@ -303,13 +309,27 @@ fn nothing_usable(refusals: &Refusals) -> String {
     }
 }
 
+/// What a receipt says of a claim that does not count.
+fn claim_word(claim: &Claim, source: Source, owner: u32) -> Option<String> {
+    match claim {
+        Claim::Made(submitter) if source != Source::Submit => Some(format!(
+            "submitted_by names user {}, and the file belongs to user {owner}: that is a claim, and the sweep counts as a \
+             dropped file",
+            submitter.uid
+        )),
+        Claim::Shapeless => {
+            Some("submitted_by is ignored: it is not what `sweepd submit` writes (uid, login_uid, host)".to_owned())
+        }
+        Claim::None | Claim::Made(_) => None,
+    }
+}
+
 /// A receipt, but for its counts.
 struct CompletionParts {
     receipt: Receipt,
     refusals: Refusals,
     filed_as: String,
-    submitted_by: Option<serde_json::Value>,
-    about_file: serde_json::Value,
+    claim: Option<String>,
     now: Stamp,
     hold_above: u64,
     hold_full_above: u64,
@@ -330,14 +350,13 @@ impl CompletionParts {
             let n = counts.not_eligible;
             words.push(format!("{n} machines were left out: their onboarding status is not Onboarded"));
         }
+        words.extend(self.claim);
         receipt.reason = (!words.is_empty()).then(|| words.join(". "));
         Completion {
             // Its fields are plain and always have a JSON form; the store refuses what is none.
             receipt: serde_json::to_string_pretty(&receipt).unwrap_or_default(),
             held,
             filed_as: self.filed_as,
-            submitted_by: self.submitted_by,
-            about_file: self.about_file,
             unasked: (!held).then_some(self.now),
         }
     }

@@ -135,7 +135,8 @@ async fn written(
     let (events, rows) = (events.name(folder, &numbered)?, rows.name(folder, &numbered)?);
     File::open(folder)?.sync_all()?;
     let archive = Archive { segment, cutoff, events, rows };
-    check(folder, &archive, None).map_err(|why| anyhow::anyhow!("what was written does not read back: {why}"))?;
+    check(folder, &archive, &mut |_| ())
+        .map_err(|why| anyhow::anyhow!("what was written does not read back: {why}"))?;
     Ok(archive)
 }
 
@@ -218,30 +219,33 @@ fn hex(bytes: &[u8]) -> String {
 }
 
 /// Reads an archive: both files are what was written, and the events are a chain from the event before to the
-/// last. Returns the number of the event with the hash `wanted`, if it is in it; or what is wrong, for people.
-pub fn check(folder: &Path, archive: &Archive, wanted: Option<&str>) -> Result<Option<i64>, String> {
+/// last. Each event that fits is handed to `met`. The names are the database's, which somebody may have edited: they lead
+/// to no other folder. Returns what is wrong, for people.
+pub fn check(folder: &Path, archive: &Archive, met: &mut dyn FnMut(&Exported)) -> Result<(), String> {
     let told = |file: &str, why: String| format!("{}: {why}", folder.join(file).display());
     let segment = &archive.segment;
     let mut previous = Head { seq: segment.first - 1, hash: segment.before.clone() };
-    let mut found = None;
     let mut each = |line: &str| -> anyhow::Result<()> {
         let event: Exported = serde_json::from_str(line)?;
         ensure!(event.follows(&previous), "event {} does not fit the one before it", event.seq);
-        if wanted.is_some_and(|wanted| wanted.eq_ignore_ascii_case(&event.hash)) {
-            found = Some(event.seq);
-        }
+        met(&event);
         previous = Head { seq: event.seq, hash: event.hash };
         Ok(())
     };
     let name = &archive.events.file;
-    read(&folder.join(name), &archive.events.sha256, &mut each).map_err(|error| told(name, format!("{error:#}")))?;
+    let read = |name: &str, sha256: &str, each: &mut dyn FnMut(&str) -> anyhow::Result<()>| {
+        let read = if Path::new(name).file_name().is_some_and(|file| file == name) {
+            read(&folder.join(name), sha256, each)
+        } else {
+            Err(anyhow::anyhow!("it is not the name of a file"))
+        };
+        read.map_err(|error| told(name, format!("{error:#}")))
+    };
+    read(name, &archive.events.sha256, &mut each)?;
     if previous != segment.last {
         return Err(told(name, format!("it ends with event {}, not with {}", previous.seq, segment.last.seq)));
     }
-    let name = &archive.rows.file;
-    read(&folder.join(name), &archive.rows.sha256, &mut |_| Ok(()))
-        .map_err(|error| told(name, format!("{error:#}")))?;
-    Ok(found)
+    read(&archive.rows.file, &archive.rows.sha256, &mut |_| Ok(()))
 }
 
 fn read(path: &Path, sha256: &str, each: &mut dyn FnMut(&str) -> anyhow::Result<()>) -> anyhow::Result<()> {
@@ -366,14 +370,15 @@ mod tests {
         let whole = events();
         let [one, two] = [whole[0].as_str(), whole[1].as_str()];
         let right = archive(folder.path(), &[one, two], &whole);
-        assert_eq!(check(folder.path(), &right, None), Ok(None));
-        assert_eq!(check(folder.path(), &right, Some(&right.segment.last.hash.to_uppercase())), Ok(Some(2)));
+        let mut met = Vec::new();
+        assert_eq!(check(folder.path(), &right, &mut |event| met.push(event.seq)), Ok(()));
+        assert_eq!(met, [1, 2]);
         let mode = fs::metadata(folder.path().join(&right.events.file)).unwrap().permissions().mode();
         assert_eq!(mode & 0o777, 0o600, "it names machines");
         let forged = one.replace("paused", "resumed");
         for lines in [&[forged.as_str(), two][..], &[two], &[two, one], &[one], &[]] {
             let wrong = archive(folder.path(), lines, &whole);
-            let told = check(folder.path(), &wrong, None).unwrap_err();
+            let told = check(folder.path(), &wrong, &mut |_| ()).unwrap_err();
             assert!(told.contains(&wrong.events.file), "{told}");
         }
     }

@@ -194,7 +194,7 @@ impl Dir {
     pub fn make_folder(&self, name: &OsStr, mode: u32) -> io::Result<bool> {
         match mkdirat(&self.fd, single(name)?, Mode::from_bits_truncate(mode & 0o700)) {
             Err(Errno::EEXIST) => return Ok(false),
-            made => made?,
+            other => other?,
         }
         nix::sys::stat::fchmod(&self.folder(name)?.fd, Mode::from_bits_truncate(mode))?;
         Ok(true)

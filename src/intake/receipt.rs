@@ -5,7 +5,7 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
-use super::formats::Refusal;
+use super::formats::{Refusal, Submitter};
 
 /// Refusals that a receipt lists one by one; the rest are counted.
 const LISTED: usize = 1000;
@@ -44,6 +44,12 @@ pub struct Receipt {
     pub sweep_id: Option<String>,
     pub tenant: Option<String>,
     pub received_at: String,
+    /// Of the file, as it was opened: whose it is, how long, and when it was written.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub observed: Option<serde_json::Value>,
+    /// Who submitted it, as it says itself.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub claimed: Option<Submitter>,
     pub lines: u64,
     pub queued: u64,
     pub joined: u64,

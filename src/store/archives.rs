@@ -28,7 +28,7 @@ pub struct Segment {
 }
 
 /// A file of an archive.
-#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct Kept {
     /// Its name in the archive's folder.
     pub file: String,
@@ -47,6 +47,37 @@ pub struct Archive {
     pub events: Kept,
     /// The rows of the sweeps.
     pub rows: Kept,
+}
+
+/// An archive as the record tells of it, in an event of kind `archived`: the chain holds this, and whoever edits the
+/// database or the files of an archive does not reach it.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct Recorded {
+    /// Its first event.
+    pub first: i64,
+    /// Its last event.
+    pub last: i64,
+    /// The hash of that.
+    pub head: String,
+    /// The events.
+    pub events: Kept,
+    /// The rows of the sweeps.
+    pub rows: Kept,
+    /// How many sweeps.
+    pub sweeps: usize,
+}
+
+impl Recorded {
+    fn of(archive: &Archive, sweeps: usize) -> Self {
+        let Segment { first, last, .. } = &archive.segment;
+        let (events, rows) = (archive.events.clone(), archive.rows.clone());
+        Self { first: *first, last: last.seq, head: last.hash.clone(), events, rows, sweeps }
+    }
+
+    /// Whether the database notes the same archive.
+    pub fn is(&self, archive: &Archive) -> bool {
+        *self == Self::of(archive, self.sweeps)
+    }
 }
 
 /// What removing has come to.
@@ -108,14 +139,7 @@ fn row_of(table: &str, row: &sqlx::sqlite::SqliteRow) -> Result<serde_json::Valu
 impl View {
     /// The archived segments, oldest first: also those of which something is still here.
     pub async fn archives(&self) -> Result<Vec<Archive>, StoreError> {
-        let rows = sqlx::query(
-            "SELECT first, before, last, hash, cutoff, events_file, events_sha256, rows_file, rows_sha256
-             FROM archives ORDER BY last",
-        )
-        .fetch_all(&mut *self.reader().await?)
-        .await
-        .doing("read the archives")?;
-        rows.iter().map(archive_of).collect::<Result<_, _>>().doing("read an archive")
+        all(&mut *self.reader().await?).await
     }
 
     /// What is to be archived next: the events before `cutoff`, so many at the most, if there are any before
@@ -198,6 +222,18 @@ impl View {
     }
 }
 
+/// The archived segments, oldest first.
+pub(super) async fn all(connection: &mut SqliteConnection) -> Result<Vec<Archive>, StoreError> {
+    let rows = sqlx::query(
+        "SELECT first, before, last, hash, cutoff, events_file, events_sha256, rows_file, rows_sha256
+         FROM archives ORDER BY last",
+    )
+    .fetch_all(connection)
+    .await
+    .doing("read the archives")?;
+    rows.iter().map(archive_of).collect::<Result<_, _>>().doing("read an archive")
+}
+
 /// The last event that was archived; none is zero, like before the first event.
 pub(super) async fn archived(connection: &mut SqliteConnection) -> Result<Head, StoreError> {
     let last = sqlx::query("SELECT last, hash FROM archives ORDER BY last DESC LIMIT 1")
@@ -228,6 +264,7 @@ impl Store {
     pub async fn archive(&self, archive: Archive, sweeps: Vec<SweepRow>, at: Wall) -> Result<(), StoreError> {
         self.write(move |connection| {
             Box::pin(async move {
+                let recorded = Recorded::of(&archive, sweeps.len());
                 let Archive { segment, cutoff, events: kept, rows } = archive;
                 let before = archived(connection).await?;
                 if before.seq + 1 != segment.first || before.hash != segment.before {
@@ -249,7 +286,6 @@ impl Store {
                 .execute(&mut *connection)
                 .await
                 .doing("note an archive")?;
-                let count = sweeps.len();
                 let list = serde_json::to_string(&sweeps).map_err(|error| StoreError::Guard(error.to_string()))?;
                 // Without the row above, this refers to nothing, and nothing of it stands.
                 sqlx::query("UPDATE sweeps SET archived = ? WHERE n IN (SELECT value FROM json_each(?))")
@@ -261,8 +297,8 @@ impl Store {
                 if archived(connection).await?.seq != segment.last.seq {
                     return Err(StoreError::Guard("the end of the segment is not in the record".to_owned()));
                 }
-                let body = serde_json::json!({ "first": segment.first, "last": segment.last.seq,
-                    "head": segment.last.hash, "events": kept, "rows": rows, "sweeps": count });
+                let body =
+                    serde_json::to_value(recorded).map_err(|error| StoreError::Guard(error.to_string()))?;
                 events::append(connection, at, Kind::Archived, Subject::default(), &body).await
             })
         })

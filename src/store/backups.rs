@@ -233,7 +233,7 @@ impl Restoring {
         if let Some(log) = log {
             bytes += copy_privately(log, &Copy::log_of(&path), &Copy::log_of(&unfinished))?;
         }
-        let Some(store) = Store::open_copy(&unfinished, &MIGRATIONS).await? else {
+        let Some(store) = Store::open_copy(&unfinished, &path, &MIGRATIONS).await? else {
             return Err(StoreError::Guard(format!("{} is no database of sweepd", path.display())));
         };
         let mut reader = store.reader().await?;

@@ -161,7 +161,8 @@ fn link(previous: &str, seq: i64, at: Wall, kind: &str, subject: &Subject, body:
     Sha256::digest(text.as_bytes()).into()
 }
 
-/// Appends an event within the caller's transaction: it stands if and only if what it tells of does.
+/// Appends an event within the caller's transaction: it stands if and only if what it tells of does. Of a body that is
+/// longer than its kind may have, the rest is cut ([`super::body`]).
 pub(crate) async fn append(
     connection: &mut SqliteConnection,
     at: Wall,
@@ -172,7 +173,7 @@ pub(crate) async fn append(
     // Inside the transaction: another process may have appended since ours last looked.
     let head = head(connection).await?;
     let seq = head.seq + 1;
-    let body = body.to_string();
+    let body = super::body::text_of(kind, body);
     let hash = link(&head.hash, seq, at, kind.as_str(), &subject, &body);
     sqlx::query(
         "INSERT INTO events (seq, at, kind, tenant_id, job_id, machine, body, hash) VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
@@ -252,42 +253,6 @@ impl View {
             .doing("look for an event")
     }
 
-    /// Which event of the record has this hash, written in hexadecimal digits; none if none has.
-    pub async fn record_holds(&self, hash: &str) -> Result<Option<i64>, StoreError> {
-        sqlx::query_scalar("SELECT seq FROM events WHERE hash = unhex(?)")
-            .bind(hash)
-            .fetch_optional(&mut *self.reader().await?)
-            .await
-            .doing("look for a head")
-    }
-
-    /// Recomputes the chain from its start, or from the end of what was archived. Returns the head, or the first event that does not fit.
-    pub async fn verify_record(&self) -> Result<Result<Head, i64>, StoreError> {
-        let mut reader = self.reader().await?;
-        // What was archived is checked where it is; what of it is still here is about to be removed.
-        let mut previous = super::archives::archived(&mut reader).await?;
-        loop {
-            let rows = sqlx::query(
-                "SELECT seq, at, kind, tenant_id, job_id, machine, body, hash FROM events WHERE seq > ? ORDER BY seq LIMIT 1000",
-            )
-            .bind(previous.seq)
-            .fetch_all(&mut *reader)
-            .await
-            .doing("read the record")?;
-            if rows.is_empty() {
-                return Ok(Ok(previous));
-            }
-            for row in rows {
-                let seq: i64 = row.try_get("seq").doing("read the record")?;
-                if seq != previous.seq + 1 || !fits(&row, &previous).doing("read the record")? {
-                    return Ok(Err(seq));
-                }
-                let hash: Vec<u8> = row.try_get("hash").doing("read the record")?;
-                previous = Head { seq, hash: hex(&hash) };
-            }
-        }
-    }
-
     /// Hands every event after `after`, up to `last` if that is given, to `each`: oldest first, as it was hashed.
     /// Without `last`, what was archived is left out.
     pub async fn export_record(
@@ -345,7 +310,7 @@ fn event(row: &sqlx::sqlite::SqliteRow) -> Result<Event, sqlx::Error> {
     })
 }
 
-fn exported(row: &sqlx::sqlite::SqliteRow) -> Result<Exported, sqlx::Error> {
+pub(super) fn exported(row: &sqlx::sqlite::SqliteRow) -> Result<Exported, sqlx::Error> {
     let machine: Option<Vec<u8>> = row.try_get("machine")?;
     let hash: Vec<u8> = row.try_get("hash")?;
     let at = row.try_get("at")?;
@@ -360,18 +325,4 @@ fn exported(row: &sqlx::sqlite::SqliteRow) -> Result<Exported, sqlx::Error> {
         body: row.try_get("body")?,
         hash: hex(&hash),
     })
-}
-
-fn fits(row: &sqlx::sqlite::SqliteRow, previous: &Head) -> Result<bool, sqlx::Error> {
-    let machine: Option<Vec<u8>> = row.try_get("machine")?;
-    let subject = Subject {
-        tenant: row.try_get("tenant_id")?,
-        job: row.try_get::<Option<i64>, _>("job_id")?.map(JobId),
-        machine: machine.and_then(|bytes| bytes.try_into().ok()).map(MachineId::from_bytes),
-    };
-    let kind: String = row.try_get("kind")?;
-    let body: String = row.try_get("body")?;
-    let hash: Vec<u8> = row.try_get("hash")?;
-    let expected = link(&previous.hash, row.try_get("seq")?, Wall(row.try_get("at")?), &kind, &subject, &body);
-    Ok(hash == expected)
 }

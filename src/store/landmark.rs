@@ -18,7 +18,7 @@ use crate::domain::id::TenantName;
 use crate::domain::time::Wall;
 
 /// The name of the note in the state folder: the number and the hash of an event.
-pub(super) const FILE: &str = "sweepd.head";
+pub const FILE: &str = "sweepd.head";
 
 /// The note, open.
 #[derive(Debug)]
@@ -37,12 +37,14 @@ impl Landmark {
         }
     }
 
-    /// What was noted last; `None` where nothing was, or the machine went down before it was on disk.
-    fn last(&self) -> Option<Head> {
-        let mut text = [0; 85];
-        self.file.read_exact_at(&mut text, 0).ok()?;
-        let (seq, hash) = std::str::from_utf8(&text).ok()?.split_once(' ')?;
-        (hash.len() == 64).then_some(Head { seq: seq.parse().ok()?, hash: hash.to_owned() })
+    /// What was noted last in this state folder; `None` where there is no note. Nothing is made.
+    pub(super) fn noted(state_dir: &Path) -> Result<Option<Head>, StoreError> {
+        let path = state_dir.join(FILE);
+        match File::open(&path) {
+            Ok(file) => Ok(last(&file)),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(source) => Err(StoreError::File { path, source: Arc::new(source) }),
+        }
     }
 
     /// Notes the head of what is committed: in one write, always as long, so that a kill leaves one or the other.
@@ -54,6 +56,14 @@ impl Landmark {
     pub(super) fn path(&self) -> &Path {
         &self.path
     }
+}
+
+/// What was noted last; `None` where nothing was, or the machine went down before it was on disk.
+fn last(file: &File) -> Option<Head> {
+    let mut text = [0; 85];
+    file.read_exact_at(&mut text, 0).ok()?;
+    let (seq, hash) = std::str::from_utf8(&text).ok()?.split_once(' ')?;
+    (hash.len() == 64).then_some(Head { seq: seq.parse().ok()?, hash: hash.to_owned() })
 }
 
 impl Store {
@@ -69,7 +79,7 @@ impl Store {
         lag: Duration,
     ) -> Result<bool, StoreError> {
         let landmark = Landmark::open(state_dir)?;
-        let lost = match landmark.last() {
+        let lost = match last(&landmark.file) {
             Some(head) => (!self.record_has(&head).await?).then_some(head),
             None => None,
         };

@@ -12,15 +12,17 @@ use std::time::Duration;
 use sqlx::migrate::Migrator;
 use sqlx::pool::PoolConnection;
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteSynchronous};
-use sqlx::{ConnectOptions, Connection, Sqlite, SqliteConnection};
+use sqlx::{ConnectOptions, Sqlite, SqliteConnection};
 
 use crate::domain::time::Wall;
+use schema::{Candidate, Standing};
 use under_way::{Operation, UnderWay};
 
 pub mod actions;
 pub mod archives;
 pub mod attempts;
 pub mod backups;
+mod body;
 mod boots;
 pub mod cancellations;
 mod chunks;
@@ -34,8 +36,10 @@ mod landmark;
 pub mod lists;
 pub mod long_files;
 pub mod marks;
+mod objects;
 pub mod outlook;
 pub mod recent;
+pub mod record;
 pub mod retries;
 pub mod schema;
 pub mod settle;
@@ -52,6 +56,7 @@ pub mod unsent;
 pub mod withdrawals;
 mod writer;
 
+pub use landmark::FILE as HEAD_FILE;
 pub use writer::Unit;
 
 /// The name of the database in the state folder.
@@ -75,7 +80,7 @@ pub enum StoreError {
         /// What SQLite said.
         source: Arc<sqlx::Error>,
     },
-    /// The database does not fit this version of sweepd: says why, and what to do.
+    /// The database is not one that this version of sweepd may use: says which file, why, and what to do.
     #[error("{0}")]
     Version(String),
     /// A guarded update did not touch exactly one row, or a state machine refused: nothing was
@@ -104,6 +109,11 @@ impl StoreError {
             13 => Some("make room on the disk"),
             _ => None,
         }
+    }
+
+    /// Whether SQLite found a file to be damaged, or no database: `SQLITE_CORRUPT`, `NOTADB`.
+    pub fn is_damage(&self) -> bool {
+        matches!(self.code(), Some(11 | 26))
     }
 
     /// The code of SQLite; the low byte of an extended one.
@@ -185,14 +195,36 @@ impl DerefMut for Reader {
     }
 }
 
+/// How a file is opened that may be anybody's: to be read, and with nothing of it believed.
+fn looking(path: &Path) -> SqliteConnectOptions {
+    careful(path).read_only(true)
+}
+
 fn options(path: &Path) -> SqliteConnectOptions {
+    careful(path).journal_mode(SqliteJournalMode::Wal).synchronous(SqliteSynchronous::Full)
+}
+
+/// What every connection has: a schema that somebody wrote into the file calls no function that does harm, and a damaged
+/// page is found when it is read.
+fn careful(path: &Path) -> SqliteConnectOptions {
     SqliteConnectOptions::new()
         .filename(path)
-        .journal_mode(SqliteJournalMode::Wal)
-        .synchronous(SqliteSynchronous::Full)
+        .pragma("trusted_schema", "OFF")
+        .pragma("cell_size_check", "ON")
         .foreign_keys(true)
         .busy_timeout(PATIENCE)
         .disable_statement_logging()
+}
+
+/// Connects to write. It reads at once: who has not opened the log does not write it back into the file when it is the
+/// last to close, and who reads alone cannot.
+async fn connect(path: &Path) -> Result<SqliteConnection, StoreError> {
+    let mut connection = options(path).connect().await.doing("open the database")?;
+    sqlx::query("SELECT count(*) FROM sqlite_schema")
+        .execute(&mut connection)
+        .await
+        .doing("read the database's schema")
+        .map(|_| connection)
 }
 
 /// Makes the database file readable by its owner alone, before SQLite writes to it; the WAL takes
@@ -216,11 +248,15 @@ impl Store {
     }
 
     /// The same, with the schema of `migrations`. A database that has an older one is copied before it is
-    /// migrated, which is put on record; one that has a newer one is refused, and stays as it is.
+    /// migrated, which is put on record. One that has a newer one, that lacks an object or has one too many, or that
+    /// is not sweepd's, is refused, and stays as it is.
     pub async fn open_with(state_dir: &Path, migrations: &Migrator, at: Wall) -> Result<Self, StoreError> {
         let path = state_dir.join(FILE);
+        if has_content(&path)? {
+            schema::look(&path, Candidate::Database(&path), migrations).await?;
+        }
         create_private(&path)?;
-        let mut connection = options(&path).connect().await.doing("open the database")?;
+        let mut connection = connect(&path).await?;
         check_sqlite(&mut connection).await?;
         let migrated = schema::bring_up(&mut connection, &path, migrations, at).await?;
         let store = Self::around(connection, &path);
@@ -233,15 +269,27 @@ impl Store {
     /// Opens the database of a state folder as it is. For commands; `None` when there is none yet.
     pub async fn open_existing(state_dir: &Path) -> Result<Option<Self>, StoreError> {
         let path = state_dir.join(FILE);
-        let Some(mut connection) = connect_file(&path, options(&path)).await? else { return Ok(None) };
-        schema::expect_current(&mut connection, &path, &schema::MIGRATIONS).await?;
+        if !is_current(&path).await? {
+            return Ok(None);
+        }
+        let connection = connect(&path).await?;
         Ok(Some(Self::around(connection, &path)))
     }
 
-    /// Opens a copy, which is migrated if it has an older schema; `None` when it is no database of sweepd.
-    async fn open_copy(path: &Path, migrations: &Migrator) -> Result<Option<Self>, StoreError> {
-        let Some(mut connection) = connect_file(path, options(path)).await? else { return Ok(None) };
-        schema::bring_up_copy(&mut connection, path, migrations).await?;
+    /// Opens a copy of `of`, which is migrated if it has an older schema: what it was copied from is the way back.
+    /// `None` when there is nothing in it.
+    async fn open_copy(path: &Path, of: &Path, migrations: &Migrator) -> Result<Option<Self>, StoreError> {
+        if !has_content(path)? {
+            return Ok(None);
+        }
+        let standing = schema::look(path, Candidate::CopyOf(of), migrations).await?;
+        if standing == Standing::Empty {
+            return Ok(None);
+        }
+        let mut connection = connect(path).await?;
+        if standing != Standing::Current {
+            schema::run(&mut connection, migrations).await?;
+        }
         Ok(Some(Self::around(connection, path)))
     }
 
@@ -302,10 +350,7 @@ impl View {
     /// Opens the database of a state folder as it is, to be looked at and nothing else; `None` when there is none yet.
     pub async fn open_existing(state_dir: &Path) -> Result<Option<Self>, StoreError> {
         let path = state_dir.join(FILE);
-        let Some(mut connection) = connect_file(&path, options(&path).read_only(true)).await? else { return Ok(None) };
-        schema::expect_current(&mut connection, &path, &schema::MIGRATIONS).await?;
-        connection.close().await.doing("close the database")?;
-        Ok(Some(Self::of(&path, 2, UnderWay::default())))
+        Ok(is_current(&path).await?.then(|| Self::of(&path, 2, UnderWay::default())))
     }
 
     fn of(path: &Path, connections: u32, under_way: UnderWay) -> Self {
@@ -336,23 +381,27 @@ impl View {
     }
 }
 
-/// Connects to a database of sweepd; `None` when there is none.
-async fn connect_file(path: &Path, options: SqliteConnectOptions) -> Result<Option<SqliteConnection>, StoreError> {
+/// Whether there is a database of sweepd at `path`, in this version's schema; an error where there is something else.
+async fn is_current(path: &Path) -> Result<bool, StoreError> {
+    if !has_content(path)? {
+        return Ok(false);
+    }
+    let standing = schema::look(path, Candidate::Database(path), &schema::MIGRATIONS).await?;
+    schema::expect_current(standing, path, &schema::MIGRATIONS)
+}
+
+/// Whether there is a file with something in it, which can be read.
+fn has_content(path: &Path) -> Result<bool, StoreError> {
     let failed = |error| StoreError::File { path: path.to_owned(), source: Arc::new(error) };
     match std::fs::metadata(path) {
         Ok(found) if found.len() > 0 => {}
-        Ok(_) => return Ok(None),
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+        Ok(_) => return Ok(false),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(false),
         Err(error) => return Err(failed(error)),
     }
     // SQLite says no more than "unable to open"; the file system says why.
     std::fs::File::open(path).map_err(failed)?;
-    let mut connection = options.connect().await.doing("open the database")?;
-    let tables: i64 = sqlx::query_scalar("SELECT count(*) FROM sqlite_schema WHERE name = 'job_counts'")
-        .fetch_one(&mut connection)
-        .await
-        .doing("read the database's schema")?;
-    Ok((tables > 0).then_some(connection))
+    Ok(true)
 }
 
 async fn check_sqlite(connection: &mut SqliteConnection) -> Result<(), StoreError> {

@@ -1,6 +1,7 @@
-//! Which schema a database has, and the way from an older one to this version's.
+//! Whose a database is, which schema it has, and the way from an older one to this version's.
 //!
-//! A database only goes forward. Before it does, a copy stays behind in its old schema: with that,
+//! A file is opened for reading alone until it is known as sweepd's: by the steps that are noted in it, and by each
+//! object that those make ([`super::objects`]). A database only goes forward. Before it does, a copy stays behind in its old schema: with that,
 //! and the program that fits it, one goes back.
 
 use std::fs;
@@ -8,10 +9,11 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use sqlx::migrate::{MigrateError, Migrator};
-use sqlx::{Row, SqliteConnection};
+use sqlx::{ConnectOptions, Connection, Row, SqliteConnection};
 
 use super::backups::{Copied, beside, copy_of, into_place};
-use super::{Doing, StoreError};
+use super::objects::Objects;
+use super::{Doing, StoreError, looking};
 use crate::domain::time::Wall;
 
 /// The schema of this version, step by step; a test brings one of its own.
@@ -20,9 +22,40 @@ pub static MIGRATIONS: Migrator = sqlx::migrate!("./migrations");
 /// What the copy is called that a migration leaves behind: this, the schema it has, and when it was made.
 const KEPT: &str = ".schema-";
 
+/// A file that should be a database of sweepd, and so what to do where it is none.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Candidate<'a> {
+    /// The database of a state folder.
+    Database(&'a Path),
+    /// A copy of what an operator wants to restore.
+    CopyOf(&'a Path),
+}
+
+impl Candidate<'_> {
+    const fn path(&self) -> &Path {
+        match self {
+            Self::Database(path) | Self::CopyOf(path) => path,
+        }
+    }
+
+    /// It is not what it should be.
+    fn refused(&self, why: &str) -> StoreError {
+        let remedy = match self {
+            Self::Database(_) => "put a backup in its place with `sweepd restore`, or move the file away",
+            Self::CopyOf(_) => "choose another backup",
+        };
+        StoreError::Version(format!("{}: {why}: it was left as it is; {remedy}", self.path().display()))
+    }
+
+    /// An error of the first reading: what cannot be read as a database is refused, once and for all.
+    fn unread(&self, error: StoreError) -> StoreError {
+        if error.is_damage() { self.refused(&format!("it is damaged, or no database ({error})")) } else { error }
+    }
+}
+
 /// How a database's schema stands to the one that is wanted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Standing {
+pub(super) enum Standing {
     /// There is nothing in it yet.
     Empty,
     /// It is this one.
@@ -82,15 +115,42 @@ async fn standing(connection: &mut SqliteConnection, migrations: &Migrator) -> R
     })
 }
 
-/// Fails unless the database has the schema of `migrations`, and says what to do. Nothing is changed.
-pub(super) async fn expect_current(
+/// Looks at the file at `at`, opened for reading alone. Fails unless it is empty, or is a database of sweepd with every
+/// object that its steps of `migrations` make, and no other; and says what to do.
+pub(super) async fn look(at: &Path, of: Candidate<'_>, migrations: &Migrator) -> Result<Standing, StoreError> {
+    let mut connection = looking(at).connect().await.doing("open the database").map_err(|error| of.unread(error))?;
+    let looked = standing_whole(&mut connection, of, migrations).await.map_err(|error| of.unread(error));
+    connection.close().await.doing("close the database")?;
+    looked
+}
+
+async fn standing_whole(
     connection: &mut SqliteConnection,
-    path: &Path,
+    of: Candidate<'_>,
     migrations: &Migrator,
-) -> Result<(), StoreError> {
+) -> Result<Standing, StoreError> {
+    let found = Objects::of(connection).await?;
+    let standing = standing(connection, migrations).await?;
+    let version = match standing {
+        Standing::Empty if found.is_empty() => return Ok(standing),
+        Standing::Empty => return Err(of.refused("it is a database of another program")),
+        Standing::Current => newest(migrations),
+        Standing::Older(version) => version,
+        other => return Err(refusal(other, of.path(), newest(migrations))),
+    };
+    match found.difference(&Objects::made_by(migrations, version).await?) {
+        None => Ok(standing),
+        Some(difference) => Err(of.refused(&format!("it has schema {version}, but {difference}"))),
+    }
+}
+
+/// Fails unless the database that was looked at has the schema of `migrations`, and says what to do. Returns whether
+/// there is anything in it.
+pub(super) fn expect_current(standing: Standing, path: &Path, migrations: &Migrator) -> Result<bool, StoreError> {
     let ours = newest(migrations);
-    match standing(connection, migrations).await? {
-        Standing::Current | Standing::Empty => Ok(()),
+    match standing {
+        Standing::Current => Ok(true),
+        Standing::Empty => Ok(false),
         Standing::Older(found) => Err(StoreError::Version(format!(
             "{} has schema {found} and this version of sweepd has {ours}: start the daemon, which migrates it",
             path.display()
@@ -160,21 +220,8 @@ pub(super) async fn bring_up(
     Ok(Some(Migrated { from, to, kept, copied }))
 }
 
-/// Gives a copy the schema of `migrations`: what it was copied from is the way back.
-pub(super) async fn bring_up_copy(
-    connection: &mut SqliteConnection,
-    path: &Path,
-    migrations: &Migrator,
-) -> Result<(), StoreError> {
-    match standing(connection, migrations).await? {
-        Standing::Empty | Standing::Current => Ok(()),
-        Standing::Older(_) => run(connection, migrations).await,
-        other => Err(refusal(other, path, newest(migrations))),
-    }
-}
-
 /// Each step is a transaction of its own: what was interrupted goes on at the next start.
-async fn run(connection: &mut SqliteConnection, migrations: &Migrator) -> Result<(), StoreError> {
+pub(super) async fn run(connection: &mut SqliteConnection, migrations: &Migrator) -> Result<(), StoreError> {
     migrations.run(connection).await.map_err(|error| match error {
         MigrateError::Execute(source) | MigrateError::ExecuteMigration(source, _) => {
             StoreError::Database { doing: "migrate the database", source: Arc::new(source) }

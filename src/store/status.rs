@@ -33,6 +33,15 @@ pub struct TenantStatus {
     pub oldest_queued: Option<Wall>,
 }
 
+/// Who asked for a sweep: what was seen of its file, apart from what that says of itself.
+#[derive(Clone, Debug, Default)]
+pub struct Asker {
+    /// Of the file as it was opened: its owner's `uid`, and once it is taken its `size`, `modified_at`, `changed_at`.
+    pub observed: Option<serde_json::Value>,
+    /// What the file says: `uid`, `login_uid`, `host`.
+    pub claimed: Option<serde_json::Value>,
+}
+
 /// A sweep as it stands.
 #[derive(Clone, Debug)]
 pub struct SweepStatus {
@@ -105,6 +114,22 @@ pub(super) fn sweeps_beginning() -> String {
 }
 
 impl View {
+    /// Who asked for a sweep; nothing of one that has no file.
+    pub async fn asker(&self, sweep: i64) -> Result<Asker, StoreError> {
+        let (observed, claimed): (Option<String>, Option<String>) = sqlx::query_as(
+            "SELECT coalesce(iif(json_valid(receipt), receipt ->> '$.observed', NULL),
+                    iif(file_uid IS NULL, NULL, json_object('uid', file_uid))),
+                iif(json_valid(receipt), receipt ->> '$.claimed', NULL)
+             FROM sweeps WHERE n = ?",
+        )
+        .bind(sweep)
+        .fetch_one(&mut *self.reader().await?)
+        .await
+        .doing("read who asked for a sweep")?;
+        let read = |text: Option<String>| text.and_then(|text| serde_json::from_str(&text).ok());
+        Ok(Asker { observed: read(observed), claimed: read(claimed) })
+    }
+
     /// All tenants that the database knows.
     pub async fn tenants_status(&self) -> Result<Vec<TenantStatus>, StoreError> {
         let mut reader = self.reader().await?;

@@ -1,6 +1,7 @@
 //! Sweeps: how the machines of a file become jobs, or join those that are open.
 
-use serde_json::json;
+use serde_json::{Map, Value, json};
+use sha2::{Digest, Sha256};
 use sqlx::{Row, SqliteConnection};
 
 use super::chunks::{add, release_some};
@@ -17,6 +18,9 @@ use crate::domain::time::Wall;
 /// Machines that one transaction takes in: enough to be fast, few enough that the writer is free
 /// for a lane every few dozen milliseconds. More in a file make it a long one.
 pub const CHUNK: usize = 2000;
+
+/// So many refusals of a file go on record one by one; its receipt lists more.
+const REFUSALS: usize = 5;
 
 /// A row of `sweeps`.
 pub type SweepRow = i64;
@@ -177,10 +181,6 @@ pub struct Completion {
     pub held: bool,
     /// Where the file is put away to.
     pub filed_as: String,
-    /// Who submitted it, for the record.
-    pub submitted_by: Option<serde_json::Value>,
-    /// Whose the file was, how long, and when it was written, for the record.
-    pub about_file: serde_json::Value,
     /// When it was let go without anybody having been asked: it counts for an hour.
     pub unasked: Option<Stamp>,
 }
@@ -192,26 +192,46 @@ async fn complete(
     completion: &Completion,
     at: Wall,
 ) -> Result<(), StoreError> {
-    sqlx::query(
+    let source: Option<String> = sqlx::query_scalar(
         "UPDATE sweeps SET receipt = ?1, filed_as = ?5, state = iif(?2, 'held', iif(open = 0, 'done', 'open')),
              finished_at = iif(NOT ?2 AND open = 0, ?3, NULL)
-         WHERE n = ?4 AND state = 'taking'",
+         WHERE n = ?4 AND state = 'taking' RETURNING source",
     )
     .bind(&completion.receipt)
     .bind(completion.held)
     .bind(at.0)
     .bind(sweep)
     .bind(&completion.filed_as)
-    .execute(&mut *connection)
+    .fetch_optional(&mut *connection)
     .await
     .doing("complete a sweep")?;
     if let Some(now) = &completion.unasked {
         unasked::note(connection, tenant, sweep, now).await?;
     }
-    let receipt: serde_json::Value = serde_json::from_str(&completion.receipt)
+    let body = taken(sweep, source.as_deref(), &completion.receipt)
         .map_err(|error| StoreError::Guard(format!("the receipt of sweep {sweep} is no JSON: {error}")))?;
-    let body = json!({ "sweep": sweep, "receipt": receipt, "about_file": completion.about_file, "submitted_by": completion.submitted_by });
     events::append(connection, at, Kind::FileTaken, Subject::tenant(tenant), &body).await
+}
+
+/// What goes on record of a file that was taken: what was observed of it, apart from what it claims; its counts and the
+/// first refusals, without what stood in them; and the SHA-256 of the receipt, which lies beside the file.
+fn taken(sweep: SweepRow, source: Option<&str>, text: &str) -> Result<Value, serde_json::Error> {
+    let mut receipt: Map<String, Value> = serde_json::from_str(text)?;
+    let mut take = |key: &str| receipt.remove(key).unwrap_or_default();
+    let (observed, claimed, refusals) = (take("observed"), take("claimed"), take("refusals"));
+    let listed: &[Value] = refusals.as_array().map_or(&[], Vec::as_slice);
+    let first: Vec<Value> = listed
+        .iter()
+        .take(REFUSALS)
+        .map(|refusal| json!({ "line": refusal.get("line"), "reason": refusal.get("reason") }))
+        .collect();
+    let mut not_listed = receipt.get("refusals_not_listed").and_then(Value::as_u64).unwrap_or_default();
+    not_listed = not_listed.saturating_add((listed.len() - first.len()) as u64);
+    receipt.insert("refusals".to_owned(), first.into());
+    receipt.insert("refusals_not_listed".to_owned(), not_listed.into());
+    let sha256 = Sha256::new().chain_update(text).chain_update("\n").finalize();
+    Ok(json!({ "sweep": sweep, "source": source, "observed": observed, "claimed": claimed, "receipt": receipt,
+        "receipt_sha256": events::hex(&sha256) }))
 }
 
 fn counts_of(row: &sqlx::sqlite::SqliteRow) -> Result<Counts, sqlx::Error> {

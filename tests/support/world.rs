@@ -356,8 +356,6 @@ impl World {
                 receipt: "{}".to_owned(),
                 held: false,
                 filed_as: "processed/x.txt".to_owned(),
-                submitted_by: None,
-                about_file: serde_json::Value::Null,
                 unasked: None,
             };
             store.take_sweep(new, Chunk { jobs, ..Chunk::default() }, now, complete).await.unwrap();

@@ -10,6 +10,7 @@ use std::io::{self, BufRead};
 
 use serde::de::{DeserializeSeed, Deserializer, Error, MapAccess, SeqAccess, Visitor};
 
+use super::claim::Claim;
 use super::entry::EntrySeed;
 use super::fields::{self, Fault};
 use super::lines::LINE_MAX;
@@ -129,7 +130,8 @@ fn value<'de, A: MapAccess<'de>>(
     map: &mut A,
 ) -> Result<(), A::Error> {
     if field == "submitted_by" {
-        context.header.submitted_by = map.next_value::<Option<serde_json::Value>>()?;
+        context.header.submitted_by =
+            map.next_value::<Option<serde_json::Value>>()?.map_or(Claim::None, |said| Claim::of(&said));
         return Ok(());
     }
     let Some(text) = map.next_value::<Option<String>>()? else {

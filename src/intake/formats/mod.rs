@@ -8,6 +8,7 @@
 //! Values that a JSON document gives for all its machines are returned as the [`Header`], and are
 //! not applied to its rows: they may follow the rows in the file.
 
+mod claim;
 mod document;
 mod entry;
 mod fields;
@@ -28,6 +29,7 @@ use crate::domain::id::MachineId;
 use crate::domain::shown::is_shapeless;
 use crate::domain::sweep::{OnPending, Priority, ScanType};
 use crate::domain::time::Wall;
+pub use claim::{Claim, Submitter};
 pub use document::NAME_MAX;
 use lines::LINE_MAX;
 
@@ -42,8 +44,8 @@ pub struct Header {
     pub priority: Option<Priority>,
     pub not_before: Option<Wall>,
     pub on_pending: Option<OnPending>,
-    /// Who submitted it, as the submitting program put it.
-    pub submitted_by: Option<serde_json::Value>,
+    /// Who submitted it, as it says.
+    pub submitted_by: Claim,
 }
 
 /// A machine to scan, with what the file says about this one alone.

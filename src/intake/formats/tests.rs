@@ -236,7 +236,7 @@ fn documents_give_a_header_and_count_machines() {
     let text = format!(
         r#"{{"tenant":"contoso","machines":["{A}",{{"id":7,"MachineId":"{B}","scan_type":null,"x":[{{}}]}},
         {{"machine_id":5}},{{}},null,[1],"x",{{"machine_id":"{A}","comment":7}}],
-        "name":" n\u0007 ","scan_type":"FULL","priority":"urgent","not_before":"2026-10-05T22:00:00Z","submitted_by":{{"uid":0}}}}"#
+        "name":" n\u0007 ","scan_type":"FULL","priority":"urgent","not_before":"2026-10-05T22:00:00Z","submitted_by":{{"uid":0,"host":"h"}}}}"#
     );
     for input in [text.clone().into_bytes(), utf16(&text, false)] {
         let (lines, header) = take("a.json", &input, ALL);
@@ -244,7 +244,7 @@ fn documents_give_a_header_and_count_machines() {
         assert_eq!(header.tenant.as_deref(), Some("contoso"));
         assert_eq!(header.name.as_deref(), Some("n\u{fffd}"));
         assert_eq!((header.scan_type, header.priority), (Some(ScanType::Full), Some(Priority::Urgent)));
-        assert_eq!(header.submitted_by, Some(serde_json::json!({"uid": 0})));
+        assert_eq!(header.submitted_by.submitter().map(|by| (by.uid, by.host.as_str())), Some((0, "h")));
         assert!(header.not_before.is_some());
         assert_eq!(super::header("a", input.as_slice(), &ALL).unwrap(), header);
         assert!(

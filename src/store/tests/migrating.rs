@@ -13,14 +13,14 @@ use super::super::schema::MIGRATIONS;
 use super::*;
 
 /// The schema of a later version: this one's, and another step.
-fn later(step: &'static str) -> Migrator {
+pub(super) fn later(step: &'static str) -> Migrator {
     let next = MIGRATIONS.iter().map(|step| step.version).max().unwrap() + 1;
     let mut steps: Vec<_> = MIGRATIONS.iter().cloned().collect();
     steps.push(Migration::new(next, "later".into(), MigrationType::Simple, step.into_sql_str(), false));
     Migrator::with_migrations(steps)
 }
 
-const STEP: &str = "ALTER TABLE tenants ADD COLUMN colour TEXT";
+pub(super) const STEP: &str = "ALTER TABLE tenants ADD COLUMN colour TEXT";
 
 /// What a migration kept in the bench's folder.
 fn kept(bench: &Bench) -> Vec<PathBuf> {
@@ -57,7 +57,7 @@ async fn an_older_database_is_copied_then_migrated_and_that_is_on_record() {
 
     let kept = kept(&bench);
     assert_eq!(kept.len(), 1, "one copy, and nothing half done: {kept:?}");
-    let copy = Store::open_copy(&kept[0], &MIGRATIONS).await.unwrap().unwrap();
+    let copy = Store::open_copy(&kept[0], &kept[0], &MIGRATIONS).await.unwrap().unwrap();
     assert_eq!(copy.record_head().await.unwrap(), head, "the copy is what was there");
     copy.close().await;
     // Once is enough.
@@ -87,10 +87,10 @@ async fn a_copy_of_an_older_database_is_migrated_and_of_a_newer_one_refused() {
     bench.store.close().await;
     let copy = bench.folder.path().join("copy.db");
     fs::copy(bench.folder.path().join(FILE), &copy).unwrap();
-    let store = Store::open_copy(&copy, &later(STEP)).await.unwrap().unwrap();
+    let store = Store::open_copy(&copy, &copy, &later(STEP)).await.unwrap().unwrap();
     assert!(store.verify_record().await.unwrap().is_ok());
     store.close().await;
-    let why = refusal(Store::open_copy(&copy, &MIGRATIONS).await.map(Option::unwrap));
+    let why = refusal(Store::open_copy(&copy, &copy, &MIGRATIONS).await.map(Option::unwrap));
     assert!(why.contains("schema 2"), "{why}");
 }
 

@@ -104,3 +104,61 @@ async fn commands_are_recorded_with_who_gave_them() {
     let body: serde_json::Value = serde_json::from_str(&body).unwrap();
     assert_eq!(body["by"], serde_json::json!({ "uid": 0, "login_uid": 1000, "host": "console" }));
 }
+
+/// The longest name, a thousand refusals with the longest texts: the record stays, and the file goes after 90 days.
+#[tokio::test]
+async fn the_event_of_a_file_keeps_counts_and_the_hash_of_its_receipt() {
+    use sha2::Digest;
+    let bench = Bench::new().await;
+    let refusals: Vec<_> = (1..=1000)
+        .map(|line| serde_json::json!({ "line": line, "text": "\u{1f600}".repeat(200), "reason": "why ".repeat(40) }))
+        .collect();
+    let receipt = serde_json::json!({
+        "file": "\u{fffd}".repeat(255), "sha256": "ab".repeat(32), "lines": 2000, "refused": 1500, "refusals": refusals,
+        "refusals_not_listed": 500, "observed": { "uid": 1001, "size": 7 },
+        "claimed": { "uid": 0, "login_uid": null, "host": "\u{1f600}".repeat(253) }, "reason": "marker",
+    });
+    let text = serde_json::to_string_pretty(&receipt).unwrap();
+    let sha256 =
+        sha2::Sha256::digest(format!("{text}\n")).iter().fold(String::new(), |hex, b| hex + &format!("{b:02x}"));
+    let new = NewSweep { source: Source::Submit, ..bench.new_sweep() };
+    let decide = move |_, _| Completion { receipt: text, ..completion(false) };
+    bench
+        .store
+        .take_sweep(new, Chunk { jobs: quick(&[1]), ..Chunk::default() }, at(0), decide)
+        .await
+        .map(drop)
+        .unwrap();
+    let body = bench.text("SELECT body FROM events WHERE kind = 'file_taken'").await;
+    assert!(body.len() <= 4096, "{} bytes: {body}", body.len());
+    let body: serde_json::Value = serde_json::from_str(&body).unwrap();
+    assert_eq!(body["receipt_sha256"], sha256, "of the file that lies beside it");
+    assert_eq!(
+        (&body["source"], &body["observed"]["uid"], &body["claimed"]["uid"]),
+        (&"submit".into(), &1001.into(), &0.into())
+    );
+    let kept = &body["receipt"];
+    assert_eq!((&kept["lines"], &kept["refused"], &kept["sha256"]), (&2000.into(), &1500.into(), &receipt["sha256"]));
+    assert_eq!((kept["refusals"].as_array().unwrap().len(), &kept["refusals_not_listed"]), (5, &1495.into()));
+    assert!(kept["refusals"][0]["text"].is_null(), "what stood in the file is in its receipt: {body}");
+}
+
+/// Whoever writes to the record, by whatever way: an operator with a long reason, for one.
+#[tokio::test]
+async fn no_event_in_the_record_is_longer_than_its_kind_may_be() {
+    let bench = Bench::new().await;
+    let long = "\u{7}\u{1f600}".repeat(20_000);
+    for kind in Kind::ALL {
+        let body = serde_json::json!({ "reason": long, "list": vec![&long; 9], "id": "a1" });
+        bench.store.record(at(1), *kind, Subject::default(), body).await.unwrap();
+        let text = bench.text("SELECT body FROM events ORDER BY seq DESC LIMIT 1").await;
+        assert!(text.len() <= kind.longest_body(), "{kind}: {} bytes", text.len());
+        let kept: serde_json::Value = serde_json::from_str(&text).unwrap();
+        assert_eq!(
+            (&kept["id"], &kept["cut"]["sha256"].as_str().unwrap().len()),
+            (&"a1".into(), &64),
+            "{kind}: {text}"
+        );
+    }
+    assert!(bench.store.verify_record().await.unwrap().is_ok());
+}
