@@ -1,6 +1,7 @@
 //! The drop folder on the real binary: fair between tenants, safe from what people put there, and careful with the disk.
 
 #![allow(
+    clippy::disallowed_methods,
     clippy::unwrap_used,
     clippy::indexing_slicing,
     clippy::panic,
