@@ -309,7 +309,7 @@ sweeps_every_week() {
     check 'who cannot read the database' "$seen" holds "$seen" 'Permission denied'
 }
 
-has_swept() { sweepd sweep list --json | jq --exit-status 'select(.name == "scheduled")'; }
+has_swept() { holds "$(sweepd sweep list --json | jq --raw-output .name)" scheduled; }
 
 keeps_its_queue_over_an_upgrade() {
     local before
