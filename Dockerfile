@@ -1,18 +1,24 @@
 # packaging/docker/verify.sh builds and runs this; packaging/docker/compose.yaml shows how to use it.
-FROM rust:1.95-slim-bookworm AS build
+# A tag may name another image tomorrow: `packaging/docker/pin.sh --write` puts the digests of today here and into
+# compose.yaml. Do so for what goes into production.
+ARG BUILD_IMAGE=docker.io/library/rust:1.95-slim-bookworm
+ARG BASE_IMAGE=docker.io/library/debian:bookworm-slim
+
+FROM ${BUILD_IMAGE} AS build
 # SQLite and the cryptography are built from C: a compiler is all that is needed.
 RUN apt-get update \
  && apt-get install -y --no-install-recommends gcc libc6-dev \
  && rm -rf /var/lib/apt/lists/*
 WORKDIR /src
 COPY Cargo.toml Cargo.lock ./
+COPY packaging/release.sh packaging/tools.sh ./packaging/
 COPY migrations ./migrations
 # Cargo.toml names the benches; they are not built.
 COPY benches ./benches
 COPY src ./src
-RUN cargo build --release --locked --bin sweepd
+RUN packaging/release.sh
 
-FROM debian:bookworm-slim
+FROM ${BASE_IMAGE}
 # ca-certificates: the roots that TLS connections are checked against.
 RUN apt-get update \
  && apt-get install -y --no-install-recommends ca-certificates \

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Makes the Debian package. Needs cargo-deb (`cargo install cargo-deb --locked`) and dpkg-dev.
+# Makes the Debian package. Needs dpkg-dev; the cargo tools that are missing are installed into target/tools.
 #
 #   packaging/deb/build.sh [--no-build] [--fast] [--deb-version VERSION] [--output FILE]
 #
@@ -7,6 +7,8 @@
 set -euo pipefail
 
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
+# shellcheck source=packaging/tools.sh
+source packaging/tools.sh
 
 build=yes
 version=
@@ -28,8 +30,10 @@ done
 
 readonly binary=target/release/sweepd made=target/packaging
 if [[ $build == yes ]]; then
-    cargo build --release --locked --bin sweepd
+    packaging/release.sh
 fi
+pinned cargo-cyclonedx "$CYCLONEDX_VERSION"
+pinned cargo-deb "$DEB_VERSION"
 if [[ -z $version ]]; then
     version=$(cargo pkgid | sed 's/.*[#@]//')-1
 fi
@@ -42,9 +46,16 @@ mkdir -p "$made/completions"
 "$binary" completions zsh >"$made/completions/_sweepd"
 "$binary" completions fish >"$made/completions/sweepd.fish"
 
-# The same commit makes the same package.
+# The same commit makes the same package: packaging/reproduce.sh.
 SOURCE_DATE_EPOCH=${SOURCE_DATE_EPOCH:-$(git log -1 --format=%ct 2>/dev/null || date +%s)}
 export SOURCE_DATE_EPOCH
+
+# What the program is made of, for tools that know CycloneDX. With SOURCE_DATE_EPOCH it gets no random serial number;
+# it is written beside Cargo.toml and names this folder.
+cargo cyclonedx --quiet --format json --spec-version 1.5 --override-filename sweepd.cdx >&2
+sed "s|path+file://$PWD#|path+file:///usr/src/sweepd#|" sweepd.cdx.json >"$made/sweepd.cdx.json"
+rm sweepd.cdx.json
+
 maintainer=$(sed -n 's/^maintainer = "\(.*\)"$/\1/p' Cargo.toml)
 cat >"$made/changelog" <<END
 sweepd ($version) unstable; urgency=medium

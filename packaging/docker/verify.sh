@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Builds the Dockerfile and runs what comes of it, where no image can be pulled: the base images are made
-# from Debian roots, with this machine's Rust toolchain copied in, under the names that the Dockerfile
-# uses. As root, with buildah, debootstrap, systemd-container, iproute2 and jq. Prints a line for each
+# from Debian roots, with this machine's Rust toolchain copied in, and take the place of those that the
+# Dockerfile names. As root, with buildah, debootstrap, systemd-container, iproute2 and jq. Prints a line for each
 # check, and ends with 1 if one does not hold.
 #
 #   packaging/docker/verify.sh [--work FOLDER] [--mirror URL] [--suite NAME] [--no-build]
@@ -12,6 +12,7 @@ set -euo pipefail
 
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 readonly here
+readonly build_image=localhost/sweepd-verify-rust:latest base_image=localhost/sweepd-verify-debian:latest
 readonly image=localhost/sweepd:verify network=sweepd-verify-$$
 export BUILDAH_ISOLATION=chroot
 work=
@@ -73,18 +74,16 @@ image_of() {
 
 base_images() {
     local toolchain
-    declare -a names
-    mapfile -t names < <(sed -n 's/^FROM \([^ ]*\).*/\1/p' "$here/../../Dockerfile")
     toolchain=$(rustc --print sysroot)
     "$here/../debian-root.sh" "${root_options[@]}" "$work/debian"
-    image_of "$work/debian" "docker.io/library/${names[1]}"
+    image_of "$work/debian" "$base_image"
     if [[ ! -d $work/rust ]]; then
         cp -a --reflink=auto "$work/debian" "$work/rust.unfinished"
         mkdir -p "$work/rust.unfinished/usr/local/rust"
         tar -C "$toolchain" --exclude=./share/doc -c . | tar -C "$work/rust.unfinished/usr/local/rust" -x
         mv "$work/rust.unfinished" "$work/rust"
     fi
-    image_of "$work/rust" "docker.io/library/${names[0]}" --env PATH=/usr/local/rust/bin:/usr/sbin:/usr/bin:/sbin:/bin \
+    image_of "$work/rust" "$build_image" --env PATH=/usr/local/rust/bin:/usr/sbin:/usr/bin:/sbin:/bin \
         --env CARGO_HOME=/usr/local/cargo
 }
 
@@ -93,6 +92,7 @@ build() {
     local registry=${CARGO_HOME:-$HOME/.cargo}/registry
     mkdir -p "$registry"
     buildah bud --pull-never --format docker --layers=false --tag "$image" \
+        --build-arg "BUILD_IMAGE=$build_image" --build-arg "BASE_IMAGE=$base_image" \
         --volume "$registry:/usr/local/cargo/registry" "$here/../.." >"$work/build.log" 2>&1
 }
 

@@ -13,6 +13,12 @@ exec 3>>"$report"
 # shellcheck source=packaging/checks.sh
 source /verify/checks.sh
 
+properties() {
+    local each
+    local -a values=()
+    for each in "$@"; do values+=("$(property "$each")"); done
+    printf '%s' "${values[*]}"
+}
 property() { systemctl show --property="$1" --value "$unit"; }
 is() { [[ $(property "$1") == "$2" ]]; }
 is_not() { [[ $(property "$1") != "$2" ]]; }
@@ -56,6 +62,8 @@ installs() {
     check 'the package installs' "$(dpkg-query --show sweepd)" same "$(dpkg-query --show --showformat='${Status}' sweepd)" 'install ok installed'
     check 'without a word of trouble' "$(grep -ciE 'warn|error|fail' <<<"$seen") such lines" fails grep -iE 'warn|error|fail' <<<"$seen"
     check 'it makes the user' "$(getent passwd sweepd)" holds "$(getent passwd sweepd)" /usr/sbin/nologin
+    check 'and the user of the weekly sweep, in no group but its own' "$(id sweepd-sweep)" \
+        same "$(id --name --groups sweepd-sweep)" sweepd-sweep
     seen=$(stat --format='%n %U:%G %a' "$state" "$incoming" /etc/sweepd)
     check 'it makes the folders' "$seen" same "$seen" \
         "$state sweepd:sweepd 750"$'\n'"$incoming sweepd:sweepd 2770"$'\n''/etc/sweepd root:root 755'
@@ -157,6 +165,8 @@ takes_what_its_group_drops() {
     check 'it is taken' "" test -e "$state/spool/processed/ann.txt.receipt.json"
     seen=$(runuser --user ann -- jq --compact-output '[.status, .lines, .queued]' "$state/spool/processed/ann.txt.receipt.json")
     check 'she reads the receipt' "$seen" same "$seen" '["taken",5,5]'
+    seen=$(sweepd audit export | jq --raw-output 'select(.kind == "file_taken").body | fromjson | .. | .uid? // empty')
+    check 'the record says whose it was' "$seen" same "$seen" "$(id --user ann)"
     check 'but not the database' "$(stat --format='%U:%G %a' "$state/sweepd.db")" fails runuser --user ann -- cat "$state/sweepd.db"
     check 'who is not in the group cannot drop' "$(id bob)" fails runuser --user bob -- cp /tmp/list.txt "$incoming/bob.txt"
     within 300 has_queued 0
@@ -259,15 +269,47 @@ does_not_restart_on_a_wrong_configuration() {
 }
 
 is_confined() {
-    local each seen
-    for each in "$unit" sweepd-sweep.service; do
-        seen=$(systemd-analyze security --no-pager "$each" | grep 'Overall exposure' | tr -dc '[:print:]')
-        check "systemd-analyze security of $each is at most 1.5" "$seen" systemd-analyze security --no-pager --threshold=15 "$each"
+    local each seen process
+    process=$(property MainPID)
+    for each in "$unit:12" sweepd-sweep.service:4; do
+        seen=$(systemd-analyze security --no-pager "${each%:*}" | grep 'Overall exposure' | tr -dc '[:print:]')
+        check "systemd-analyze security of ${each%:*} is at most ${each#*:} tenths" "$seen" \
+            systemd-analyze security --no-pager --threshold="${each#*:}" "${each%:*}"
     done
-    seen=$(grep -E '^(NoNewPrivs|Seccomp|CapEff|CapBnd):' "/proc/$(property MainPID)/status" | tr '\t' ' ')
+    check 'nothing but the program can be executed' "$(nsenter --target "$process" --mount /bin/sh -c true 2>&1)" \
+        fails nsenter --target "$process" --mount /bin/sh -c true
+    check 'but that can' "" nsenter --target "$process" --mount /usr/bin/sweepd --version
+    check 'memory, tasks and swap are limited' "$(properties MemoryHigh MemoryMax MemorySwapMax TasksMax)" \
+        same "$(properties MemoryHigh MemoryMax MemorySwapMax TasksMax)" '1073741824 2147483648 0 1024'
+    for each in /srv /boot /home /root; do
+        mkdir -p "$each/other"
+        seen=$(stat --format=%a "/proc/$process/root$each")
+        check "it sees nothing of $each, and may not open it" "mode $seen" same "$seen $(ls "/proc/$process/root$each")" '0 '
+    done
+    seen=$(grep -E '^(NoNewPrivs|Seccomp|CapEff|CapBnd):' "/proc/$process/status" | tr '\t' ' ')
     check 'the running process has no privilege left' "$seen" holds "$seen" 'CapBnd: 0000000000000000'
-    check 'and cannot write outside its folder' "" fails nsenter --target "$(property MainPID)" --mount touch /usr/touched
+    seen=$(touch "/proc/$process/root/usr/touched" 2>&1)
+    check 'and cannot write outside its folder' "$seen" holds "$seen" 'Read-only file system'
+    check 'but can in it' "" touch "/proc/$process/root$state/touched"
+    rm -f "$state/touched"
 }
+
+sweeps_every_week() {
+    local seen
+    { printf 'DeviceId\n' && machines 50 59; } >/etc/sweepd/fleet.csv
+    chgrp sweepd /etc/sweepd/fleet.csv
+    chmod 0640 /etc/sweepd/fleet.csv
+    seen=$(systemctl start sweepd-sweep.service 2>&1)
+    check 'the weekly sweep hands its list over' "$seen" same "$(systemctl show --property=Result --value sweepd-sweep.service)" success
+    within 100 has_swept
+    check 'which is taken' "" has_swept
+    seen=$(sweepd audit export | jq --raw-output 'select(.kind == "file_taken").body | fromjson | .. | .uid? // empty' | tail -n 1)
+    check 'as that of its own user' "$seen" same "$seen" "$(id --user sweepd-sweep)"
+    seen=$(systemd-run --quiet --wait --pipe --property=User=sweepd-sweep --property=Group=sweepd cat "$state/sweepd.db" 2>&1)
+    check 'who cannot read the database' "$seen" holds "$seen" 'Permission denied'
+}
+
+has_swept() { holds "$(sweepd sweep list --json | jq --raw-output .name)" scheduled; }
 
 keeps_its_queue_over_an_upgrade() {
     local before
@@ -332,6 +374,7 @@ first)
     stops_within_the_grace
     does_not_restart_on_a_wrong_configuration
     is_confined
+    sweeps_every_week
     keeps_its_queue_over_an_upgrade
     journalctl --no-pager --unit="$unit" >/verify/journal
     ;;
