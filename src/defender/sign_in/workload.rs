@@ -6,13 +6,15 @@ use std::path::Path;
 use secrecy::SecretString;
 use tokio::io::AsyncReadExt as _;
 
+use crate::domain::shown::ShownPath;
+
 /// No token is longer, in bytes.
 const LONGEST: u64 = 64 * 1024;
 
 /// The token as it is now: whoever issues it replaces it long before it ends. The error names the
 /// file, and nothing of what is in it.
 pub(super) async fn token(file: &Path) -> Result<SecretString, String> {
-    let shown = file.display();
+    let shown = ShownPath::new(file);
     let what = "the federated token";
     let mut text = String::new();
     let read = async { tokio::fs::File::open(file).await?.take(LONGEST).read_to_string(&mut text).await };
