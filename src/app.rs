@@ -196,7 +196,7 @@ async fn expect_its_history(store: &Store, config: &Config, clock: &dyn Clock) -
 pub fn wire(config: &Config) -> anyhow::Result<Arc<HttpWire>> {
     let network = &config.network;
     let wire = HttpWire::new(&Options {
-        proxy: network.proxy.as_deref(),
+        proxy: network.proxy.as_ref(),
         ca_file: network.ca_file.as_deref(),
         connect_timeout: network.connect_timeout,
         call_timeout: network.call_timeout,

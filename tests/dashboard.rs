@@ -119,6 +119,26 @@ async fn every_answer_forbids_a_browser_what_it_need_not_do() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn clients_that_say_nothing_fail_no_probe_and_no_other_client() {
+    let (_simulator, daemon, _) = scene().await;
+    eventually("readiness", || (daemon.get("/readyz").0 == 200).then_some(())).await;
+    let own = address(&daemon);
+    // Of one client, and more than all places.
+    let flood: Vec<_> = (0..200).map(|_| TcpStream::connect(&own).unwrap()).collect();
+    for path in ["/healthz", "/readyz"] {
+        assert_eq!(status_of(&daemon, &format!("GET {path} HTTP/1.1\r\nHost: {own}")), 200, "{path}");
+    }
+    let socket = tokio::net::TcpSocket::new_v4().unwrap();
+    socket.bind("127.0.0.2:0".parse().unwrap()).unwrap();
+    let mut other = socket.connect(own.parse().unwrap()).await.unwrap();
+    tokio::io::AsyncWriteExt::write_all(&mut other, b"GET /metrics HTTP/1.1\r\nHost: localhost\r\n\r\n").await.unwrap();
+    let mut answer = String::new();
+    tokio::io::AsyncReadExt::read_to_string(&mut other, &mut answer).await.unwrap();
+    assert!(answer.starts_with("HTTP/1.1 200 OK\r\n"), "{answer}");
+    drop(flood);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn what_the_page_asks_for_tells_calls_queue_and_failures() {
     let (_simulator, daemon, machines) = scene().await;
     daemon.site.put("weekly.txt", list(&machines));

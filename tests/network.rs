@@ -14,10 +14,12 @@ use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use support::{Configured, Site, quick_tenant, simulate};
+use support::{Configured, Daemon, Site, eventually, quick_tenant, simulate};
+use sweepd::config::Proxy;
 use sweepd::defender::{Body, Failure, HttpWire, Reply, Request, Wire, http};
 use sweepd::simulator::{fleet, gzip_bomb};
 
@@ -157,7 +159,7 @@ async fn a_proxy_that_is_named_makes_a_tunnel_and_learns_its_own_password_alone(
         let inner = Server::new(&server(&[&rustls::version::TLS13]), stream).answer(EMPTY);
         (asked, inner.unwrap())
     });
-    let proxy = format!("http://ann:s3cret@{address}");
+    let proxy: Proxy = format!("http://ann:s3cret@{address}").parse().unwrap();
     let options = http::Options { proxy: Some(&proxy), ..trusting(&ca) };
     assert_eq!(ask(&options, "https://defender.test/api".to_owned()).await.unwrap().text, "{}");
     let (outer, inner) = served.join().unwrap().remove(0);
@@ -175,7 +177,7 @@ async fn a_proxy_that_refuses_is_told_and_nothing_was_sent() {
         stream.write_all(b"HTTP/1.1 407 Proxy Authentication Required\r\nContent-Length: 0\r\n\r\n").unwrap();
         asked
     });
-    let proxy = format!("http://{address}");
+    let proxy: Proxy = format!("http://{address}").parse().unwrap();
     let options = http::Options { proxy: Some(&proxy), ..options() };
     let Err(Failure::NotSent(why)) = ask(&options, "https://defender.test/api".to_owned()).await else {
         panic!("a tunnel that is not there carries nothing")
@@ -184,15 +186,39 @@ async fn a_proxy_that_refuses_is_told_and_nothing_was_sent() {
     served.join().unwrap();
 }
 
+/// The name of this machine as `PROXY` has it, and in the look-up of names of a command that is run.
+#[derive(Clone, Copy)]
+struct Names<'a> {
+    proxy: &'a str,
+    /// The command's own `/etc/hosts`.
+    hosts: Option<&'a Path>,
+}
+
+/// As the machine has them.
+const USUAL: Names<'static> = Names { proxy: "127.0.0.1", hosts: None };
+
+/// `sweepd check --online`, whose `/etc/hosts` may be another one.
+fn check_online(site: &Site, hosts: Option<&Path>) -> Command {
+    const WITH_HOSTS: &str = "mount --bind \"$HOSTS\" /etc/hosts && exec \"$0\" \"$@\"";
+    let binary = env!("CARGO_BIN_EXE_sweepd");
+    let mut command = Command::new(if hosts.is_some() { "unshare" } else { binary });
+    command.env_clear();
+    if let Some(hosts) = hosts {
+        command.args(["--user", "--map-root-user", "--mount", "sh", "-c", WITH_HOSTS, binary]).env("HOSTS", hosts);
+    }
+    command.args(["check", "--online", "--config"]).arg(site.config());
+    command
+}
+
 /// Runs `check --online` with these variables, at a proxy that closes every connection. Returns where the
 /// proxy was asked to go, and the exit code.
-fn through_a_proxy(site: &Site, variables: &[(&str, &str)]) -> (Vec<String>, i32) {
+fn through_a_proxy(site: &Site, names: Names<'_>, variables: &[(&str, &str)]) -> (Vec<String>, i32) {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    let proxy = format!("http://{}", listener.local_addr().unwrap());
+    let address = listener.local_addr().unwrap();
+    let proxy = format!("http://{}:{}", names.proxy, address.port());
     let config = std::fs::read_to_string(site.config()).unwrap().replace("PROXY", &proxy);
     site.write_config(&config);
-    let mut command = Command::new(env!("CARGO_BIN_EXE_sweepd"));
-    command.env_clear().args(["check", "--online", "--config"]).arg(site.config());
+    let mut command = check_online(site, names.hosts);
     command.envs(variables.iter().map(|(name, value)| (*name, value.replace("PROXY", &proxy))));
     let served = std::thread::spawn(move || {
         let mut asked = Vec::new();
@@ -206,7 +232,7 @@ fn through_a_proxy(site: &Site, variables: &[(&str, &str)]) -> (Vec<String>, i32
     });
     let status = command.stdout(Stdio::null()).stderr(Stdio::null()).status().unwrap();
     // Behind everything that the command sent there.
-    TcpStream::connect(proxy.trim_start_matches("http://")).unwrap().write_all(b"end\r\n\r\n").unwrap();
+    TcpStream::connect(address).unwrap().write_all(b"end\r\n\r\n").unwrap();
     (served.join().unwrap(), status.code().unwrap())
 }
 
@@ -241,14 +267,101 @@ async fn the_proxy_variables_hold_unless_a_proxy_is_named_and_never_on_loopback(
         ("proxy = \"PROXY\"", vec![("NO_PROXY", "login.test")], vec![]),
     ] {
         let (site, _simulator) = far(network).await;
-        assert_eq!(through_a_proxy(&site, &variables), (asked, 69), "{network} {variables:?}");
+        assert_eq!(through_a_proxy(&site, USUAL, &variables), (asked, 69), "{network} {variables:?}");
     }
     for (network, variables) in [
         ("", vec![("HTTP_PROXY", "PROXY"), ("ALL_PROXY", "PROXY")]),
         ("proxy = \"PROXY\"", vec![("http_proxy", "PROXY")]),
     ] {
         let (site, _simulator) = site(network, true).await;
-        assert_eq!(through_a_proxy(&site, &variables), (vec![], 0), "{network} {variables:?}");
+        assert_eq!(through_a_proxy(&site, USUAL, &variables), (vec![], 0), "{network} {variables:?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn localhost_is_this_machine_whatever_etc_hosts_says() {
+    let (near, simulator) = site("", true).await;
+    let hosts = near.path().join("hosts");
+    // Another address of this machine, where no program listens.
+    std::fs::write(&hosts, "127.0.0.9 localhost LOCALHOST localhost.\n").unwrap();
+    let mut probe = check_online(&near, Some(&hosts));
+    if !probe.stdout(Stdio::null()).stderr(Stdio::null()).status().is_ok_and(|status| status.code() == Some(0)) {
+        return eprintln!("SKIPPED: a namespace with an /etc/hosts of its own cannot be made here");
+    }
+    let config = std::fs::read_to_string(near.config()).unwrap();
+    let by_address = simulator.url();
+    for name in ["localhost", "LOCALHOST", "localhost."] {
+        near.write_config(&config.replace(&by_address, &by_address.replace("127.0.0.1", name)));
+        let output = check_online(&near, Some(&hosts)).output().unwrap();
+        assert_eq!(output.status.code(), Some(0), "{name}: {output:?}");
+    }
+    let tunnel = || vec!["CONNECT login.test:443 HTTP/1.1".to_owned()];
+    for name in ["localhost", "LOCALHOST", "localhost."] {
+        let names = Names { proxy: name, hosts: Some(&hosts) };
+        for (network, variables) in [("proxy = \"PROXY\"", vec![]), ("", vec![("HTTPS_PROXY", "PROXY")])] {
+            let (far, _simulator) = site(network, false).await;
+            assert_eq!(through_a_proxy(&far, names, &variables), (tunnel(), 69), "{name} {network}");
+        }
+    }
+}
+
+/// A proxy that refuses everybody; what each has shown of itself.
+fn refusing_proxy() -> (SocketAddr, Arc<Mutex<Vec<String>>>) {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let (address, shown) = (listener.local_addr().unwrap(), Arc::new(Mutex::new(Vec::new())));
+    let noted = Arc::clone(&shown);
+    std::thread::spawn(move || {
+        for stream in listener.incoming() {
+            let mut stream = stream.unwrap();
+            let head = head(&mut stream);
+            let given =
+                head.lines().find_map(|line| line.to_lowercase().starts_with("proxy-auth").then(|| line.to_owned()));
+            noted.lock().unwrap().push(given.unwrap_or_default());
+            let refusal = b"HTTP/1.1 407 Proxy Authentication Required\r\nContent-Length: 0\r\n\r\n";
+            // The client may be gone.
+            stream.write_all(refusal).ok();
+        }
+    });
+    (address, shown)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn proxy_password_is_read_from_its_file_again_at_sighup_and_shown_nowhere() {
+    use base64::Engine as _;
+    let (address, shown) = refusing_proxy();
+    let network = format!("proxy = \"http://ann@{address}\"\nproxy_password_file = \"proxy-password\"");
+    let (site, _simulator) = site(&network, false).await;
+    let password = site.path().join("proxy-password");
+    let header = |password: &str| {
+        let pair = base64::engine::general_purpose::STANDARD.encode(format!("ann:{password}"));
+        format!("basic {pair}")
+    };
+    let has_shown = |password: &str| {
+        let wanted = header(password);
+        shown.lock().unwrap().iter().any(|line| line.to_lowercase().ends_with(&wanted.to_lowercase())).then_some(())
+    };
+    // As it stands in the file: a URL would have another spelling for it.
+    let (first, second) = ("f1rst@%40/wörd", "sec0nd:wörd");
+    std::fs::write(&password, format!("{first}\n")).unwrap();
+    let mut daemon = Daemon::started(site).await;
+    eventually("the first password at the proxy", || has_shown(first)).await;
+    std::fs::write(&password, second).unwrap();
+    daemon.hang_up();
+    eventually("the second password at the proxy", || has_shown(second)).await;
+
+    let mut told = vec![daemon.log_text(), daemon.get("/metrics").1, daemon.get("/api/overview").1];
+    for arguments in [&["check"][..], &["check", "--json"], &["check", "--online"], &["check", "--online", "--json"]] {
+        let output = daemon.command(arguments);
+        assert_eq!(output.code, if arguments.contains(&"--online") { 69 } else { 0 }, "{output:?}");
+        assert!(output.stderr.contains("proxy-password is open to every user"), "{output:?}");
+        told.extend([output.stdout, output.stderr]);
+    }
+    assert!(daemon.terminate().await.success());
+    told.push(String::from_utf8_lossy(&std::fs::read(daemon.site.state().join("sweepd.db")).unwrap()).into_owned());
+    for (n, text) in told.iter().enumerate() {
+        for secret in [first, second, "f1rst", "sec0nd", &header(first)[6..], &header(second)[6..]] {
+            assert!(!text.contains(secret), "{secret} stands in text {n}: {text}");
+        }
     }
 }
 
@@ -262,7 +375,7 @@ async fn a_connection_that_does_not_stand_in_time_was_not_sent() {
     served.join().unwrap();
     // A proxy that never makes the tunnel.
     let (address, served) = stand_in(1, |mut stream| wait_for_the_end(&mut stream));
-    let proxy = format!("http://{address}");
+    let proxy: Proxy = format!("http://{address}").parse().unwrap();
     let through = http::Options { proxy: Some(&proxy), ..quick };
     let silent = ask(&through, "https://defender.test/".to_owned()).await;
     assert!(matches!(silent, Err(Failure::NotSent(ref why)) if why.contains("timed out")), "{silent:?}");

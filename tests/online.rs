@@ -184,6 +184,27 @@ async fn how_it_ends_tells_scripts_what_is_wrong() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn token_of_another_directory_is_not_used_by_check_nor_by_the_daemon() {
+    const OURS: &str = "99999999-8888-7777-6666-555555555555";
+    let mut theirs = String::new();
+    let mut scene = scene(|tenant, configured| {
+        // The metadata service issues tokens for the directory of the machine, whatever is configured.
+        tenant.trust = support::credentials::trust(&tenant.client_id);
+        theirs = tenant.tenant_id.to_string();
+        OURS.clone_into(&mut configured.tenant_id);
+        configured.auth = Some("method = \"managed_identity\"".to_owned());
+    })
+    .await;
+    let expected = format!("the token is for the directory {theirs}, not for tenant_id {OURS}");
+    let (tenant, output) = checked(&scene.daemon);
+    assert_eq!((output.code, &tenant["signed_in"]), (77, &json!(false)), "{output:?}");
+    assert!(text(&tenant, "error").starts_with(&expected), "{tenant}");
+    scene.daemon.start().await;
+    eventually("word of it", || scene.daemon.has_logged(&expected).then_some(())).await;
+    assert_eq!(arrivals(&scene.simulator), [0; 4], "no call went out with it");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn beside_the_daemon_every_read_is_in_its_ledger_and_on_record() {
     let machines = fleet(11, 3, "online");
     let mut scene = scene(|_, _| {}).await;

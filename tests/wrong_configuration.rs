@@ -170,6 +170,22 @@ async fn a_broken_file_at_sighup_changes_nothing() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn listener_that_is_not_loopback_is_told_by_check_and_at_the_start() {
+    let scene = scene().await;
+    let text = fs::read_to_string(scene.site.config()).unwrap();
+    scene.site.write_config(&text.replace("127.0.0.1:0", "0.0.0.0:0"));
+    let daemon = Daemon::started(scene.site).await;
+    let output = daemon.command(&["check"]);
+    assert!(
+        output.code == 0 && output.stderr.contains("warning: http.listen: 0.0.0.0:0 is not loopback"),
+        "{output:?}"
+    );
+    let told =
+        |line: &Value| line["level"] == "WARN" && line["message"].to_string().contains("0.0.0.0:0 is not loopback");
+    assert!(daemon.log().iter().any(told), "{}", daemon.log_text());
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_broken_file_of_one_tenant_disables_that_tenant_only() {
     let scene = scene().await;
     let folder = scene.site.path().join("tenants.d");

@@ -320,3 +320,15 @@ fn warn_if_exposed(section: &mut Section<'_, '_>, key: &str, place: &Path) {
         section.warn(key, &warning);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn metadata_service_is_a_literal_address() {
+        let host = METADATA_SERVICE.strip_prefix("http://").unwrap();
+        let address: std::net::Ipv4Addr = host.parse().unwrap();
+        assert!(address.is_link_local(), "http:// to it stays on the host, and no name is looked up");
+    }
+}

@@ -8,6 +8,7 @@ mod certificate;
 mod der;
 mod limits;
 mod profiles;
+mod proxy;
 mod reader;
 mod secret_file;
 mod sections;
@@ -15,6 +16,7 @@ mod source;
 mod tenant;
 #[cfg(test)]
 mod tests;
+mod urls;
 mod values;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -25,14 +27,17 @@ use config::{Map, Value};
 
 use crate::domain::budgets::Budgets;
 use crate::domain::id::TenantName;
+use crate::domain::shown::ShownPath;
 
 pub use auth::Auth;
 pub use certificate::Certificate;
+pub use proxy::Proxy;
 pub use reader::{KnownKey, Problem};
 pub use secret_file::read_to_be_wiped;
 pub use sections::{Daemon, FollowUp, Http, Intake, Log, LogFormat, Network, Retention};
 pub use source::{DEFAULT_FILE, Environment};
 pub use tenant::{Tenant, UnknownMarks};
+pub use urls::{LOOPBACK, is_localhost, is_loopback};
 
 use reader::{Findings, Notes, Section};
 use source::Layers;
@@ -96,6 +101,8 @@ struct Around<'a> {
     environment: &'a Environment,
     /// The folder of the configuration file.
     dir: &'a Path,
+    /// The configuration file, if there is one.
+    file: Option<&'a Path>,
     profiles: Profiles,
 }
 
@@ -139,7 +146,7 @@ pub fn known_keys() -> Vec<KnownKey> {
 
 fn read(layers: Layers, environment: &Environment) -> (Result<Config, ConfigError>, Vec<KnownKey>) {
     let place = layers.place();
-    let mut around = Around { environment, dir: &layers.dir, profiles: Profiles::new() };
+    let mut around = Around { environment, dir: &layers.dir, file: layers.file.as_deref(), profiles: Profiles::new() };
     let mut notes = Notes::new(&place);
     let (mut sections, mut shared) = (BTreeMap::new(), BTreeMap::new());
     let settings = notes.read("", Some(&layers.tree), |root| {
@@ -161,7 +168,7 @@ fn read(layers: Layers, environment: &Environment) -> (Result<Config, ConfigErro
     for (name, value) in &sections {
         let own = name.parse::<TenantName>();
         let file = own.as_ref().ok().and_then(|own| layers.separate.get(own));
-        let place = file.map_or_else(|| place.clone(), |file| file.display().to_string());
+        let place = file.map_or_else(|| place.clone(), |file| ShownPath::new(file).to_string());
         let (tenant, mut findings) = read_tenant(name, value, &place, &around);
         warnings.append(&mut findings.warnings);
         keys.append(&mut findings.keys);

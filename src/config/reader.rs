@@ -283,6 +283,11 @@ impl<'t> Section<'_, 't> {
         self.notes.warnings.push(format!("{}: {text}", join(&self.path, name)));
     }
 
+    /// Where the value of a key came from, if one is set.
+    pub(super) fn place_of(&self, name: &str) -> Option<&str> {
+        self.table.and_then(|table| table.get(name)).and_then(origin)
+    }
+
     fn ask(&mut self, name: &str, default: Option<&str>) -> Option<&'t Value> {
         self.asked.insert(name.to_owned());
         self.notes.keys.insert(join(&self.path, name), default.map(str::to_owned));

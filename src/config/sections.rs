@@ -1,7 +1,6 @@
 //! What is set once for the whole daemon.
 
 use std::collections::BTreeSet;
-use std::fmt;
 use std::fs;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -11,9 +10,11 @@ use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
 
 use crate::domain::id::TenantName;
+use crate::domain::shown::ShownPath;
 use crate::domain::sweep::words;
 
 use super::Around;
+use super::proxy::Proxy;
 use super::reader::Section;
 use super::values::{self, Wrong};
 
@@ -62,7 +63,18 @@ impl Http {
     pub(super) fn read(section: &mut Section<'_, '_>) -> Option<Self> {
         let listen = section.key("listen", "127.0.0.1:9464", values::optional(values::socket));
         let hosts = section.list("hosts", "", host_names);
-        Some(Self { listen: listen?, hosts: hosts? })
+        let listen = listen?;
+        if let Some(address) = listen.filter(|address| !address.ip().to_canonical().is_loopback()) {
+            section.warn(
+                "listen",
+                &format!(
+                    "{address} is not loopback: every machine that reaches it may read the dashboard, the metrics and the \
+                     names of your machines, because the listener has no login and no TLS; listen on 127.0.0.1 and put a \
+                     proxy with both in front, or let a firewall admit only those who may read them"
+                ),
+            );
+        }
+        Some(Self { listen, hosts: hosts? })
     }
 }
 
@@ -115,10 +127,10 @@ impl Log {
 }
 
 /// `[network]`
-#[derive(Clone)]
+#[derive(Clone, Debug)]
 pub struct Network {
-    /// The URL of a proxy; may carry a password. None: the usual proxy variables.
-    pub proxy: Option<String>,
+    /// The proxy for all calls to other machines. None: the usual proxy variables.
+    pub proxy: Option<Proxy>,
     /// Certificates that are trusted beside the system's: PEM, at least one was in the file.
     pub ca_file: Option<PathBuf>,
     /// How long a connection may take to stand.
@@ -131,7 +143,7 @@ pub struct Network {
 
 impl Network {
     pub(super) fn read(section: &mut Section<'_, '_>, around: &Around<'_>) -> Option<Self> {
-        let proxy = section.key("proxy", "", values::optional(values::proxy_url));
+        let proxy = Proxy::read(section, around);
         let certificates = |text: &str| ca_file(&around.dir.join(values::path(text)?));
         let ca_file = section.key("ca_file", "", values::optional(certificates));
         let connect_timeout = section.key("connect_timeout", "10s", values::positive_duration);
@@ -147,27 +159,10 @@ impl Network {
     }
 }
 
-/// Without user and password of the proxy.
-impl fmt::Debug for Network {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let proxy = self.proxy.as_ref().map(|url| match url.rsplit_once('@') {
-            Some((_, host)) => format!("[REDACTED]@{host}"),
-            None => url.clone(),
-        });
-        f.debug_struct("Network")
-            .field("proxy", &proxy)
-            .field("ca_file", &self.ca_file)
-            .field("connect_timeout", &self.connect_timeout)
-            .field("call_timeout", &self.call_timeout)
-            .field("unknown_grace", &self.unknown_grace)
-            .finish()
-    }
-}
-
 /// The file, when it holds certificates and nothing that only looks like one.
 fn ca_file(path: &Path) -> Result<PathBuf, Wrong> {
     const HOW: &str = "name a file of PEM certificates, or \"\" for none";
-    let shown = path.display();
+    let shown = ShownPath::new(path);
     let bytes = fs::read(path).map_err(|error| Wrong::new(format!("cannot read {shown}: {error}"), HOW))?;
     let mut count = 0;
     for certificate in CertificateDer::pem_slice_iter(&bytes) {

@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use config::{Config, FileFormat, Format, Map, Value, ValueKind};
 
 use crate::domain::id::TenantName;
+use crate::domain::shown::ShownPath;
 use crate::domain::time::Wall;
 
 use super::ConfigError;
@@ -120,7 +121,7 @@ pub(super) struct Layers {
 impl Layers {
     /// Where an operator would add what is missing.
     pub(super) fn place(&self) -> String {
-        self.file.as_ref().map_or_else(|| ENVIRONMENT.to_owned(), |file| file.display().to_string())
+        self.file.as_ref().map_or_else(|| ENVIRONMENT.to_owned(), |file| ShownPath::new(file).to_string())
     }
 
     /// Layers of nothing, as if an empty file had been read.
@@ -185,7 +186,7 @@ impl Layers {
         let folder = self.dir.join("tenants.d");
         for file in toml_files(&folder)? {
             let stem = file.file_stem().unwrap_or_default().to_string_lossy();
-            let place = file.display().to_string();
+            let place = ShownPath::new(&file).to_string();
             let name = match stem.parse::<TenantName>() {
                 Ok(name) => name,
                 Err(error) => {
@@ -203,7 +204,7 @@ impl Layers {
             let table = parse(&file).and_then(|table| only_tenant(table, &name, &place));
             let table = table.and_then(|table| {
                 if tenants.contains_key(name.as_str()) {
-                    let what = format!("the tenant is also in the file beside {}", folder.display());
+                    let what = format!("the tenant is also in the file beside {}", ShownPath::new(&folder));
                     return Err(problem(&place, "", &what, "keep one of the two"));
                 }
                 Ok(table)
@@ -248,7 +249,7 @@ fn only_tenant(mut table: Map<String, Value>, name: &TenantName, place: &str) ->
 fn toml_files(folder: &Path) -> Result<Vec<PathBuf>, Problem> {
     let unreadable = |error: std::io::Error| {
         problem(
-            &folder.display().to_string(),
+            &ShownPath::new(folder).to_string(),
             "",
             &format!("cannot be read: {error}"),
             "let the service user read it, or remove it",
@@ -273,7 +274,7 @@ fn toml_files(folder: &Path) -> Result<Vec<PathBuf>, Problem> {
 }
 
 fn parse(file: &Path) -> Result<Map<String, Value>, Problem> {
-    let place = file.display().to_string();
+    let place = ShownPath::new(file).to_string();
     let bytes = fs::read(file).map_err(|error| {
         problem(
             &place,

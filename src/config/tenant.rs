@@ -14,6 +14,7 @@ use super::Around;
 use super::auth::Auth;
 use super::limits;
 use super::reader::Section;
+use super::urls;
 use super::values::{self, Wrong};
 
 /// One Entra tenant with Defender for Endpoint.
@@ -130,10 +131,10 @@ impl Hosts {
     fn read(section: &mut Section<'_, '_>) -> Option<Self> {
         let cloud = section.key("cloud", "commercial", values::word::<Cloud>);
         let region = section.key("region", "", values::optional(values::word::<Region>));
-        let api = section.key("api_url", "", values::optional(values::service_url));
-        let authority = section.key("authority_url", "", values::optional(values::service_url));
+        let api = section.key("api_url", "", values::optional(urls::service_url));
+        let authority = section.key("authority_url", "", values::optional(urls::service_url));
         for (name, given) in [("api_url", &api), ("authority_url", &authority)] {
-            if given.iter().flatten().any(|url| values::has_path(url)) {
+            if given.iter().flatten().any(|url| urls::has_path(url)) {
                 section.warn(name, "has a path, and sweepd appends its own to it (/api/… or the directory's id); leave it out unless a gateway wants it");
             }
         }

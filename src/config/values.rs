@@ -1,16 +1,13 @@
-//! What single values look like: durations, sizes, counts, words, addresses, URLs.
+//! What single values look like: durations, sizes, counts, words, addresses.
 //!
 //! A parser takes the text of a value and says what is wrong with it and how it is written right.
-//! What may carry a secret (URLs) is never repeated in what it says.
 
 use std::fmt;
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::num::NonZeroU32;
 use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
-
-use url::Url;
 
 use crate::domain::time::Wall;
 
@@ -202,56 +199,6 @@ pub(super) fn log_level(text: &str) -> Result<String, Wrong> {
     Ok(text)
 }
 
-fn url(text: &str, example: &str) -> Result<Url, Wrong> {
-    let how = format!("write one such as {example}");
-    let url = Url::parse(text.trim()).map_err(|error| Wrong::new(format!("is not a URL ({error})"), how.clone()))?;
-    if !matches!(url.scheme(), "http" | "https") || url.host_str().is_none() {
-        return Err(Wrong::new("is not a URL of http or https with a host", how));
-    }
-    if url.query().is_some() || url.fragment().is_some() {
-        return Err(Wrong::new("has a query or a fragment", how));
-    }
-    Ok(url)
-}
-
-/// Whether a URL's host is this machine: 127.0.0.0/8, `::1`, `localhost`.
-fn is_loopback(url: &Url) -> bool {
-    let host = url.host_str().unwrap_or_default();
-    let address = host.trim_start_matches('[').trim_end_matches(']');
-    host == "localhost" || address.parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback())
-}
-
-/// Where calls or sign-ins go: https, or http on this machine; without the slash at its end.
-pub(super) fn service_url(text: &str) -> Result<String, Wrong> {
-    const EXAMPLE: &str = "https://api.securitycenter.microsoft.com";
-    let url = url(text, EXAMPLE)?;
-    if !url.username().is_empty() || url.password().is_some() {
-        return Err(Wrong::new("has a user name or a password", format!("write one such as {EXAMPLE}")));
-    }
-    if url.scheme() == "http" && !is_loopback(&url) {
-        return Err(Wrong::new(
-            "is http:// to another host, where anybody on the way could read the token",
-            "write https://; http:// is for loopback only",
-        ));
-    }
-    Ok(url.as_str().trim_end_matches('/').to_owned())
-}
-
-/// Whether a URL that [`service_url`] has read goes on behind its host.
-pub(super) fn has_path(url: &str) -> bool {
-    url.split_once("://").is_some_and(|(_, rest)| rest.contains('/'))
-}
-
-/// A proxy, with user and password if it wants them.
-pub(super) fn proxy_url(text: &str) -> Result<String, Wrong> {
-    const EXAMPLE: &str = "http://proxy.example.com:3128";
-    let url = url(text, EXAMPLE)?;
-    if url.path() != "/" {
-        return Err(Wrong::new("has a path", format!("write one such as {EXAMPLE}")));
-    }
-    Ok(url.as_str().trim_end_matches('/').to_owned())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -299,42 +246,6 @@ mod tests {
     fn flags_are_true_or_false() {
         assert_eq!((flag("TRUE"), flag("off")), (Ok(true), Ok(false)));
         assert!(flag("maybe").is_err());
-    }
-
-    #[test]
-    fn http_is_for_loopback_only() {
-        for text in [
-            "https://api.securitycenter.microsoft.com",
-            "http://127.0.0.1:8080",
-            "http://127.8.9.1",
-            "http://[::1]:80/base",
-            "http://localhost:1",
-        ] {
-            assert!(service_url(text).is_ok(), "{text}");
-        }
-        for text in ["http://10.0.0.1", "http://localhost.example.com", "http://[::2]/"] {
-            assert!(service_url(text).unwrap_err().what.starts_with("is http://"), "{text}");
-        }
-        assert_eq!(service_url("https://Example.com/a/"), Ok("https://example.com/a".into()));
-    }
-
-    #[test]
-    fn urls_are_refused_without_being_repeated() {
-        for text in [
-            "s3cret",
-            "ftp://s3cret.example.com",
-            "https://user:s3cret@example.com",
-            "https://s3cret@example.com",
-            "https://example.com/?s3cret",
-            "https://example.com/#s3cret",
-        ] {
-            let wrong = service_url(text).unwrap_err();
-            assert!(!format!("{wrong:?}").contains("s3cret"), "{wrong:?}");
-        }
-        assert_eq!(proxy_url("http://me:pw@proxy:3128/"), Ok("http://me:pw@proxy:3128".into()));
-        for text in ["proxy:3128", "socks5://proxy:1", "http://proxy/path"] {
-            assert!(proxy_url(text).is_err(), "{text}");
-        }
     }
 
     #[test]

@@ -5,22 +5,24 @@
 //! costs nothing; see `docs/adr/0004-one-connection-a-call.md`.
 
 use std::error::Error;
-use std::fmt;
-use std::net::IpAddr;
+use std::net::SocketAddr;
 use std::path::Path;
 use std::time::Duration;
 
 use futures_util::future::BoxFuture;
-use reqwest::{Certificate, Client, ClientBuilder, Proxy, Url, redirect, retry, tls};
+use reqwest::dns::{Addrs, Name, Resolve, Resolving};
+use reqwest::{Certificate, Client, ClientBuilder, Url, redirect, retry, tls};
 use secrecy::ExposeSecret;
+
+use crate::config::{LOOPBACK, Proxy, is_localhost, is_loopback};
 
 use super::{Body, Failure, IN_MILLISECONDS, Reply, Request, Wire};
 
 /// How the wire is set up.
-#[derive(Clone)]
+#[derive(Clone, Debug)]
 pub struct Options<'a> {
     /// A proxy, else what the environment says.
-    pub proxy: Option<&'a str>,
+    pub proxy: Option<&'a Proxy>,
     /// Certificates trusted in addition to the system's.
     pub ca_file: Option<&'a Path>,
     /// For the connection, TLS included.
@@ -31,24 +33,27 @@ pub struct Options<'a> {
     pub unknown_grace: Duration,
 }
 
-/// Without the proxy, whose URL may hold a password.
-impl fmt::Debug for Options<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Options")
-            .field("proxy", &self.proxy.map(|_| "[REDACTED]"))
-            .field("ca_file", &self.ca_file)
-            .field("connect_timeout", &self.connect_timeout)
-            .field("call_timeout", &self.call_timeout)
-            .field("unknown_grace", &self.unknown_grace)
-            .finish()
-    }
-}
-
 /// HTTP as the operating system has it.
 #[derive(Debug)]
 pub struct HttpWire {
     proxied: Client,
     direct: Client,
+}
+
+/// The look-up of names, which asks nobody for `localhost`.
+struct Names;
+
+impl Resolve for Names {
+    fn resolve(&self, name: Name) -> Resolving {
+        Box::pin(async move {
+            if is_localhost(name.as_str()) {
+                // The port comes from the URL.
+                return Ok(Box::new(LOOPBACK.into_iter().map(|address| SocketAddr::new(address, 0))) as Addrs);
+            }
+            let found: Vec<_> = tokio::net::lookup_host((name.as_str(), 0)).await?.collect();
+            Ok(Box::new(found.into_iter()) as Addrs)
+        })
+    }
 }
 
 fn builder(options: &Options<'_>) -> anyhow::Result<ClientBuilder> {
@@ -58,6 +63,7 @@ fn builder(options: &Options<'_>) -> anyhow::Result<ClientBuilder> {
         // rustls knows nothing older; said here, so that it stays so with another library.
         .tls_version_min(tls::Version::TLS_1_2)
         .redirect(redirect::Policy::none())
+        .dns_resolver(Names)
         .retry(retry::never())
         .pool_max_idle_per_host(0)
         .connect_timeout(options.connect_timeout)
@@ -77,14 +83,20 @@ impl HttpWire {
         rustls::crypto::ring::default_provider().install_default().ok();
         let mut proxied = builder(options)?;
         if let Some(proxy) = options.proxy {
-            proxied = proxied.proxy(Proxy::all(proxy)?.no_proxy(reqwest::NoProxy::from_env()));
+            let proxy = reqwest::Proxy::all(proxy.url_with_password())?;
+            proxied = proxied.proxy(proxy.no_proxy(reqwest::NoProxy::from_env()));
         }
         Ok(Self { proxied: proxied.build()?, direct: builder(options)?.no_proxy().build()? })
     }
 
     async fn exchange(&self, request: Request) -> Result<Reply, Failure> {
         let url = Url::parse(&request.url).map_err(|error| Failure::NotSent(format!("{}: {error}", request.url)))?;
-        let client = if request.metadata || is_loopback(&url) { &self.direct } else { &self.proxied };
+        let stays_here = is_loopback(&url);
+        if url.scheme() == "http" && !stays_here && !request.metadata {
+            // The configuration refuses such an address; this holds whatever comes to make one.
+            return Err(Failure::NotSent("http:// is for loopback only".to_owned()));
+        }
+        let client = if request.metadata || stays_here { &self.direct } else { &self.proxied };
         let mut builder = if request.post { client.post(url) } else { client.get(url) };
         if request.metadata {
             builder = builder.header("metadata", "true");
@@ -142,14 +154,6 @@ impl Wire for HttpWire {
     }
 }
 
-/// Whether a URL stays on this machine; then no proxy is asked.
-fn is_loopback(url: &Url) -> bool {
-    url.host_str().is_some_and(|host| {
-        host == "localhost"
-            || host.trim_matches(['[', ']']).parse::<IpAddr>().is_ok_and(|address| address.is_loopback())
-    })
-}
-
 /// Whether anything of the request can have arrived. Only a connection that never stood is sure.
 fn failure(error: &reqwest::Error) -> Failure {
     if error.is_connect() || error.is_builder() { Failure::NotSent(chain(error)) } else { Failure::Lost(chain(error)) }
@@ -203,16 +207,8 @@ mod tests {
             stream.write_all(body).unwrap();
             String::from_utf8_lossy(&request[..read]).to_ascii_lowercase()
         });
-        let patience = Duration::from_secs(30);
-        let options = Options {
-            proxy: None,
-            ca_file: None,
-            connect_timeout: patience,
-            call_timeout: patience,
-            unknown_grace: patience,
-        };
         let request = Request { post: false, url, bearer: None, body: Body::None, metadata: false, at_most: 1000 };
-        let reply = HttpWire::new(&options).unwrap().send(request).await.unwrap();
+        let reply = HttpWire::new(&unhurried()).unwrap().send(request).await.unwrap();
         assert!(server.join().unwrap().contains("accept-encoding: gzip"), "a list of 8 MB travels compressed");
         reply
     }
@@ -228,17 +224,50 @@ mod tests {
         assert!(broken.cut.is_some(), "{broken:?}");
     }
 
+    fn unhurried() -> Options<'static> {
+        let patience = Duration::from_secs(30);
+        Options {
+            proxy: None,
+            ca_file: None,
+            connect_timeout: patience,
+            call_timeout: patience,
+            unknown_grace: patience,
+        }
+    }
+
+    #[tokio::test]
+    async fn localhost_is_looked_up_nowhere() {
+        for name in ["localhost", "LOCALHOST", "LocalHost."] {
+            let found: Vec<_> = Names.resolve(name.parse().unwrap()).await.unwrap().map(|found| found.ip()).collect();
+            assert_eq!(found, LOOPBACK, "{name}");
+        }
+    }
+
+    #[tokio::test]
+    async fn http_to_another_host_is_not_sent() {
+        let wire = HttpWire::new(&unhurried()).unwrap();
+        // Of a network that is for documentation, and a name that never exists.
+        for url in ["http://192.0.2.1/", "http://api.localhost/", "http://localhost.invalid/"] {
+            let bearer = Some("token".to_owned().into());
+            let request =
+                Request { post: false, url: url.to_owned(), bearer, body: Body::None, metadata: false, at_most: 1000 };
+            let refused = Failure::NotSent("http:// is for loopback only".to_owned());
+            assert_eq!(wire.send(request).await.unwrap_err(), refused, "{url}");
+        }
+    }
+
     #[test]
     fn neither_a_proxys_password_nor_a_token_is_in_what_debugging_shows() {
+        let proxy = "http://ann:s3cret@proxy".parse().unwrap();
         let options = Options {
-            proxy: Some("http://ann:s3cret@proxy"),
+            proxy: Some(&proxy),
             ca_file: None,
             connect_timeout: Duration::ZERO,
             call_timeout: Duration::ZERO,
             unknown_grace: Duration::ZERO,
         };
         let reply = Reply { status: 200, text: "{\"access_token\":\"s3cret\"}".to_owned(), ..Reply::default() };
-        let shown = format!("{options:?} {reply:?}");
-        assert!(!shown.contains("s3cret") && shown.contains("status: 200"), "{shown}");
+        let shown = format!("{options:?} {reply:?} {:?}", HttpWire::new(&options).unwrap());
+        assert!(!shown.contains("s3cret") && !shown.contains("ann") && shown.contains("status: 200"), "{shown}");
     }
 }

@@ -8,6 +8,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::Shared;
 use crate::config::Config;
+use crate::domain::shown::ShownPath;
 use crate::domain::time::Wall;
 use crate::domain::trouble::Trouble;
 use crate::intake::expiry::{Removed, remove};
@@ -54,7 +55,7 @@ impl Expiry {
         let health = &self.shared.health;
         if let Some((path, error)) = left {
             if let Some(told) = health.met(Trouble::Spool, "") {
-                tracing::warn!(path = %path.display(), %error, times = told.times, "what is older than retention.spool cannot be removed; tried again{told}");
+                tracing::warn!(path = %ShownPath::new(path), %error, times = told.times, "what is older than retention.spool cannot be removed; tried again{told}");
             }
         } else if let Some(told) = health.over(Trouble::Spool, "") {
             tracing::info!(times = told.times, "what is older than retention.spool can be removed again{told}");

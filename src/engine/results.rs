@@ -8,6 +8,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::Shared;
 use crate::config::Config;
+use crate::domain::shown::ShownPath;
 use crate::domain::trouble::Trouble;
 use crate::intake::folder::Folder;
 use crate::intake::results::{ResultRow, Summary, Written, write_csv, write_json};
@@ -45,7 +46,7 @@ impl Results {
                 Err(error) => {
                     if let Some(told) = health.met(Trouble::Results, tenant) {
                         let (folder, why) = (self.folder.results(&sweep.tenant), format!("{error:#}"));
-                        tracing::error!(tenant, sweep = %sweep.id, folder = %folder.display(), why, times = told.times, "results cannot be written; tried again{told}");
+                        tracing::error!(tenant, sweep = %sweep.id, folder = %ShownPath::new(&folder), why, times = told.times, "results cannot be written; tried again{told}");
                     }
                 }
             }

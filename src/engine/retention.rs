@@ -19,6 +19,7 @@ use super::Shared;
 use super::expiry::UNCONFIRMED;
 use super::steps::{Step, passed};
 use crate::config::Config;
+use crate::domain::shown::ShownPath;
 use crate::domain::time::Wall;
 use crate::domain::trouble::Trouble;
 use crate::intake::room::shortage;
@@ -90,7 +91,7 @@ impl Retention {
         };
         if let Some(told) = health.met(Trouble::Archive, "") {
             let why = format!("{error:#}");
-            tracing::error!(folder = %folder.display(), why, times = told.times, "what is older than retention.keep cannot be archived; nothing was removed that is not, and it is tried again{told}");
+            tracing::error!(folder = %ShownPath::new(folder), why, times = told.times, "what is older than retention.keep cannot be archived; nothing was removed that is not, and it is tried again{told}");
         }
     }
 
@@ -222,7 +223,7 @@ fn hex(bytes: &[u8]) -> String {
 /// last. Each event that fits is handed to `met`. The names are the database's, which somebody may have edited: they lead
 /// to no other folder. Returns what is wrong, for people.
 pub fn check(folder: &Path, archive: &Archive, met: &mut dyn FnMut(&Exported)) -> Result<(), String> {
-    let told = |file: &str, why: String| format!("{}: {why}", folder.join(file).display());
+    let told = |file: &str, why: String| format!("{}: {why}", ShownPath::new(&folder.join(file)));
     let segment = &archive.segment;
     let mut previous = Head { seq: segment.first - 1, hash: segment.before.clone() };
     let mut each = |line: &str| -> anyhow::Result<()> {

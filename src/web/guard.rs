@@ -8,7 +8,7 @@ use std::collections::BTreeSet;
 use std::net::{IpAddr, SocketAddr};
 
 use axum::extract::{Request, State};
-use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Uri, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 
@@ -57,16 +57,26 @@ const ALWAYS: [(HeaderName, HeaderValue); 4] = [
 
 /// Stands before every route.
 pub async fn guard(State(hosts): State<Hosts>, request: Request, next: Next) -> Response {
-    let is_probe = matches!(request.uri().path(), "/healthz" | "/readyz");
+    let probes = is_probe(request.uri());
     let knows_name = is_asked_by_name(&hosts, &request);
-    let mut response = match refusal(&request, is_probe || knows_name) {
+    let mut response = match refusal(&request, probes || knows_name) {
         Some(refused) => refused,
         None => next.run(request).await,
     };
-    if is_probe && !knows_name {
+    if probes && !knows_name {
         // A probe asks under whatever name it has, and learns nothing but whether: why may name tenants and paths.
         response = (response.status(), WHY).into_response();
     }
+    secure(response)
+}
+
+/// Whether a request asks whether sweepd works, and nothing else.
+pub fn is_probe(uri: &Uri) -> bool {
+    matches!(uri.path(), "/healthz" | "/readyz")
+}
+
+/// The answer with what every answer carries.
+pub fn secure(mut response: Response) -> Response {
     let headers = response.headers_mut();
     headers.extend(ALWAYS);
     headers.entry(header::CONTENT_SECURITY_POLICY).or_insert(POLICY);

@@ -2,6 +2,7 @@
 //! database that cannot write, and nothing but a GET or a HEAD reaches it.
 
 mod burndown;
+mod connections;
 mod exposition;
 pub mod forecast;
 mod guard;
@@ -9,6 +10,7 @@ mod machine;
 mod metrics;
 pub mod overview;
 mod page;
+mod places;
 pub mod report;
 mod server;
 

@@ -1,5 +1,4 @@
-//! The listener. Its own accept loop, since a half-sent header must neither hold a connection for
-//! ever nor the shutdown.
+//! The listener and its routes.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -12,15 +11,12 @@ use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use axum::middleware;
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
-use hyper::server::conn::http1;
-use hyper_util::rt::{TokioIo, TokioTimer};
-use hyper_util::server::graceful::GracefulShutdown;
-use hyper_util::service::TowerToHyperService;
 use tokio::net::TcpListener;
-use tokio::sync::{Mutex, Semaphore};
+use tokio::sync::Mutex;
 use tokio_util::sync::CancellationToken;
 
 use super::burndown::Burndown;
+use super::connections::Connections;
 use super::exposition::Exposition;
 use super::guard::{Hosts, guard};
 use super::page::{Page, Tagged};
@@ -34,10 +30,6 @@ use crate::health::Health;
 use crate::metrics::Metrics;
 use crate::store::{StoreError, View};
 
-/// A client that has not sent its header by then is gone.
-const HEADER_TIMEOUT: Duration = Duration::from_secs(10);
-/// More than any scraper needs.
-const CONNECTIONS: usize = 64;
 /// What the page shows is read no more often than this, however many look at it.
 const FRESH: Duration = Duration::from_secs(1);
 
@@ -105,42 +97,8 @@ impl Server {
 
     /// Serves until `stop`, then lets running answers end for a moment.
     pub async fn serve(self, shown: Shown, stop: CancellationToken) {
-        let service = TowerToHyperService::new(routes(shown.clone(), self.hosts));
-        let graceful = GracefulShutdown::new();
-        let places = Arc::new(Semaphore::new(CONNECTIONS));
-        loop {
-            let accepted = tokio::select! {
-                () = stop.cancelled() => break,
-                accepted = self.listener.accept() => accepted,
-            };
-            let stream = match accepted {
-                Ok((stream, _)) => stream,
-                Err(error) => {
-                    // Out of file descriptors, most likely: accepting again at once would spin.
-                    if let Some(told) = shown.health.met(Trouble::Listener, "") {
-                        tracing::warn!(%error, times = told.times, "the HTTP listener cannot accept a connection{told}");
-                    }
-                    shown.clock.sleep_until(shown.clock.boot() + Duration::from_secs(1)).await;
-                    continue;
-                }
-            };
-            let Ok(place) = Arc::clone(&places).try_acquire_owned() else { continue };
-            let connection = http1::Builder::new()
-                .timer(TokioTimer::new())
-                .header_read_timeout(HEADER_TIMEOUT)
-                .serve_connection(TokioIo::new(stream), service.clone());
-            let connection = graceful.watch(connection);
-            tokio::spawn(async move {
-                if let Err(error) = connection.await {
-                    tracing::debug!(%error, "an HTTP connection ended early");
-                }
-                drop(place);
-            });
-        }
-        tokio::select! {
-            () = graceful.shutdown() => {}
-            () = shown.clock.sleep_until(shown.clock.boot() + Duration::from_secs(2)) => {}
-        }
+        let connections = Connections::new(routes(shown.clone(), self.hosts), shown.clock);
+        connections.serve(self.listener, shown.health, stop).await;
     }
 }
 

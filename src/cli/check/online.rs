@@ -201,11 +201,6 @@ fn notes(tenant: &Tenant, looked: &Looked) -> Vec<String> {
             notes.push(format!("this machine's clock and the sign-in server's are {seconds} s apart; set it right"));
         }
     }
-    let claims = looked.signed_in.as_ref().ok().and_then(Option::as_ref);
-    let directory = claims.and_then(|claims| claims.directory);
-    if let Some(directory) = directory.filter(|directory| *directory != tenant.tenant_id) {
-        notes.push(format!("the token is for the directory {directory}, not for tenant_id; correct tenant_id"));
-    }
     let missing = looked.findings.iter().any(|found| found.verdict == Verdict::Missing);
     if missing && matches!(tenant.auth, Auth::ManagedIdentity { .. }) {
         notes.push(

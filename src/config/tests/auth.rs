@@ -31,7 +31,7 @@ fn a_certificate_is_read_from_one_file_or_two_and_found_like_a_secret() {
     }
     fs::write(credentials.path().join("pair.pem"), "nothing of the kind").unwrap();
     let house = signing_in(&format!("{CERTIFICATE}certificate_file = 'pair.pem'"))
-        .set("CREDENTIALS_DIRECTORY", &credentials.path().display().to_string());
+        .set("CREDENTIALS_DIRECTORY", credentials.path().to_str().unwrap());
     assert!(house.problems()[0].contains("certificate_file: holds no private key"), "{:?}", house.problems());
 }
 

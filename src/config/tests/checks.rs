@@ -109,6 +109,19 @@ fn a_path_in_an_address_is_warned_of() {
 }
 
 #[test]
+fn listener_that_is_not_loopback_is_warned_of() {
+    for listen in ["0.0.0.0:9464", "[::]:9464", "10.0.0.5:9464", "[::ffff:10.0.0.5]:9464"] {
+        let warnings = House::contoso(&format!("[http]\nlisten = '{listen}'")).good().warnings;
+        let expected = format!("http.listen: {listen} is not loopback: every machine that reaches it may read");
+        assert!(warnings.len() == 1 && warnings[0].starts_with(&expected), "{listen}: {warnings:?}");
+        assert!(warnings[0].contains("no login and no TLS; listen on 127.0.0.1"), "{warnings:?}");
+    }
+    for listen in ["", "127.0.0.1:0", "127.9.9.9:1", "[::1]:9464", "[::ffff:127.0.0.1]:9464"] {
+        assert!(House::contoso(&format!("[http]\nlisten = '{listen}'")).good().warnings.is_empty(), "{listen}");
+    }
+}
+
+#[test]
 fn without_a_tenant_there_is_nothing_to_do() {
     assert_eq!(
         House::new("").problems(),

@@ -77,7 +77,7 @@ impl House {
     }
 
     fn lines(&self, text: &str) -> Vec<String> {
-        let dir = format!("{}/", self.dir.path().display());
+        let dir = format!("{}/", self.dir.path().to_str().unwrap());
         text.replace(&dir, "").lines().map(str::to_owned).collect()
     }
 }

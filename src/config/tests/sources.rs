@@ -70,10 +70,24 @@ fn a_file_that_cannot_be_read_is_one_problem() {
 }
 
 #[test]
+fn path_in_a_problem_steers_no_terminal() {
+    let house = House::contoso("");
+    let odd = "odd\n\u{1b}[2J\u{202e}.toml";
+    house.put(odd, "a =").put(&format!("tenants.d/{odd}"), "a =");
+    let environment = Environment::new(BTreeMap::new(), "/srv");
+    let broken = load(Some(&house.dir.path().join(odd)), &environment, &[]).unwrap_err().to_string();
+    let stray = house.good().warnings.join("\n");
+    for text in [broken, stray] {
+        assert!(text.contains(r"odd\n\u{1b}[2J\u{202e}.toml: "), "{text}");
+        assert!(!text.chars().any(crate::domain::shown::is_shapeless), "{text}");
+    }
+}
+
+#[test]
 fn the_file_may_be_named_by_the_environment_or_be_left_out() {
     let house = House::contoso("");
     let path = house.dir.path().join("sweepd.toml");
-    let named = BTreeMap::from([("SWEEPD_CONFIG".to_owned(), path.display().to_string())]);
+    let named = BTreeMap::from([("SWEEPD_CONFIG".to_owned(), path.to_str().unwrap().to_owned())]);
     let config = load(None, &Environment::new(named, "/"), &[]).unwrap();
     assert_eq!(config.file.as_deref(), Some(path.as_path()));
     let relative = Environment::new(BTreeMap::new(), house.dir.path());
@@ -83,8 +97,9 @@ fn the_file_may_be_named_by_the_environment_or_be_left_out() {
         let nothing = Environment::new(BTreeMap::new(), "/");
         let error = load(None, &nothing, &[]).unwrap_err();
         assert!(error.to_string().starts_with("/etc/sweepd/sweepd.toml: cannot be read"), "{error}");
-        let secret = house.dir.path().join("secret").display().to_string();
-        let settings: Vec<_> = [("tenant_id", GUID), ("auth.client_id", "app"), ("auth.secret_file", &secret)]
+        let secret = house.dir.path().join("secret");
+        let secret = secret.to_str().unwrap();
+        let settings: Vec<_> = [("tenant_id", GUID), ("auth.client_id", "app"), ("auth.secret_file", secret)]
             .map(|(key, value)| (format!("tenants.contoso.{key}"), value.to_owned()))
             .to_vec();
         let config = load(None, &nothing, &settings).unwrap();

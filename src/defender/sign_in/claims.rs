@@ -1,5 +1,5 @@
-//! What a token says of itself. Read for operators who look for what is missing; nothing is decided by
-//! it, nothing is verified, and the token itself goes nowhere.
+//! What a token says of itself. Read for operators who look for what is missing, and to refuse a token of another
+//! directory. Nothing is verified, so nothing is permitted by it, and the token itself goes nowhere.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -15,7 +15,7 @@ pub struct Claims {
     pub application: Option<String>,
     /// The application's name, as its directory has it.
     pub name: Option<String>,
-    /// The directory that it is good in.
+    /// The directory that it is good in. None: the token does not say.
     pub directory: Option<Uuid>,
 }
 

@@ -2,10 +2,10 @@
 
 use std::path::PathBuf;
 
-use secrecy::SecretString;
+use secrecy::{ExposeSecret, SecretString};
 use uuid::Uuid;
 
-use super::{Guids, certificate, managed, workload};
+use super::{Claims, Guids, certificate, managed, workload};
 use crate::config::{Auth, Certificate};
 use crate::defender::{Body, Request};
 use crate::domain::time::Wall;
@@ -31,6 +31,7 @@ pub struct Authority<'a> {
 #[derive(Debug)]
 pub struct Credential {
     url: String,
+    tenant_id: Uuid,
     scope: String,
     proof: Proof,
 }
@@ -68,7 +69,7 @@ impl Credential {
                 Proof::Managed
             }
         };
-        Self { url, scope: scope.to_owned(), proof }
+        Self { url, tenant_id, scope: scope.to_owned(), proof }
     }
 
     /// Where it signs in.
@@ -79,6 +80,22 @@ impl Credential {
     /// Whether this machine's metadata service answers, instead of Entra.
     pub const fn is_managed(&self) -> bool {
         matches!(self.proof, Proof::Managed)
+    }
+
+    /// Why a token is not used that another directory than `tenant_id` issued: with it, calls would reach the machines
+    /// of another organisation. Nothing is said of a token that does not tell its directory, as is Entra's right.
+    pub fn foreign_directory(&self, token: &SecretString) -> Option<String> {
+        let ours = self.tenant_id;
+        let theirs = Claims::read(token.expose_secret())?.directory.filter(|theirs| *theirs != ours)?;
+        let remedy = if self.is_managed() {
+            "the identity of this machine belongs to that directory; correct tenant_id, or sign in by another method"
+        } else {
+            "correct tenant_id, or authority_url"
+        };
+        Some(format!(
+            "the token is for the directory {theirs}, not for tenant_id {ours}: it is not used, because calls with it \
+             would reach another organisation's machines; {remedy}"
+        ))
     }
 
     /// A request for a token, made at `now` by the clock of whoever answers. The error says in words

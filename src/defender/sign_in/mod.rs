@@ -260,7 +260,11 @@ impl SignIn {
         // The metadata service is on the host of this machine, whose clock is nobody's measure.
         let server_time = server_time.filter(|_| !self.credential.is_managed());
         if let Some(token) = answer::token(reply, self.clock.wall()) {
-            return Asked { token: Ok(token), server_time };
+            let token = match self.credential.foreign_directory(&token.0) {
+                Some(message) => Err(Trouble { message, unreachable: false }),
+                None => Ok(token),
+            };
+            return Asked { token, server_time };
         }
         // Before anything of it is cut, which could leave half a secret.
         let refusal = Refusal::read(reply).without(secrets);

@@ -10,9 +10,10 @@ use futures_util::future::BoxFuture;
 use tempfile::TempDir;
 
 use super::*;
-use crate::config::{Environment, load};
+use crate::config::{Environment, Proxy, load};
 use crate::credentials::{RENEWED, VALID, der, federated_token, key_pem, trust};
 use crate::defender::{HttpWire, Request, http};
+use crate::domain::shown::ShownPath;
 use crate::simulator::{Fault, FaultKind, Options, Simulator, Target, TenantOptions, Trust};
 
 /// A clock that the test moves by hand, on a machine whose wall clock may be wrong.
@@ -107,7 +108,7 @@ impl World {
     }
 }
 
-fn options(proxy: Option<&str>) -> http::Options<'_> {
+fn options(proxy: Option<&Proxy>) -> http::Options<'_> {
     http::Options {
         proxy,
         ca_file: None,
@@ -236,7 +237,7 @@ async fn the_federated_token_is_read_each_time_and_its_absence_is_told() {
     let sign_in = world.sign_in(WORKLOAD);
     let error = sign_in.token().await.unwrap_err();
     let file = world.folder.path().join("token");
-    assert!(error.message.contains(&format!("{} cannot be read: No such file", file.display())), "{error}");
+    assert!(error.message.contains(&format!("{} cannot be read: No such file", ShownPath::new(&file))), "{error}");
     assert!(error.message.contains("check token_file") && !error.unreachable, "{error}");
     assert_eq!(error.until, Boot(5_000));
     assert_eq!(world.counted(), (0, 0), "nothing was asked");
@@ -282,17 +283,18 @@ async fn the_metadata_service_is_tried_again_after_what_passes() {
 async fn the_metadata_service_is_asked_past_any_proxy() {
     let proxy = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = proxy.local_addr().unwrap();
-    let wire = HttpWire::new(&options(Some(&format!("http://{address}")))).unwrap();
+    let named = format!("http://{address}").parse().unwrap();
+    let wire = HttpWire::new(&options(Some(&named))).unwrap();
     // Of a network that is for documentation: nobody answers there.
-    let request = |metadata| Request {
+    let request = |scheme: &str, metadata| Request {
         post: false,
-        url: "http://192.0.2.1/metadata/identity/oauth2/token".to_owned(),
+        url: format!("{scheme}://192.0.2.1/metadata/identity/oauth2/token"),
         bearer: None,
         body: Body::None,
         metadata,
         at_most: 1024,
     };
-    assert!(wire.send(request(true)).await.is_err());
+    assert!(wire.send(request("http", true)).await.is_err());
     proxy.set_nonblocking(true).unwrap();
     assert!(proxy.accept().is_err(), "nobody came to the proxy");
 
@@ -302,8 +304,8 @@ async fn the_metadata_service_is_asked_past_any_proxy() {
         proxy.accept().unwrap().0.read_exact(&mut start).unwrap();
         start
     });
-    assert!(wire.send(request(false)).await.is_err());
-    assert_eq!(&proxied.join().unwrap(), b"GET ", "others do come");
+    assert!(wire.send(request("https", false)).await.is_err());
+    assert_eq!(&proxied.join().unwrap(), b"CONN", "others do come");
 }
 
 /// An authority that repeats what it was sent.
@@ -333,6 +335,59 @@ async fn what_proves_who_we_are_is_never_shown() {
         let shown = format!("{error:?} {sign_in:?}");
         for secret in [world.tenant.client_secret.as_str(), federated.as_str(), "eyJ", "PRIVATE"] {
             assert!(!shown.contains(secret), "{shown}");
+        }
+    }
+}
+
+/// An authority that issues this token, whoever asks.
+struct Issuer(String);
+
+impl Wire for Issuer {
+    fn send(&self, _: Request) -> BoxFuture<'_, Result<Reply, Failure>> {
+        let body = serde_json::json!({ "access_token": self.0, "expires_in": 3599 });
+        Box::pin(async move { Ok(Reply { status: 200, text: body.to_string(), ..Reply::default() }) })
+    }
+}
+
+fn jwt(claims: &serde_json::Value) -> String {
+    use base64::Engine as _;
+    let claims = base64::engine::general_purpose::URL_SAFE_NO_PAD.encode(claims.to_string());
+    format!("eyJ0eXAiOiJKV1QifQ.{claims}.c2ln")
+}
+
+#[tokio::test]
+async fn token_of_another_directory_is_refused_whatever_the_method() {
+    let world = World::new().await;
+    world.put("token", &federated_token(1_791_800_000));
+    let (ours, theirs) = (world.tenant.tenant_id, Uuid::from_u128(0xa110_7e57));
+    let foreign = jwt(&serde_json::json!({ "tid": theirs.to_string(), "roles": ["Machine.Scan"] }));
+    for method in [SECRET, CERTIFICATE, MANAGED, WORKLOAD] {
+        let sign_in = world.sign_in_over(Arc::new(Issuer(foreign.clone())), method);
+        let error = sign_in.token().await.unwrap_err();
+        let expected = format!("the token is for the directory {theirs}, not for tenant_id {ours}: it is not used");
+        assert!(error.message.starts_with(&expected), "{method}: {error}");
+        assert!(error.message.contains("correct tenant_id") && !error.unreachable, "{method}: {error}");
+        assert_eq!(error.message.contains("identity of this machine"), method == MANAGED, "{method}: {error}");
+        assert_eq!(error.until, Boot(5_000), "it is tried again as after any refusal");
+        assert!(!error.message.contains("eyJ"), "{error}");
+    }
+}
+
+#[tokio::test]
+async fn token_that_names_no_directory_is_used() {
+    let world = World::new().await;
+    let ours = world.tenant.tenant_id.to_string();
+    for token in [
+        jwt(&serde_json::json!({ "tid": ours })),
+        jwt(&serde_json::json!({ "tid": ours.to_uppercase() })),
+        jwt(&serde_json::json!({ "roles": [] })),
+        jwt(&serde_json::json!({ "tid": null })),
+        "opaque".to_owned(),
+        "a.b.c".to_owned(),
+    ] {
+        for method in [SECRET, MANAGED] {
+            let sign_in = world.sign_in_over(Arc::new(Issuer(token.clone())), method);
+            assert_eq!(sign_in.token().await.unwrap().token.secret.expose_secret(), token, "{method}");
         }
     }
 }

@@ -7,11 +7,12 @@ use std::path::Path;
 use secrecy::SecretString;
 
 use crate::config::read_to_be_wiped;
+use crate::domain::shown::ShownPath;
 
 /// The token as it is now: whoever issues it replaces it long before it ends. The error names the
 /// file, and nothing of what is in it.
 pub(super) async fn token(file: &Path) -> Result<SecretString, String> {
-    let shown = file.display();
+    let shown = ShownPath::new(file);
     let what = "the federated token";
     let unreadable = |error: Error| {
         format!(
