@@ -18,6 +18,7 @@ use crate::defender::HttpWire;
 use crate::defender::http::Options;
 use crate::domain::forecast::Terms;
 use crate::domain::id::TenantName;
+use crate::domain::shown::ShownPath;
 use crate::engine::{Engine, RandomIds, Shared, Signals};
 use crate::health::Health;
 use crate::metrics::Metrics;
@@ -73,10 +74,10 @@ impl Failure {
             } else {
                 "run this as the service user or as root".to_owned()
             };
-            let message = format!("{}: {error}; {remedy}", path.display());
+            let message = format!("{}: {error}; {remedy}", ShownPath::new(&path));
             return Self::new(Exit::NotPermitted, message);
         }
-        Self::new(Exit::Failed, format!("{}: {error}", path.display()))
+        Self::new(Exit::Failed, format!("{}: {error}", ShownPath::new(&path)))
     }
 }
 
@@ -221,7 +222,7 @@ async fn lock(state_dir: &Path, clock: &dyn Clock) -> Result<StateLock, Failure>
     }
     let message = format!(
         "another sweepd holds {}; stop it first, or give this one a state folder of its own",
-        state_dir.display()
+        ShownPath::new(&state_dir)
     );
     Err(Failure::new(Exit::Locked, message))
 }
@@ -377,8 +378,8 @@ pub async fn run(
     tell_troubles(&config);
     let app = App::start(&config, Arc::clone(&clock)).await?;
     let watchdog = tokio::spawn(feed_watchdog(app.health.clone(), Arc::clone(&clock)));
-    tracing::info!(version = env!("CARGO_PKG_VERSION"), tenants = config.tenants.len(), state_dir = %config.daemon.state_dir.display(),
-        incoming = %config.daemon.spool_dir.join("incoming").display(), "ready");
+    tracing::info!(version = env!("CARGO_PKG_VERSION"), tenants = config.tenants.len(), state_dir = %ShownPath::new(&config.daemon.state_dir),
+        incoming = %ShownPath::new(&config.daemon.spool_dir.join("incoming")), "ready");
     notify(&[sd_notify::NotifyState::Ready, sd_notify::NotifyState::Status("ready")]);
     let mut config = config;
     let why = loop {

@@ -12,6 +12,7 @@ use super::Context;
 use super::output::{Lines, json_line, print};
 use crate::app::{Exit, Failure};
 use crate::config::Config;
+use crate::domain::shown::ShownPath;
 use crate::engine::retention::check;
 use crate::store::archives::{Archive, Recorded};
 use crate::store::events::{Exported, Head, Kind};
@@ -74,7 +75,7 @@ impl VerifyArgs {
             heads.add_bare(hash, "--head".to_owned());
         }
         if let Some(path) = &self.heads {
-            heads.add_file(&path.display().to_string(), &text_of(path)?).map_err(|error| match error {
+            heads.add_file(&ShownPath::new(&path).to_string(), &text_of(path)?).map_err(|error| match error {
                 FileError::Line(why) => Failure::new(Exit::Input, why),
                 FileError::Contradiction(contradiction) => contradiction.into(),
             })?;
@@ -88,7 +89,7 @@ fn text_of(path: &Path) -> Result<String, Failure> {
     let file = std::fs::File::open(path).map_err(|error| Failure::file(path, &error))?;
     let mut text = String::new();
     let read = file.take(LARGEST + 1).read_to_string(&mut text);
-    let input = |why: &str| Failure::new(Exit::Input, format!("{}: {why}", path.display()));
+    let input = |why: &str| Failure::new(Exit::Input, format!("{}: {why}", ShownPath::new(&path)));
     match read {
         Err(error) if error.kind() == std::io::ErrorKind::InvalidData => Err(input("it is no text")),
         Err(error) => Err(Failure::file(path, &error)),
@@ -173,7 +174,7 @@ async fn verify(context: &Context, config: &Config, store: &Store, args: &Verify
     // Before the record: what is written meanwhile is noted, and not in what is read.
     if let Some(Head { seq, hash }) = store.noted_head()?.filter(|head| head.seq > 0) {
         let from = config.daemon.state_dir.join(HEAD_FILE);
-        met.noted.add(seq, &hash, from.display().to_string())?;
+        met.noted.add(seq, &hash, ShownPath::new(&from).to_string())?;
     }
     let mut record = store.record_now().await?;
     let archives = archives(config, &mut record, &mut met).await?;

@@ -10,6 +10,7 @@ use super::output::{json_line, local, print};
 use super::{Context, Work, ask, become_owner, operator, owner_of};
 use crate::app::{Exit, Failure};
 use crate::config::Config;
+use crate::domain::shown::ShownPath;
 use crate::process::{Named, Owner};
 use crate::store::backups::{Copied, Copy, HOUR_OVER, Restoring};
 use crate::store::incarnations::StateLock;
@@ -41,7 +42,7 @@ pub fn prepare_backup<'a>(context: &'a Context, args: &Args) -> Result<Work<'a>,
     }
     let named = Named::to_make(&args.file, owner.as_ref()).map_err(|error| match error.kind() {
         ErrorKind::AlreadyExists => {
-            let message = format!("{} is there already: choose another name", args.file.display());
+            let message = format!("{} is there already: choose another name", ShownPath::new(&args.file));
             Failure::new(Exit::Failed, message)
         }
         _ => Failure::file(&args.file, &error),
@@ -56,7 +57,7 @@ async fn backup(context: &Context, config: &Config, named: Named) -> Result<(), 
     let copied = copy(context, config, &file, made).await.map_err(|failure| {
         // Root has made it, in a folder that may be root's alone.
         if is_made && std::fs::remove_file(&file).is_err() {
-            let left = format!("{failure}; {} is left behind without a copy in it: remove it", file.display());
+            let left = format!("{failure}; {} is left behind without a copy in it: remove it", ShownPath::new(&file));
             return Failure::new(failure.exit, left);
         }
         failure
@@ -68,7 +69,7 @@ async fn backup(context: &Context, config: &Config, named: Named) -> Result<(), 
             return json_line(out, &line);
         }
         let (bytes, head) = (copied.bytes, &copied.head);
-        writeln!(out, "{}: {bytes} bytes, {} events; head {}", file.display(), head.seq, head.hash)
+        writeln!(out, "{}: {bytes} bytes, {} events; head {}", ShownPath::new(&file), head.seq, head.hash)
     })
 }
 
@@ -92,7 +93,7 @@ struct NamedCopy {
 impl NamedCopy {
     fn of(path: &Path, owner: Option<&Owner>) -> Result<Self, Failure> {
         if !path.is_file() {
-            return Err(Failure::new(Exit::Input, format!("{}: there is no such file", path.display())));
+            return Err(Failure::new(Exit::Input, format!("{}: there is no such file", ShownPath::new(&path))));
         }
         let named = |path: &Path| Named::to_read(path, owner).map_err(|error| Failure::file(path, &error));
         let log = Copy::log_of(path);
@@ -123,14 +124,15 @@ pub fn prepare_restore(context: &Context, args: RestoreArgs) -> Result<Work<'_>,
 async fn restore(context: &Context, config: &Config, args: &RestoreArgs, named: NamedCopy) -> Result<(), Failure> {
     let state_dir = &config.daemon.state_dir;
     let Some(_lock) = StateLock::take(state_dir)? else {
-        let message = format!("a daemon holds {}: stop it first, then restore, then start it", state_dir.display());
+        let message =
+            format!("a daemon holds {}: stop it first, then restore, then start it", ShownPath::new(&state_dir));
         return Err(Failure::new(Exit::Locked, message));
     };
     let (restoring, copied) = Restoring::check(named.open()?, state_dir).await.map_err(|error| match error {
         // The copy is not what is wrong.
         StoreError::File { ref path, .. } if path.starts_with(state_dir) => error.into(),
         _ => {
-            let message = format!("{} cannot be restored, nothing was changed: {error}", args.file.display());
+            let message = format!("{} cannot be restored, nothing was changed: {error}", ShownPath::new(&args.file));
             Failure::new(Exit::Input, message)
         }
     })?;
@@ -139,9 +141,9 @@ async fn restore(context: &Context, config: &Config, args: &RestoreArgs, named: 
     let what = format!(
         "putting {} ({} events) in the place of {}, which is kept beside it; every tenant is paused until {until}, \
          since what was sent after the backup is not known",
-        args.file.display(),
+        ShownPath::new(&args.file),
         copied.head.seq,
-        state_dir.join(FILE).display(),
+        ShownPath::new(&state_dir.join(FILE)),
     );
     if let Err(unwanted) = ask::before(&what, args.yes).await {
         restoring.abandon().await?;
@@ -155,7 +157,7 @@ async fn restore(context: &Context, config: &Config, args: &RestoreArgs, named: 
             return json_line(out, &line);
         }
         let aside =
-            aside.map(|path| format!("; the database that was there is {}", path.display())).unwrap_or_default();
+            aside.map(|path| format!("; the database that was there is {}", ShownPath::new(&path))).unwrap_or_default();
         writeln!(
             out,
             "restored, and paused until {until}{aside}\nstart the daemon; `sweepd resume` sends before that time"

@@ -12,6 +12,7 @@ use super::{Context, Work, become_owner, owner_of};
 use crate::app::{Exit, Failure};
 use crate::config::{Config, Tenant};
 use crate::domain::id::TenantName;
+use crate::domain::shown::ShownPath;
 use crate::domain::time::Wall;
 
 #[derive(Debug, clap::Args)]
@@ -68,7 +69,7 @@ async fn run(context: &Context, config: &Config, args: &Args) -> Result<(), Fail
 }
 
 fn report(config: &Config, disabled: &[String], online: Option<&Value>) -> Value {
-    let file = config.file.as_ref().map(|file| file.display().to_string());
+    let file = config.file.as_ref().map(|file| ShownPath::new(&file).to_string());
     let tenants: Vec<_> = config.tenants.keys().map(ToString::to_string).collect();
     let sign_in: BTreeMap<_, _> = config
         .tenants
@@ -82,7 +83,7 @@ fn report(config: &Config, disabled: &[String], online: Option<&Value>) -> Value
 }
 
 fn show(out: &mut dyn Write, config: &Config) -> io::Result<()> {
-    let file = config.file.as_ref().map(|file| file.display().to_string());
+    let file = config.file.as_ref().map(|file| ShownPath::new(&file).to_string());
     writeln!(out, "{}: right", file.as_deref().unwrap_or("the configuration"))?;
     for (name, tenant) in &config.tenants {
         let limits = tenant.budgets.scan.most;

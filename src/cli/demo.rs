@@ -13,6 +13,7 @@ use super::{Context, log, output, terminal, whole_number};
 use crate::app::{App, Exit, Failure, terms_of};
 use crate::config::{self, Config, Environment, Log, LogFormat};
 use crate::domain::ledger::CallKind;
+use crate::domain::shown::ShownPath;
 use crate::domain::time::Boot;
 use crate::simulator::{MachineKind, Options, SimulatedMachine, Simulator, TenantOptions, fleet};
 use crate::store::Store;
@@ -53,7 +54,7 @@ pub async fn run(context: &Context, args: &Args) -> Result<(), Failure> {
     );
     let app = App::start(&config, Arc::clone(&context.clock)).await?;
     if let Some(address) = app.address() {
-        eprintln!("The real daemon runs in {}; dashboard: http://{address}/", folder.path().display());
+        eprintln!("The real daemon runs in {}; dashboard: http://{address}/", ShownPath::new(&folder.path()));
     }
     let list = config.daemon.spool_dir.join("incoming/devices.csv");
     let unfinished = list.with_extension("tmp");
@@ -99,7 +100,7 @@ fn configure(folder: &Path, tenant: &TenantOptions) -> Result<String, Failure> {
          [network]\nunknown_grace = \"5s\"\n[follow_up]\ninterval = \"2s\"\nlookup_horizon = \"5s\"\n[tenants.contoso]\ntenant_id = \"{}\"\ncomment = \"sweepd demo\"\n\
          api_url = \"URL\"\nauthority_url = \"URL\"\n\
          [tenants.contoso.auth]\nmethod = \"client_secret\"\nclient_id = \"{}\"\nsecret_file = \"demo-secret\"\n",
-        folder.join("state").display(),
+        ShownPath::new(&folder.join("state")),
         tenant.tenant_id,
         tenant.client_id,
     ))

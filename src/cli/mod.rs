@@ -35,6 +35,7 @@ use clap::{CommandFactory, Parser, Subcommand};
 use crate::app::{Exit, Failure, operator};
 use crate::clock::{Clock, SystemClock};
 use crate::config::{self, Config, Environment};
+use crate::domain::shown::ShownPath;
 use crate::process::{self, Owner};
 use crate::store::Store;
 
@@ -136,7 +137,7 @@ impl Context {
     }
 
     fn no_database(config: &Config) -> Failure {
-        let folder = config.daemon.state_dir.display();
+        let folder = ShownPath::new(&config.daemon.state_dir);
         Failure::new(Exit::Failed, format!("there is no database in {folder} yet; start the daemon first"))
     }
 }
@@ -150,7 +151,7 @@ fn whole_number<const LEAST: u32>(text: &str) -> Result<u32, String> {
 /// Whom a process that root started becomes before it works in these folders: the owner of the first that is not root's.
 fn owner_of(folders: &[&Path]) -> Result<Option<Owner>, Failure> {
     Owner::of(folders).map_err(|error| {
-        let shown: Vec<_> = folders.iter().map(|folder| folder.display().to_string()).collect();
+        let shown: Vec<_> = folders.iter().map(|folder| ShownPath::new(&folder).to_string()).collect();
         let what = shown.join(" or ");
         Failure::new(
             Exit::Failed,

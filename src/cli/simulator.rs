@@ -8,6 +8,7 @@ use tokio::signal::unix::{SignalKind, signal};
 
 use super::{Context, whole_number};
 use crate::app::{Exit, Failure};
+use crate::domain::shown::ShownPath;
 use crate::simulator::{Fault, Options, Simulator, TenantOptions, fleet};
 
 #[derive(Debug, clap::Args)]
@@ -25,7 +26,7 @@ pub struct Args {
 
 /// The faults of a file; blank lines are none.
 fn faults(path: &Path) -> Result<Vec<Fault>, Failure> {
-    let unusable = |why: String| Failure::new(Exit::Input, format!("{}: {why}", path.display()));
+    let unusable = |why: String| Failure::new(Exit::Input, format!("{}: {why}", ShownPath::new(&path)));
     let text = std::fs::read_to_string(path).map_err(|error| unusable(error.to_string()))?;
     let lines = (1..).zip(text.lines()).filter(|(_, line)| !line.trim().is_empty());
     lines

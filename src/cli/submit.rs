@@ -15,6 +15,7 @@ use super::{Context, Work, become_owner, operator, owner_of, pause};
 use crate::app::{Exit, Failure};
 use crate::config::Config;
 use crate::domain::id::{MachineId, TenantName};
+use crate::domain::shown::ShownPath;
 use crate::domain::sweep::{OnPending, Priority, ScanType, clean_comment};
 use crate::domain::time::Wall;
 use crate::engine::{Ids, RandomIds};
@@ -282,7 +283,7 @@ fn drop_file(
     if written.is_err()
         && let Err(error) = std::fs::remove_file(&unfinished)
     {
-        say(format_args!("{} stays behind: {error}", unfinished.display()));
+        say(format_args!("{} stays behind: {error}", ShownPath::new(&unfinished)));
     }
     written
 }
@@ -347,7 +348,7 @@ async fn receipt(
             match std::fs::read(path) {
                 Ok(text) => {
                     return serde_json::from_slice(&text)
-                        .map_err(|error| Failure::new(Exit::Failed, format!("{}: {error}", path.display())));
+                        .map_err(|error| Failure::new(Exit::Failed, format!("{}: {error}", ShownPath::new(&path))));
                 }
                 Err(error) if error.kind() == io::ErrorKind::NotFound => {}
                 Err(error) => return Err(Failure::file(path, &error)),

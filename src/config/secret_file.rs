@@ -10,6 +10,7 @@ use secrecy::zeroize::Zeroizing;
 
 use super::Around;
 use super::values::Wrong;
+use crate::domain::shown::ShownPath;
 
 /// What a file is to hold.
 #[derive(Clone, Copy, Debug)]
@@ -47,7 +48,7 @@ pub(super) fn read(name: &Path, around: &Around<'_>, wanted: Wanted) -> Result<(
         return match content(name, wanted) {
             Ok(text) => Ok((text, name.to_path_buf())),
             Err(Unusable::Unreadable(error)) => {
-                Err(Wrong::new(format!("cannot read {}: {error}", name.display()), READABLE))
+                Err(Wrong::new(format!("cannot read {}: {error}", ShownPath::new(&name)), READABLE))
             }
             Err(Unusable::Content(wrong)) => Err(wrong),
         };
@@ -58,13 +59,13 @@ pub(super) fn read(name: &Path, around: &Around<'_>, wanted: Wanted) -> Result<(
             Ok(text) => return Ok((text, path)),
             Err(Unusable::Unreadable(error)) if error.kind() == ErrorKind::NotFound => {}
             Err(Unusable::Unreadable(error)) => {
-                let what = format!("the file of this name in {} cannot be read: {error}", folder.display());
+                let what = format!("the file of this name in {} cannot be read: {error}", ShownPath::new(&folder));
                 return Err(Wrong::new(what, READABLE));
             }
             Err(Unusable::Content(wrong)) => return Err(wrong),
         }
     }
-    let folders: Vec<_> = folders.iter().map(|folder| folder.display().to_string()).collect();
+    let folders: Vec<_> = folders.iter().map(|folder| ShownPath::new(&folder).to_string()).collect();
     Err(Wrong::new(format!("no file of this name is in {}", folders.join(" or ")), READABLE))
 }
 
@@ -107,7 +108,7 @@ pub(super) fn exposed(path: &Path) -> Option<String> {
     (mode & 0o007 != 0).then(|| {
         format!(
             "{} is open to every user of this machine (mode {:04o}); run chmod o= on it",
-            path.display(),
+            ShownPath::new(&path),
             mode & 0o7777
         )
     })

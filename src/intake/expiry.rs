@@ -87,6 +87,7 @@ fn in_folder(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::domain::shown::ShownPath;
 
     const DAY: Duration = Duration::from_hours(24);
 
@@ -96,7 +97,7 @@ mod tests {
             if entry.file_type().unwrap().is_dir() {
                 names.extend(self::names(&entry.path()));
             }
-            names.push(entry.path().strip_prefix(folder.parent().unwrap()).unwrap().display().to_string());
+            names.push(ShownPath::new(&entry.path().strip_prefix(folder.parent().unwrap()).unwrap()).to_string());
         }
         names.sort();
         names

@@ -3,6 +3,7 @@
 use std::io;
 use std::path::Path;
 
+use crate::domain::shown::ShownPath;
 use nix::sys::statvfs::statvfs;
 
 /// What is left to the daemon where nothing else is configured, and no more than this part of the file system.
@@ -52,11 +53,11 @@ pub fn shortage(folders: &[&Path], min_free: Option<u64>) -> Option<String> {
     folders.iter().find_map(|folder| {
         let space = Space::of(folder).ok()?;
         if let Some(floor) = space.under_files() {
-            let (folder, files) = (folder.display(), space.files);
+            let (folder, files) = (ShownPath::new(&folder), space.files);
             return Some(format!("{folder} has room for {files} more files, and {floor} are kept for the daemon"));
         }
         let floor = space.under(min_free)?;
-        let (folder, free, floor) = (folder.display(), space.free >> 20, floor >> 20);
+        let (folder, free, floor) = (ShownPath::new(&folder), space.free >> 20, floor >> 20);
         Some(format!("{folder} has {free} MiB left, and {floor} MiB (intake.min_free) are kept for the daemon"))
     })
 }

@@ -13,6 +13,7 @@ use super::events::{Head, Kind, Subject};
 use super::schema::{MIGRATIONS, Migrated};
 use super::tenants::Operator;
 use super::{Doing, FILE, Store, StoreError, create_private, options};
+use crate::domain::shown::ShownPath;
 use crate::domain::time::Wall;
 
 /// A restored database does not know the calls of the hour before: by then they count no more.
@@ -58,7 +59,7 @@ impl Store {
     /// checked, and on disk when this returns. Nobody waits for it meanwhile.
     pub async fn back_up(&self, to: &Path, operator: Operator, at: Wall) -> Result<Copied, StoreError> {
         if to.exists() {
-            return Err(StoreError::Guard(format!("{} is there already: choose another name", to.display())));
+            return Err(StoreError::Guard(format!("{} is there already: choose another name", ShownPath::new(&to))));
         }
         let unfinished = beside(to, ".unfinished");
         let copied = copy_of(&mut *self.reader().await?, &unfinished).await?;
@@ -97,21 +98,21 @@ impl Store {
         let bytes =
             io::copy(&mut held, file).and_then(|bytes| file.sync_all().map(|()| bytes)).map_err(file_error(to))?;
         if bytes != copied.bytes {
-            let name = unfinished.display();
+            let name = ShownPath::new(&unfinished);
             return Err(StoreError::Guard(format!("{name} was replaced while it was copied; try again")));
         }
         Ok(copied)
     }
 
     async fn record_backup(&self, to: &Path, copied: &Copied, by: Operator, at: Wall) -> Result<(), StoreError> {
-        let body = serde_json::json!({ "file": to.display().to_string(), "head": copied.head.hash, "by": by });
+        let body = serde_json::json!({ "file": ShownPath::new(&to).to_string(), "head": copied.head.hash, "by": by });
         self.record(at, Kind::BackedUp, Subject::default(), body).await
     }
 
     /// Puts on record that a migration has left a copy behind.
     pub(super) async fn record_migration(&self, migrated: &Migrated, at: Wall) -> Result<(), StoreError> {
         let schema = serde_json::json!({ "from": migrated.from, "to": migrated.to });
-        let (file, head) = (migrated.kept.display().to_string(), &migrated.copied.head.hash);
+        let (file, head) = (ShownPath::new(&migrated.kept).to_string(), &migrated.copied.head.hash);
         let body = serde_json::json!({ "file": file, "head": head, "schema": schema });
         self.record(at, Kind::BackedUp, Subject::default(), body).await
     }
@@ -234,7 +235,7 @@ impl Restoring {
             bytes += copy_privately(log, &Copy::log_of(&path), &Copy::log_of(&unfinished))?;
         }
         let Some(store) = Store::open_copy(&unfinished, &path, &MIGRATIONS).await? else {
-            return Err(StoreError::Guard(format!("{} is no database of sweepd", path.display())));
+            return Err(StoreError::Guard(format!("{} is no database of sweepd", ShownPath::new(&path))));
         };
         let mut reader = store.reader().await?;
         check_pages(&mut reader).await?;

@@ -14,6 +14,7 @@ use sqlx::{ConnectOptions, Connection, Row, SqliteConnection};
 use super::backups::{Copied, beside, copy_of, into_place};
 use super::objects::Objects;
 use super::{Doing, StoreError, looking};
+use crate::domain::shown::ShownPath;
 use crate::domain::time::Wall;
 
 /// The schema of this version, step by step; a test brings one of its own.
@@ -44,7 +45,7 @@ impl Candidate<'_> {
             Self::Database(_) => "put a backup in its place with `sweepd restore`, or move the file away",
             Self::CopyOf(_) => "choose another backup",
         };
-        StoreError::Version(format!("{}: {why}: it was left as it is; {remedy}", self.path().display()))
+        StoreError::Version(format!("{}: {why}: it was left as it is; {remedy}", ShownPath::new(&self.path())))
     }
 
     /// An error of the first reading: what cannot be read as a database is refused, once and for all.
@@ -153,7 +154,7 @@ pub(super) fn expect_current(standing: Standing, path: &Path, migrations: &Migra
         Standing::Empty => Ok(false),
         Standing::Older(found) => Err(StoreError::Version(format!(
             "{} has schema {found} and this version of sweepd has {ours}: start the daemon, which migrates it",
-            path.display()
+            ShownPath::new(&path)
         ))),
         other => Err(refusal(other, path, ours)),
     }
@@ -164,18 +165,18 @@ fn refusal(standing: Standing, path: &Path, ours: i64) -> StoreError {
         Standing::Newer(found) => {
             let kept = latest_kept(path, ours).map_or_else(
                 || "a backup that this version has made".to_owned(),
-                |kept| format!("{}, which was kept at the migration", kept.display()),
+                |kept| format!("{}, which was kept at the migration", ShownPath::new(&kept)),
             );
             format!(
                 "{} has schema {found}, of a newer version of sweepd; this one knows schemas up to {ours}. Install that \
                  version again, or go back to an older state: `sweepd restore` with {kept}",
-                path.display()
+                ShownPath::new(&path)
             )
         }
         _ => format!(
             "{} was made by a version of sweepd that was never released, and cannot be taken over: move it away, or \
              install that version again",
-            path.display()
+            ShownPath::new(&path)
         ),
     })
 }
@@ -212,7 +213,7 @@ pub(super) async fn bring_up(
         other => return Err(refusal(other, path, to)),
     };
     let kept = beside(path, &format!("{KEPT}{from}-{}", at.rfc3339().replace(':', "-")));
-    tracing::info!(from, to, kept = %kept.display(), "the database has an older schema: it is copied, then migrated");
+    tracing::info!(from, to, kept = %ShownPath::new(&kept), "the database has an older schema: it is copied, then migrated");
     let unfinished = beside(path, ".schema.unfinished");
     let copied = copy_of(connection, &unfinished).await?;
     into_place(&unfinished, &kept)?;

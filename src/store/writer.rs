@@ -13,6 +13,7 @@ use tokio::sync::{mpsc, oneshot};
 use super::landmark::Landmark;
 use super::under_way::{Operation, UnderWay};
 use super::{Doing, StoreError, events};
+use crate::domain::shown::ShownPath;
 
 /// What a unit of work returns: a future on the connection it was given.
 pub type Unit<'c, T> = BoxFuture<'c, Result<T, StoreError>>;
@@ -191,7 +192,7 @@ async fn commit(connection: &mut SqliteConnection, group: Vec<Box<dyn Work>>, la
 async fn note(connection: &mut SqliteConnection, landmark: &mut Option<Landmark>) {
     let Some(kept) = landmark else { return };
     let noted = match events::head(connection).await {
-        Ok(head) => kept.note(&head).map_err(|error| format!("{}: {error}", kept.path().display())),
+        Ok(head) => kept.note(&head).map_err(|error| format!("{}: {error}", ShownPath::new(&kept.path()))),
         Err(error) => Err(error.to_string()),
     };
     if let Err(error) = noted {

@@ -212,14 +212,14 @@ mod tests {
         let listener = TcpListener::bind("0.0.0.0:0").await.unwrap();
         let address = ([127, 0, 0, 1], listener.local_addr().unwrap().port()).into();
         let (arrived, released) = (Arc::clone(&held), Arc::clone(&release));
-        let hold = move || {
+        let keep_waiting = move || {
             arrived.send_modify(|held| *held += 1);
             async move { released.notified().await }
         };
         let router = Router::new()
             .route("/healthz", get(|| async { "alive" }))
             .route("/fast", get(|| async { "fast" }))
-            .route("/held", get(hold))
+            .route("/held", get(keep_waiting))
             .route("/large", get(|| async { vec![b'x'; LARGE] }));
         let watching: Arc<dyn Clock> = Arc::<Hand>::clone(&clock);
         let health = Health::new(Arc::clone(&watching), Duration::from_secs(1));
@@ -268,7 +268,7 @@ mod tests {
         }
         scene.clock.pass(HEADER);
         assert!(scene.answer(2, "/fast").await.ends_with("fast"));
-        scene.clock.pass(EXCHANGE - HEADER);
+        scene.clock.pass(EXCHANGE.saturating_sub(HEADER));
         while !scene.places.are_all_free() {
             tokio::task::yield_now().await;
         }

@@ -18,6 +18,7 @@ use crate::config::{Auth, Config, Tenant};
 use crate::defender::Claims;
 use crate::domain::id::TenantName;
 use crate::domain::permission::{Finding, Verdict};
+use crate::domain::shown::ShownPath;
 use crate::engine::RandomIds;
 use crate::engine::online::{Counted, Looked, Looker};
 use crate::store::{FILE, Store};
@@ -49,7 +50,7 @@ pub async fn look<'a>(
     let uncounted = match &counted {
         Counted::In(..) => None,
         Counted::Nowhere => {
-            let folder = config.daemon.state_dir.display();
+            let folder = ShownPath::new(&config.daemon.state_dir);
             Some(format!("there is no {FILE} in {folder} yet: these reads are in nobody's budget"))
         }
         Counted::Refused(why) => Some(why.clone()),

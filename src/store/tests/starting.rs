@@ -3,6 +3,7 @@
 use super::*;
 use crate::domain::ledger::{Admission, HOUR, MARGIN, MINUTE, Window};
 use crate::domain::lookup::Question;
+use crate::domain::shown::ShownPath;
 use crate::store::incarnations::StateLock;
 
 #[tokio::test]
@@ -129,7 +130,7 @@ async fn the_database_is_its_owners_alone() {
     for file in std::fs::read_dir(bench.folder.path()).unwrap() {
         let file = file.unwrap();
         let mode = file.metadata().unwrap().permissions().mode() & 0o777;
-        assert_eq!(mode & 0o077, 0, "{} has mode {mode:o}", file.path().display());
+        assert_eq!(mode & 0o077, 0, "{} has mode {mode:o}", ShownPath::new(&file.path()));
     }
     assert!(Store::open_existing(tempfile::tempdir().unwrap().path()).await.unwrap().is_none());
 }
