@@ -49,8 +49,15 @@ async fn a_member_of_the_group_drops_files_and_reads_receipts_and_nobody_else_do
     let service = service.to_string();
     let with_umask = ["sh", "-c", "umask 027 && exec \"$0\" \"$@\""].map(str::to_owned);
     daemon.through = with_umask.into_iter().chain(std::mem::take(&mut daemon.through)).collect();
+    // As an older version has left it.
+    fs::set_permissions(&incoming, Permissions::from_mode(0o2770)).unwrap();
+    daemon.start().await;
+    eventually("word of it", || daemon.has_logged("the drop folder is not sticky").then_some(())).await;
+    assert!(daemon.terminate().await.success());
+    fs::set_permissions(&incoming, Permissions::from_mode(0o3770)).unwrap();
     daemon.start().await;
     daemon.told(&["pause"]);
+    assert!(!daemon.has_logged("is not sticky"));
 
     let lists = tempfile::tempdir().unwrap();
     fs::set_permissions(lists.path(), Permissions::from_mode(0o755)).unwrap();

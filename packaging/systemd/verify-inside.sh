@@ -66,7 +66,7 @@ installs() {
         same "$(id --name --groups sweepd-sweep)" sweepd-sweep
     seen=$(stat --format='%n %U:%G %a' "$state" "$incoming" /etc/sweepd)
     check 'it makes the folders' "$seen" same "$seen" \
-        "$state sweepd:sweepd 750"$'\n'"$incoming sweepd:sweepd 2770"$'\n''/etc/sweepd root:root 755'
+        "$state sweepd:sweepd 750"$'\n'"$incoming sweepd:sweepd 3770"$'\n''/etc/sweepd root:root 755'
     check 'it brings the unit, neither started nor enabled' "$(property LoadState), $(property ActiveState), $(property UnitFileState)" \
         same "$(property LoadState) $(property ActiveState) $(property UnitFileState)" 'loaded inactive disabled'
     check 'it brings an example configuration' "$(wc -l </usr/share/doc/sweepd/examples/sweepd.toml) lines" \

@@ -46,6 +46,7 @@ struct Looking<'a> {
 }
 
 pub async fn run(taking: Taking, stop: CancellationToken) {
+    taking.warn_of_open_folders();
     taking.finish_half_done().await;
     let mut looking = Looking::new(&taking);
     let clock = Arc::clone(&taking.shared.clock);

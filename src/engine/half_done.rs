@@ -3,6 +3,7 @@
 use super::filing::finish_folder;
 use super::opening::{Copied, Copying, remove_left_copies};
 use super::taking::{Refuse, Taking};
+use crate::domain::id::TenantName;
 use crate::intake::folder::Dropped;
 use crate::store::StoreError;
 
@@ -11,6 +12,20 @@ impl Taking {
     pub async fn finish_half_done(&self) {
         if let Err(error) = self.try_finish_half_done().await {
             tracing::error!(%error, "files that were half taken cannot be finished now; they are at the next start");
+        }
+    }
+
+    /// Warns of a drop folder in which everybody of a group may replace what another dropped.
+    pub fn warn_of_open_folders(&self) {
+        for (whose, mode) in self.folder().modes() {
+            if mode & 0o1000 == 0 && mode & 0o022 != 0 {
+                let folder = whose.as_ref().map_or("incoming", TenantName::as_str);
+                tracing::warn!(
+                    folder,
+                    mode = format!("{mode:04o}"),
+                    "the drop folder is not sticky: everybody who may write to it can replace what others drop: run chmod +t on it, and correct its line in tmpfiles.d"
+                );
+            }
         }
     }
 

@@ -310,6 +310,13 @@ impl Folder {
         Some(Dropped { dir, name: same })
     }
 
+    /// The modes of the folders that are dropped into, as far as they can be opened.
+    pub fn modes(&self) -> Vec<(Option<TenantName>, u32)> {
+        let mut opened = self.opened.clone();
+        let mode = |whose: Option<&TenantName>| Some((whose.cloned(), opened.open(whose).ok()?.stat().ok()?.mode));
+        self.whose().filter_map(mode).collect()
+    }
+
     /// Below `incoming/`, where a file may lie that is put away to this tenant folder under its own name.
     pub fn relatives(&self, tenant: Option<&TenantName>, name: &str) -> Vec<String> {
         let below = |tenant: &TenantName| format!("{tenant}/{name}");
