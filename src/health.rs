@@ -121,7 +121,7 @@ impl Health {
             let mut missing = Vec::new();
             missing.extend(inner.database.iter().map(|why| format!("the database takes no writes: {why}")));
             if !inner.watching {
-                missing.push("the drop folder, or one of its tenants' folders, cannot be read (the log says which and why), or was not yet".to_owned());
+                missing.push("the drop folder cannot be read (the log says why), or was not yet".to_owned());
             }
             missing.extend(inner.intake_stopped.iter().map(|why| format!("no file is taken: {why}")));
             if !inner.tokens.values().any(Result::is_ok) {

@@ -33,6 +33,7 @@ pub struct Metrics {
     files: Family<Labels, Counter>,
     machines: Family<Labels, Counter>,
     left_in_place: Counter,
+    intake_over_limit: Gauge,
     intake_stopped: Gauge,
     archive_failing: Gauge,
     credentials: Family<Labels, Gauge>,
@@ -50,6 +51,7 @@ impl Default for Metrics {
             files: Family::default(),
             machines: Family::default(),
             left_in_place: Counter::default(),
+            intake_over_limit: Gauge::default(),
             intake_stopped: Gauge::default(),
             archive_failing: Gauge::default(),
             credentials: Family::default(),
@@ -95,8 +97,13 @@ impl Metrics {
     }
 
     /// Something in the drop folder is no regular file, or one that cannot be taken now.
-    pub fn left_in_place(&self) {
-        self.left_in_place.inc();
+    pub fn left_in_place(&self, count: u64) {
+        self.left_in_place.inc_by(count);
+    }
+
+    /// So many files wait because their owner has dropped more than are taken within an hour.
+    pub fn intake_over_limit(&self, files: usize) {
+        self.intake_over_limit.set(i64::try_from(files).unwrap_or(i64::MAX));
     }
 
     /// Whether no file is taken, for want of room.
@@ -132,6 +139,11 @@ impl Metrics {
             "sweepd_intake_left_in_place",
             "Things in the drop folder that stay there: no regular files, and files that cannot be taken now",
             self.left_in_place.clone(),
+        );
+        registry.register(
+            "sweepd_intake_over_limit_files",
+            "Files that wait because their owner has dropped more than intake.max_files_per_hour",
+            self.intake_over_limit.clone(),
         );
         registry.register(
             "sweepd_intake_stopped",

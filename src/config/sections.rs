@@ -195,6 +195,10 @@ pub struct Intake {
     pub only_onboarded: bool,
     /// Whose a file is that names no tenant.
     pub default_tenant: Option<TenantName>,
+    /// Whether a file in `incoming/` itself goes to the tenant that it names; `None`: unless tenants are kept apart.
+    pub named_tenants: Option<bool>,
+    /// Files of one owner that are taken within an hour; 0: any number. The service user and root may always.
+    pub max_files_per_hour: u64,
 }
 
 impl Intake {
@@ -207,6 +211,8 @@ impl Intake {
         let hold_above = section.key("hold_above", "10000", values::count);
         let hold_full_above = section.key("hold_full_above", "1000", values::count);
         let only_onboarded = section.key("only_onboarded", "true", values::flag);
+        let named_tenants = section.key("named_tenants", "", values::optional(values::flag));
+        let max_files_per_hour = section.key("max_files_per_hour", "1000", values::count);
         let existing = |text: &str| {
             let name = values::word::<TenantName>(text.trim())?;
             if tenants.contains(&name) {
@@ -228,6 +234,8 @@ impl Intake {
             hold_full_above: hold_full_above?,
             only_onboarded: only_onboarded?,
             default_tenant: default_tenant?,
+            named_tenants: named_tenants?,
+            max_files_per_hour: max_files_per_hour?,
         })
     }
 }

@@ -8,6 +8,7 @@
 pub mod action;
 pub mod budgets;
 pub mod cadence;
+pub mod dropping;
 pub mod eligibility;
 pub mod feed;
 pub mod forecast;
@@ -25,6 +26,7 @@ pub mod refusals;
 pub mod share;
 pub mod shown;
 pub mod silence;
+pub mod sparing;
 pub mod sweep;
 pub mod throttle;
 pub mod time;

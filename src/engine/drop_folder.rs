@@ -13,6 +13,9 @@ use tokio_util::sync::CancellationToken;
 use super::occupied::Held;
 use super::taking::{Taking, Took};
 use super::turns::{Turn, Turns};
+use crate::domain::dropping::Taken;
+use crate::domain::shown::ShownPath;
+use crate::domain::sparing::{Sparing, Together};
 use crate::domain::time::Boot;
 use crate::domain::trouble::Trouble;
 use crate::intake::Watch;
@@ -28,6 +31,15 @@ const OPEN_TOO_LONG: Duration = Duration::from_mins(10);
 /// While the disk is short, it is looked at so often.
 const SHORT: Duration = Duration::from_secs(5);
 
+/// Why a file stays where it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum PutOff {
+    /// A program has it open for writing.
+    Open,
+    /// It cannot be taken now.
+    Later,
+}
+
 /// What the loop remembers from one look to the next.
 struct Looking<'a> {
     taking: &'a Taking,
@@ -40,6 +52,10 @@ struct Looking<'a> {
     told: HashMap<PathBuf, String>,
     /// Since when a file would be taken but for its writer; nothing once that was told.
     written_to: HashMap<PathBuf, Option<Boot>>,
+    /// What is told one by one, and what together.
+    sparing: Sparing<PutOff>,
+    /// What was taken within the hour, by owner.
+    hour: Taken,
     unsettled: bool,
     /// A look at a folder of a hundred thousand files takes its time: while files wait, so much passes between two.
     not_before: Boot,
@@ -47,6 +63,7 @@ struct Looking<'a> {
 
 pub async fn run(taking: Taking, stop: CancellationToken) {
     taking.warn_of_open_folders();
+    taking.share_folders();
     taking.finish_half_done().await;
     let mut looking = Looking::new(&taking);
     let clock = Arc::clone(&taking.shared.clock);
@@ -56,6 +73,7 @@ pub async fn run(taking: Taking, stop: CancellationToken) {
         taking.shared.health.beat("intake");
         if look && (looking.turns.is_empty() || clock.boot() >= looking.not_before) {
             looking.look();
+            taking.tell_rejected(false).await;
             (look, done_since) = (false, false);
         }
         let short = looking.is_short();
@@ -83,6 +101,8 @@ pub async fn run(taking: Taking, stop: CancellationToken) {
     }
     // What is being taken is taken to its end, or left between two chunks: two must never take the same.
     while under_way.next().await.is_some() {}
+    looking.tell_together(true);
+    taking.tell_rejected(true).await;
     taking.shared.health.ended("intake");
 }
 
@@ -100,6 +120,8 @@ impl<'a> Looking<'a> {
             later: HashMap::new(),
             told: HashMap::new(),
             written_to: HashMap::new(),
+            sparing: Sparing::default(),
+            hour: Taken::default(),
             unsettled: false,
             not_before: Boot(0),
         }
@@ -119,12 +141,10 @@ impl<'a> Looking<'a> {
         if !found.unreadable.is_empty() && self.folder.create().is_ok() {
             self.watch.folders(&self.folder.incoming());
         }
-        self.taking.shared.health.watching(found.unreadable.is_empty());
+        // One tenant's folder is that tenant's trouble, and a dropper may cause it.
+        self.taking.shared.health.watching(found.is_watched);
         self.tell_unreadable(&found.unreadable);
-        for odd in &found.odd {
-            self.taking.shared.metrics.left_in_place();
-            tracing::warn!(path = %odd.display(), "left in place: it is no regular file");
-        }
+        self.tell_odd(found.odd);
         self.unsettled = found.unsettled;
         // Looked at by path: whatever lies there, it is merely remembered or forgotten.
         let is_there = |path: &PathBuf| std::fs::symlink_metadata(path).is_ok();
@@ -133,6 +153,8 @@ impl<'a> Looking<'a> {
         let (ready, written_to): (Vec<_>, Vec<_>) =
             found.ready.into_iter().partition(|ready| self.is_closed(&ready.path));
         self.wait_for_writers(written_to, begun);
+        self.tell_together(false);
+        let ready = self.within_the_hour(ready, begun);
         self.turns.found(ready, self.taking.only());
         let now = clock.boot();
         self.not_before = now + now.since(begun) * 4;
@@ -149,11 +171,71 @@ impl<'a> Looking<'a> {
         for Ready { path, .. } in files {
             let mut since = before.get(&path).copied().unwrap_or(Some(now));
             if since.is_some_and(|since| now.since(since) >= OPEN_TOO_LONG) {
-                self.taking.shared.metrics.left_in_place();
-                tracing::warn!(file = %path.display(), "left in place: a program has had it open for writing all the time; it is taken once that is closed");
+                self.taking.shared.metrics.left_in_place(1);
+                if self.sparing.is_told_singly(PutOff::Open, &ShownPath::new(&path).to_string(), now) {
+                    tracing::warn!(file = %ShownPath::new(&path), "left in place: a program has had it open for writing all the time; it is taken once that is closed");
+                }
                 since = None;
             }
             self.written_to.insert(path, since);
+        }
+    }
+
+    /// Files whose owner may have them taken now. What is over waits where it is, in its order.
+    fn within_the_hour(&mut self, ready: Vec<Ready>, now: Boot) -> Vec<Ready> {
+        let limit = self.taking.intake.max_files_per_hour;
+        let is_bound = |owner: u32| limit > 0 && owner != 0 && owner != nix::unistd::geteuid().as_raw();
+        self.hour.forget(now);
+        let mut admitted: HashMap<u32, u64> = HashMap::new();
+        let (may, wait): (Vec<_>, Vec<_>) = ready.into_iter().partition(|ready| {
+            let owner = ready.found.uid;
+            let admitted = admitted.entry(owner).or_insert_with(|| self.hour.count(owner));
+            *admitted += 1;
+            !is_bound(owner) || *admitted <= limit
+        });
+        self.taking.shared.metrics.intake_over_limit(wait.len());
+        let health = &self.taking.shared.health;
+        match wait.first() {
+            Some(first) => {
+                let (owner, files) = (first.found.uid, wait.len());
+                let until = self.hour.until(owner).unwrap_or(now).since(now).as_secs();
+                if let Some(told) = health.met(Trouble::TooManyFiles, "") {
+                    tracing::warn!(
+                        owner,
+                        files,
+                        times = told.times,
+                        "files wait: their owner drops more than intake.max_files_per_hour ({limit}); the next is taken in {until} s; raise the limit if that is meant{told}"
+                    );
+                }
+            }
+            None => {
+                if let Some(told) = health.over(Trouble::TooManyFiles, "") {
+                    tracing::info!(times = told.times, "no file waits for intake.max_files_per_hour any more{told}");
+                }
+            }
+        }
+        may
+    }
+
+    /// Tells what is no regular file: the first by name, and how many.
+    fn tell_odd(&self, odd: Option<(PathBuf, u64)>) {
+        let Some((first, count)) = odd else { return };
+        let shared = &self.taking.shared;
+        shared.metrics.left_in_place(count);
+        if let Some(told) = shared.health.met(Trouble::Odd, "") {
+            tracing::warn!(path = %ShownPath::new(&first), count, times = told.times, "left in place: it is no regular file{told}");
+        }
+    }
+
+    /// Tells together what was not told one by one.
+    fn tell_together(&mut self, all: bool) {
+        for (cause, rest) in self.sparing.due(self.taking.shared.clock.boot(), all) {
+            let why = match cause {
+                Some(PutOff::Open) => "programs have them open for writing",
+                Some(PutOff::Later) | None => "they cannot be taken now, each for a reason of its own",
+            };
+            let Together { count, first, last } = rest;
+            tracing::warn!(count, first, last, why, "more files stay where they are, and are tried again");
         }
     }
 
@@ -167,7 +249,7 @@ impl<'a> Looking<'a> {
             return;
         };
         if let Some(told) = health.met(Trouble::Folder, "") {
-            tracing::error!(folder = %folder.display(), why, folders = unreadable.len(), times = told.times, "the drop folder cannot be read; it is made again if it is gone{told}");
+            tracing::error!(folder = %ShownPath::new(folder), why, folders = unreadable.len(), times = told.times, "the drop folder cannot be read; it is made again if it is gone{told}");
         }
     }
 
@@ -212,19 +294,25 @@ impl<'a> Looking<'a> {
     fn took(&mut self, took: Took, ready: Ready) {
         self.turns.done(&ready);
         match took {
-            Took::Done => {}
+            Took::Done => self.hour.note(ready.found.uid, self.taking.shared.clock.boot()),
             Took::Busy(whose) => self.turns.wait(ready, whose),
             Took::Later(_) if ready.dir.look(&ready.name).is_err() => {
-                tracing::info!(file = %ready.path.display(), "the file was taken back");
+                tracing::info!(file = %ShownPath::new(&ready.path), "the file was taken back");
             }
             Took::Later(why) => {
                 // Told once for each file and reason, not at every try.
                 let before = self.told.insert(ready.path.clone(), why.clone());
                 if before.is_none() {
-                    self.taking.shared.metrics.left_in_place();
+                    self.taking.shared.metrics.left_in_place(1);
                 }
-                if before.as_ref() != Some(&why) {
-                    tracing::error!(file = %ready.path.display(), why, "the file stays where it is and is tried again every {} s", AGAIN.as_secs());
+                let (now, shown) = (self.taking.shared.clock.boot(), ShownPath::new(&ready.path).to_string());
+                if before.as_ref() != Some(&why) && self.sparing.is_told_singly(PutOff::Later, &shown, now) {
+                    tracing::error!(
+                        file = shown,
+                        why,
+                        "the file stays where it is and is tried again every {} s",
+                        AGAIN.as_secs()
+                    );
                 }
                 self.later.insert(ready.path, self.taking.shared.clock.boot() + AGAIN);
             }

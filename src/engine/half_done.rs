@@ -4,6 +4,7 @@ use super::filing::finish_folder;
 use super::opening::{Copied, Copying, remove_left_copies};
 use super::taking::{Refuse, Taking};
 use crate::domain::id::TenantName;
+use crate::domain::shown::ShownPath;
 use crate::intake::folder::Dropped;
 use crate::store::StoreError;
 
@@ -26,6 +27,14 @@ impl Taking {
                     "the drop folder is not sticky: everybody who may write to it can replace what others drop: run chmod +t on it, and correct its line in tmpfiles.d"
                 );
             }
+        }
+    }
+
+    /// Lets the droppers of each tenant read what comes back to them.
+    pub fn share_folders(&self) {
+        for (folder, error) in self.folder().share() {
+            let remedy = "add the service user to that group, or make the folder with a line in tmpfiles.d, mode 2750";
+            tracing::warn!(folder = %ShownPath::new(&folder), %error, "the folder cannot get the group of its tenant's drop folder, so droppers cannot read it: {remedy}");
         }
     }
 
@@ -53,11 +62,11 @@ impl Taking {
 
     /// Files that no sweep tells of, rejected and repeated ones, may lack their receipts.
     async fn finish_receipts(&self) {
-        let (folder, copying) = (self.folder.clone(), self.copying());
+        let (folder, copying) = (self.folder.clone(), self.copying(None));
         let finish = move || {
             let mut failed = Vec::new();
-            failed.extend(remove_left_copies(&copying.folder).err().map(|error| (copying.folder.clone(), error)));
             for path in folder.put_away_to() {
+                failed.extend(remove_left_copies(&path).err().map(|error| (path.clone(), error)));
                 let tenant = folder.tenant_at(&path);
                 let waits = |file: &str, sha256: &str| {
                     let is_there = |relative: &String| {
@@ -72,7 +81,7 @@ impl Taking {
             failed
         };
         for (folder, error) in tokio::task::spawn_blocking(finish).await.unwrap_or_default() {
-            tracing::warn!(folder = %folder.display(), %error, "receipts that were written before a kill cannot be finished");
+            tracing::warn!(folder = %ShownPath::new(&folder), %error, "receipts that were written before a kill cannot be finished");
         }
     }
 }

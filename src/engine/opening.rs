@@ -19,6 +19,9 @@ use crate::intake::dir::{Identity, Kind, Stat};
 use crate::intake::folder::Dropped;
 use crate::intake::formats::{self, Header, Options, Unusable};
 
+/// Control characters that stand in lists: tab, line feed, form feed, carriage return, and the mark of an end.
+const TEXT_CONTROLS: [u8; 5] = *b"\t\n\x0c\r\x1a";
+
 /// What the names of copies begin with whose files have not been judged yet.
 pub const COPY: &str = ".taking-";
 
@@ -36,6 +39,8 @@ pub struct Copied {
     pub original: Original,
     pub copy: NamedTempFile,
     pub sha256: String,
+    /// Whether it can be quoted: an archive or a database is no list, and its bytes are nobody's to read.
+    pub is_text: bool,
 }
 
 /// A file that has been copied, and its header read.
@@ -82,7 +87,7 @@ impl Copying {
             return Err(reject(why));
         }
         let mut copy = tempfile::Builder::new().prefix(COPY).suffix(".tmp").tempfile_in(&self.folder)?;
-        let sha256 = self.pour(&mut file, copy.as_file_mut())?;
+        let (sha256, is_text) = self.pour(&mut file, copy.as_file_mut())?;
         if !found.is_unchanged(&Stat::of_file(&file)?) {
             return later("it changed while it was being read; close it, or rename it into place when it is whole");
         }
@@ -90,12 +95,13 @@ impl Copying {
         copy.as_file().set_permissions(Permissions::from_mode(0o640))?;
         copy.as_file().sync_all()?;
         copy.as_file_mut().rewind()?;
-        Ok(Copied { original: Original { dropped: dropped.clone(), found }, copy, sha256 })
+        Ok(Copied { original: Original { dropped: dropped.clone(), found }, copy, sha256, is_text })
     }
 
     /// Copies what there is; no more than may be, however the file grows meanwhile.
-    fn pour(&self, from: &mut File, to: &mut File) -> Result<String, Refuse> {
+    fn pour(&self, from: &mut File, to: &mut File) -> Result<(String, bool), Refuse> {
         let mut hash = Sha256::new();
+        let (mut is_text, mut is_wide) = (true, false);
         let (mut buffer, mut length) = (vec![0; 64 * 1024], 0);
         loop {
             if self.stop.is_cancelled() {
@@ -103,8 +109,11 @@ impl Copying {
             }
             let n = from.read(&mut buffer)?;
             let Some(read) = buffer.get(..n).filter(|read| !read.is_empty()) else {
-                return Ok(format!("{:x}", hash.finalize()));
+                return Ok((format!("{:x}", hash.finalize()), is_text));
             };
+            // UTF-16 has zeros in it.
+            is_wide |= length == 0 && (read.starts_with(&[0xff, 0xfe]) || read.starts_with(&[0xfe, 0xff]));
+            is_text &= is_wide || !read.iter().any(|byte| byte.is_ascii_control() && !TEXT_CONTROLS.contains(byte));
             length += read.len() as u64;
             if length > self.at_most {
                 return Err(Refuse::Later(format!(

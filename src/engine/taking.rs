@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use futures_util::future::join_all;
@@ -25,6 +25,7 @@ use super::turns::{Length, Turn};
 use super::{Running, Shared};
 use crate::config::{Config, Intake, Tenant};
 use crate::domain::id::TenantName;
+use crate::domain::sparing::{Sparing, Together};
 use crate::domain::time::Wall;
 use crate::intake::folder::{Folder, Place, Ready};
 use crate::intake::formats::{Header, Options};
@@ -34,6 +35,10 @@ use crate::intake::room::shortage;
 use crate::store::StoreError;
 use crate::store::events::{Kind, Subject};
 use crate::store::sweeps::{Counts, KnownSweep};
+
+/// Why a file is rejected of which nothing may be quoted.
+const NO_TEXT: &str = "the file is no text: it is not a list, a CSV or JSON (an archive, a spreadsheet or a program?); \
+                       export it as one of these and drop that";
 
 /// What taking files needs.
 pub struct Taking {
@@ -47,6 +52,8 @@ pub struct Taking {
     lanes: Arc<Mutex<BTreeMap<TenantName, Running>>>,
     /// What the files under way keep for themselves.
     pub occupied: Occupied,
+    /// Rejected files, by owner: what of them is told one by one.
+    rejected: Mutex<Sparing<u32>>,
     /// Whether a file is held depends on what others brought within the hour: while that is decided for a long one,
     /// no other is counted. Short ones decide it where they are committed.
     pub deciding: BTreeMap<TenantName, RwLock<()>>,
@@ -74,6 +81,7 @@ impl Taking {
             lanes,
             stop,
             occupied: Occupied::default(),
+            rejected: Mutex::default(),
             deciding: config.tenants.keys().map(|name| (name.clone(), RwLock::default())).collect(),
             room: [config.daemon.state_dir.clone(), config.daemon.spool_dir.clone()],
         }
@@ -166,7 +174,7 @@ impl Taking {
     /// Copies a file and reads its header. A folder that hangs does not keep a stop waiting.
     async fn open(&self, ready: &Ready) -> Result<Opened, Refuse> {
         let (dropped, listed) = (ready.dropped(), ready.found.identity);
-        let (copying, options) = (self.copying(), self.options());
+        let (copying, options) = (self.copying(ready.folder.as_ref()), self.options());
         let opening = tokio::task::spawn_blocking(move || open(&dropped, listed, &copying, options));
         tokio::select! {
             opened = opening => opened.map_err(|error| Refuse::Later(error.to_string()))?,
@@ -174,8 +182,9 @@ impl Taking {
         }
     }
 
-    pub fn copying(&self) -> Copying {
-        let folder = self.folder.place(Place::Processed, None);
+    /// How a file of this tenant folder is copied: where its copy has the group that may read it.
+    pub fn copying(&self, folder: Option<&TenantName>) -> Copying {
+        let folder = self.folder.place(Place::Processed, folder);
         Copying { folder, at_most: self.intake.max_file_size, stop: self.stop.clone() }
     }
 
@@ -200,7 +209,13 @@ impl Taking {
                 )));
             }
             (Some(place), _) => place.clone(),
-            (None, Some(named)) => named,
+            (None, Some(named)) if self.takes_named() => named,
+            (None, Some(named)) => {
+                return Err(reject(format!(
+                    "the file names the tenant `{named}` and lies in incoming/ itself, but droppers of one tenant are kept \
+                     from the others here: put it into incoming/{named}/, or set intake.named_tenants = true"
+                )));
+            }
             (None, None) => self.intake.default_tenant.clone().ok_or_else(|| {
                 if let Some(broken) = self.disabled.first() {
                     return Refuse::Later(format!(
@@ -217,6 +232,11 @@ impl Taking {
         } else {
             Err(reject(format!("there is no tenant `{tenant}` in the configuration")))
         }
+    }
+
+    /// Whether a file in `incoming/` itself goes to the tenant that it names.
+    fn takes_named(&self) -> bool {
+        self.intake.named_tenants.unwrap_or_else(|| !self.folder.are_apart())
     }
 
     async fn take_for(
@@ -282,23 +302,51 @@ impl Taking {
     ) -> Took {
         let sha256 = opened.map(|opened| opened.copied.sha256.clone()).unwrap_or_default();
         let mut receipt = blank(ready, &sha256, tenant.as_ref(), received_at, Status::Rejected);
-        count(&mut receipt, counts, refusals);
+        let is_text = opened.is_none_or(|opened| opened.copied.is_text);
+        // The reason may quote a header.
+        let why = if is_text { why } else { NO_TEXT.to_owned() };
+        count(&mut receipt, counts, refusals.of_rejected(is_text));
         receipt.reason = Some(why.clone());
         let label = tenant.as_ref().map_or("", TenantName::as_str).to_owned();
         let at = self.shared.clock.wall();
-        let body = serde_json::json!({ "file": ready.relative(), "sha256": sha256, "tenant": label, "reason": why });
-        if let Err(error) = self.shared.store.record(at, Kind::FileRejected, Subject::default(), body).await {
-            return Took::Later(error.to_string());
+        let (owner, relative) = (ready.found.uid, ready.relative());
+        let is_singly = self.rejected().is_told_singly(owner, &relative, self.shared.clock.boot());
+        if is_singly {
+            let body =
+                serde_json::json!({ "file": relative, "sha256": sha256, "tenant": label, "reason": why, "uid": owner });
+            if let Err(error) = self.shared.store.record(at, Kind::FileRejected, Subject::default(), body).await {
+                return Took::Later(error.to_string());
+            }
+            passed(Step::Recorded);
         }
-        passed(Step::Recorded);
         let promise = self.choose(Place::Rejected, ready);
         if let Err(error) = self.put_away(ready, opened, promise.target(), &receipt).await {
             return Took::Later(error.to_string());
         }
         self.shared.metrics.file(&label, "rejected");
         self.shared.metrics.machines(&label, "refused", receipt.refused);
-        tracing::warn!(tenant = label, file = ready.relative(), why, "rejected");
+        if is_singly {
+            tracing::warn!(tenant = label, file = relative, why, "rejected");
+        }
         Took::Done
+    }
+
+    fn rejected(&self) -> MutexGuard<'_, Sparing<u32>> {
+        self.rejected.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Puts on record together what was rejected and not recorded one by one: `all` of it, or what is due. What a kill
+    /// keeps from that still has its receipts.
+    pub async fn tell_rejected(&self, all: bool) {
+        let due = self.rejected().due(self.shared.clock.boot(), all);
+        for (owner, Together { count, first, last }) in due {
+            tracing::warn!(owner, files = count, first, last, "more files were rejected; each has its receipt");
+            let body = serde_json::json!({ "files": count, "first": first, "last": last, "uid": owner });
+            let at = self.shared.clock.wall();
+            if let Err(error) = self.shared.store.record(at, Kind::FileRejected, Subject::default(), body).await {
+                tracing::warn!(%error, files = count, "rejected files could not be put on record; their receipts tell of them");
+            }
+        }
     }
 
     /// Puts the file away, then shows its receipt: whoever waits for the receipt finds the file. One that was never
@@ -367,7 +415,8 @@ impl Taking {
         self.names.reserve(&target);
         let named = target.clone();
         let (text, sha256) = (receipt.clone().into_bytes(), known.sha256.clone());
-        let (copying, folder, file) = (self.copying(), self.folder.clone(), known.file.clone());
+        let tenant = target.parent().and_then(|folder| self.folder.tenant_at(folder));
+        let (copying, folder, file) = (self.copying(tenant), self.folder.clone(), known.file.clone());
         let put_away = move || {
             // Kept until its copy has its name.
             let again = if copied.is_none() { copy_again(&copying, folder.recorded(&file), &sha256)? } else { None };

@@ -13,7 +13,7 @@ use std::time::{Duration, SystemTime};
 
 use nix::errno::Errno;
 use nix::fcntl::{AtFlags, OFlag, OpenHow, RenameFlags, ResolveFlag, openat, openat2, renameat2};
-use nix::sys::stat::{FileStat, Mode, SFlag, fstat, fstatat, mkdirat};
+use nix::sys::stat::{FileStat, Mode, SFlag, fchmod, fstat, fstatat, mkdirat};
 use nix::unistd::{UnlinkatFlags, unlinkat};
 
 /// Which file it is, whatever its name is by now.
@@ -52,6 +52,8 @@ pub struct Stat {
     pub links: u64,
     /// Its owner.
     pub uid: u32,
+    /// Its group.
+    pub gid: u32,
     /// Its permissions, the set-id and sticky bits included.
     pub mode: u32,
     /// How long it is, in bytes.
@@ -75,6 +77,7 @@ impl Stat {
             kind,
             links: found.st_nlink.into(),
             uid: found.st_uid,
+            gid: found.st_gid,
             mode: found.st_mode & 0o7777,
             size: u64::try_from(found.st_size).unwrap_or(0),
             modified: (found.st_mtime.into(), found.st_mtime_nsec.into()),
@@ -190,14 +193,33 @@ impl Dir {
         Ok(names)
     }
 
-    /// Makes a folder in it with exactly this mode, whatever the umask; false if there is something by that name already.
+    /// Makes a folder in it with this mode, whatever the umask; false if there is something by that name already. A
+    /// service manager may forbid the set-group-id bit (`RestrictSUIDSGID=`): then the folder has what it inherits.
     pub fn make_folder(&self, name: &OsStr, mode: u32) -> io::Result<bool> {
         match mkdirat(&self.fd, single(name)?, Mode::from_bits_truncate(mode & 0o700)) {
             Err(Errno::EEXIST) => return Ok(false),
             other => other?,
         }
-        nix::sys::stat::fchmod(&self.folder(name)?.fd, Mode::from_bits_truncate(mode))?;
+        self.folder(name)?.set_mode(mode)?;
         Ok(true)
+    }
+
+    /// Gives the folder this mode; without the set-group-id bit where that is forbidden.
+    fn set_mode(&self, mode: u32) -> io::Result<()> {
+        let with = |mode: u32| fchmod(&self.fd, Mode::from_bits_truncate(mode));
+        match with(mode) {
+            Err(Errno::EPERM) => Ok(with(mode & !0o2000)?),
+            changed => Ok(changed?),
+        }
+    }
+
+    /// Gives the folder the group of another one, and its members reading alone.
+    pub fn share_with(&self, group: u32) -> io::Result<()> {
+        if self.stat()?.gid != group {
+            #[allow(clippy::disallowed_methods, reason = "by descriptor, and of a folder of our own")]
+            nix::unistd::fchown(&self.fd, None, Some(group.into()))?;
+        }
+        if self.stat()?.mode & 0o7777 != 0o2750 { self.set_mode(0o2750) } else { Ok(()) }
     }
 
     /// Gives a file another name, in this folder or another one, and never that of something that is there.

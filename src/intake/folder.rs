@@ -62,8 +62,10 @@ pub struct Found {
     pub ready: Vec<Ready>,
     /// Whether some have not settled yet, or there are more: look again soon.
     pub unsettled: bool,
-    /// Things that are no regular files, seen for the first time.
-    pub odd: Vec<PathBuf>,
+    /// Whether `incoming/` itself can be read.
+    pub is_watched: bool,
+    /// Things that are no regular files, seen for the first time: the first of them by name, and how many.
+    pub odd: Option<(PathBuf, u64)>,
     /// Folders that cannot be read, and why.
     pub unreadable: Vec<(PathBuf, String)>,
 }
@@ -73,6 +75,9 @@ struct Shape {
     size: u64,
     modified: Option<SystemTime>,
 }
+
+/// Things that are no regular files are remembered up to so many: there may be any number.
+const MOST_ODD: usize = 1000;
 
 /// The four folders below the spool folder.
 #[derive(Clone, Debug)]
@@ -140,6 +145,36 @@ impl Folder {
         self.tenants.iter().try_for_each(|tenant| incoming.make_folder(OsStr::new(tenant.as_str()), MODE).map(drop))
     }
 
+    /// Lets the droppers of each tenant read what comes back to them, and nobody else's: where `incoming/<tenant>/` has a
+    /// group of its own, the tenant's other folders have it too. Returns those of which that could not be said, and why.
+    pub fn share(&self) -> Vec<(PathBuf, io::Error)> {
+        let mut failed = Vec::new();
+        let mut opened = self.opened.clone();
+        for tenant in &self.tenants {
+            let (Ok(top), Ok(theirs)) = (opened.open(None), opened.open(Some(tenant))) else { continue };
+            let (Ok(top), Ok(group)) = (top.stat(), theirs.stat()) else { continue };
+            if top.gid == group.gid {
+                continue;
+            }
+            for kind in ["processed", "rejected", "results"] {
+                let path = self.spool.join(kind).join(tenant.as_str());
+                failed.extend(shared(&theirs, &path, group.gid).err().map(|error| (path, error)));
+            }
+        }
+        failed
+    }
+
+    /// Whether tenants are kept apart: one of their folders has a group or a mode of its own.
+    pub fn are_apart(&self) -> bool {
+        let mut opened = self.opened.clone();
+        let mut of = |whose: Option<&TenantName>| {
+            let found = opened.open(whose).ok()?.stat().ok()?;
+            Some((found.gid, found.mode))
+        };
+        let top = of(None);
+        self.tenants.iter().any(|tenant| of(Some(tenant)).is_some_and(|found| Some(found) != top))
+    }
+
     /// Every folder that there should be.
     pub fn all(&self) -> Vec<PathBuf> {
         ["incoming", "processed", "rejected", "results"].iter().flat_map(|kind| self.folders(kind)).collect()
@@ -196,7 +231,8 @@ impl Folder {
                 Err(error) if is_left && error.kind() == io::ErrorKind::NotFound => continue,
                 opened => opened,
             };
-            let listed = dir.and_then(|dir| Ok((list(&dir, moved, &is_put_off)?, dir)));
+            let is_expected = |name: &OsStr, kind| self.is_expected(name, tenant.as_ref(), kind);
+            let listed = dir.and_then(|dir| Ok((list(&dir, moved, &is_put_off, &is_expected)?, dir)));
             let (listed, dir) = match listed {
                 Ok(listed) => listed,
                 Err(error) => {
@@ -209,10 +245,10 @@ impl Folder {
                 }
             };
             found.unsettled |= listed.more;
-            for (name, kind) in listed.odd {
-                let path = shown.join(&name);
-                if !self.is_expected(&name, tenant.as_ref(), kind) && odd.insert(path.clone()) {
-                    found.odd.extend((!self.warned.contains(&path)).then_some(path));
+            found.is_watched |= tenant.is_none();
+            for path in listed.odd.into_iter().map(|name| shown.join(name)) {
+                if odd.len() < MOST_ODD && odd.insert(path.clone()) && !self.warned.contains(&path) {
+                    found.odd.get_or_insert((path, 0)).1 += 1;
                 }
             }
             for Candidate { name, modified, found: stat } in listed.oldest {
@@ -346,6 +382,24 @@ impl Folder {
     fn below(&self, kind: &str, folder: Option<&TenantName>) -> PathBuf {
         let top = self.spool.join(kind);
         folder.map_or_else(|| top.clone(), |tenant| top.join(tenant.as_str()))
+    }
+}
+
+/// Gives a folder of ours the group of `theirs`.
+fn shared(theirs: &Dir, path: &Path, group: u32) -> io::Result<()> {
+    let ours = Dir::trusted(path)?;
+    match ours.share_with(group) {
+        // A service manager may forbid it (`RestrictSUIDSGID=`). What is made in a folder with the set-group-id bit
+        // has its group from the beginning, and keeps it where it is moved to.
+        Err(error) if error.kind() == io::ErrorKind::PermissionDenied && ours.names()?.is_empty() => {
+            let (made, name) = (OsStr::new(".shared.tmp"), path.file_name().unwrap_or_default());
+            theirs.make_folder(made, 0o2750)?;
+            let parent = Dir::trusted(path.parent().unwrap_or(Path::new(".")))?;
+            fs::remove_dir(path)?;
+            theirs.rename(made, &parent, name)?;
+            if Dir::trusted(path)?.stat()?.gid == group { Ok(()) } else { Err(error) }
+        }
+        shared => shared,
     }
 }
 

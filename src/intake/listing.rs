@@ -43,12 +43,17 @@ pub struct Listed {
     pub oldest: Vec<Candidate>,
     /// Whether there are more of them.
     pub more: bool,
-    /// What is no regular file.
-    pub odd: Vec<(OsString, Kind)>,
+    /// What is no regular file, and not expected.
+    pub odd: Vec<OsString>,
 }
 
 /// Lists a folder. Files for which `is_put_off` are left out; what is there no more is forgotten in `moved`.
-pub fn list(folder: &Dir, moved: &mut Moved, is_put_off: impl Fn(&Path) -> bool) -> io::Result<Listed> {
+pub fn list(
+    folder: &Dir,
+    moved: &mut Moved,
+    is_put_off: impl Fn(&Path) -> bool,
+    is_expected: impl Fn(&OsStr, Kind) -> bool,
+) -> io::Result<Listed> {
     let mut listed = Listed::default();
     let mut oldest = BinaryHeap::new();
     let mut present = HashSet::new();
@@ -63,7 +68,9 @@ pub fn list(folder: &Dir, moved: &mut Moved, is_put_off: impl Fn(&Path) -> bool)
             present.insert(name.clone());
         }
         if found.kind != Kind::File {
-            listed.odd.push((name, found.kind));
+            if !is_expected(&name, found.kind) {
+                listed.odd.push(name);
+            }
         } else if !is_put_off(&path) {
             oldest.push(Candidate { modified: found.modified_at(), name, found });
             if oldest.len() > AT_ONCE {

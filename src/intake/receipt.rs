@@ -10,6 +10,10 @@ use super::formats::{Refusal, Submitter};
 /// Refusals that a receipt lists one by one; the rest are counted.
 const LISTED: usize = 1000;
 
+/// Lines that the receipt of a rejected file quotes, and how much of each, in characters.
+const QUOTED_LINES: usize = 5;
+const QUOTED_CHARS: usize = 80;
+
 /// What became of a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -97,6 +101,16 @@ impl Refusals {
         self.listed.first()
     }
 
+    /// Those of a file that was rejected: it may be anything, put there by mistake. A few short lines are quoted, and
+    /// nothing of what is no text.
+    pub fn of_rejected(mut self, is_text: bool) -> Self {
+        self.listed.truncate(QUOTED_LINES);
+        for refused in &mut self.listed {
+            refused.text = refused.text.chars().take(if is_text { QUOTED_CHARS } else { 0 }).collect();
+        }
+        self
+    }
+
     /// Those to list, and how many are not.
     pub fn into_listed(self) -> (Vec<Refused>, u64) {
         let rest = self.count.saturating_sub(self.listed.len() as u64);
@@ -166,6 +180,20 @@ mod tests {
         }
         let (listed, rest) = refusals.into_listed();
         assert_eq!((listed.len(), rest), (1000, 234));
+    }
+
+    #[test]
+    fn rejected_files_are_hardly_quoted() {
+        let mut refusals = Refusals::default();
+        for line in 1..=50 {
+            refusals.add(Refusal { line, text: "x".repeat(200), reason: "y".into() });
+        }
+        let lengths = |is_text| {
+            let (listed, rest) = refusals.clone().of_rejected(is_text).into_listed();
+            (listed.iter().map(|refused| refused.text.len()).collect::<Vec<_>>(), rest)
+        };
+        assert_eq!(lengths(true), (vec![80; 5], 45));
+        assert_eq!(lengths(false), (vec![0; 5], 45));
     }
 
     #[test]

@@ -12,6 +12,7 @@ use tokio::sync::Notify;
 
 use super::moved::Moved;
 use super::open_files;
+use crate::domain::shown::ShownPath;
 
 /// Watches folders until dropped.
 #[derive(Debug)]
@@ -20,6 +21,8 @@ pub struct Watch {
     moved_in: Arc<Mutex<Moved>>,
     writers: Arc<Mutex<Writers>>,
     wake: Arc<Notify>,
+    /// Folders that could not be watched at the last try: told once.
+    refused: HashSet<PathBuf>,
 }
 
 /// Files that somebody writes to, as far as the kernel has told.
@@ -100,15 +103,19 @@ impl Watch {
                 tracing::warn!(%error, "the drop folder cannot be watched; files are found by looking every `rescan`");
             })
             .ok();
-        Self { watcher, moved_in, writers, wake }
+        Self { watcher, moved_in, writers, wake, refused: HashSet::new() }
     }
 
     /// Watches these folders, again if they were made anew.
     pub fn folders(&mut self, folders: &[PathBuf]) {
         let Some(watcher) = &mut self.watcher else { return };
         for folder in folders {
-            if let Err(error) = watcher.watch(folder, RecursiveMode::NonRecursive) {
-                tracing::warn!(folder = %folder.display(), %error, "the folder cannot be watched; files are found by looking");
+            match watcher.watch(folder, RecursiveMode::NonRecursive) {
+                Ok(()) => drop(self.refused.remove(folder)),
+                Err(error) if self.refused.insert(folder.clone()) => {
+                    tracing::warn!(folder = %ShownPath::new(folder), %error, "the folder cannot be watched; files are found by looking");
+                }
+                Err(_) => {}
             }
         }
     }

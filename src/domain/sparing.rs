@@ -1,0 +1,140 @@
+//! Many things alike: the first few of an hour are told one by one, the others together.
+//!
+//! What others cause, a dropper of ten thousand useless files for instance, must not fill the log or the record. Nothing
+//! is lost by that: each file has its receipt.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use super::time::Boot;
+
+/// Told one by one within an hour.
+pub const SINGLY: u32 = 20;
+/// The others are told together, so far apart.
+pub const TOGETHER: Duration = Duration::from_mins(10);
+/// The span that `SINGLY` counts in.
+const SPAN: Duration = Duration::from_hours(1);
+/// Causes that are kept apart. Those beyond share one.
+const MOST_CAUSES: usize = 64;
+
+/// Things that were not told one by one.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Together {
+    /// How many.
+    pub count: u64,
+    /// The name of the first.
+    pub first: String,
+    /// The name of the last.
+    pub last: String,
+}
+
+#[derive(Clone, Debug)]
+struct Run {
+    since: Boot,
+    singly: u32,
+    rest: Option<Together>,
+    told: Boot,
+}
+
+/// What is told of many things, by what causes them.
+#[derive(Clone, Debug)]
+pub struct Sparing<K>(BTreeMap<Option<K>, Run>);
+
+impl<K> Default for Sparing<K> {
+    fn default() -> Self {
+        Self(BTreeMap::new())
+    }
+}
+
+impl<K: Ord + Clone> Sparing<K> {
+    /// One more. Returns whether it is told by itself; else it is counted.
+    pub fn is_told_singly(&mut self, cause: K, name: &str, now: Boot) -> bool {
+        let is_known = self.0.contains_key(&Some(cause.clone()));
+        let cause = (is_known || self.0.len() < MOST_CAUSES).then_some(cause);
+        let run = self.0.entry(cause).or_insert_with(|| Run { since: now, singly: 0, rest: None, told: now });
+        if now.since(run.since) >= SPAN {
+            (run.since, run.singly) = (now, 0);
+        }
+        // What is told together comes first, in its turn.
+        if run.rest.is_none() && run.singly < SINGLY {
+            run.singly += 1;
+            run.told = now;
+            return true;
+        }
+        match &mut run.rest {
+            Some(rest) => {
+                rest.count += 1;
+                name.clone_into(&mut rest.last);
+            }
+            None => run.rest = Some(Together { count: 1, first: name.to_owned(), last: name.to_owned() }),
+        }
+        false
+    }
+
+    /// What is to be told together now. At the end of the process, `all` of it. Causes that were quiet for an hour are
+    /// forgotten.
+    pub fn due(&mut self, now: Boot, all: bool) -> Vec<(Option<K>, Together)> {
+        let mut due = Vec::new();
+        for (cause, run) in &mut self.0 {
+            if (all || now.since(run.told) >= TOGETHER)
+                && let Some(rest) = run.rest.take()
+            {
+                run.told = now;
+                due.push((cause.clone(), rest));
+            }
+        }
+        self.0.retain(|_, run| run.rest.is_some() || now.since(run.since.max(run.told)) < SPAN);
+        due
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(minutes: i64) -> Boot {
+        Boot(minutes * 60_000)
+    }
+
+    #[test]
+    fn ten_thousand_files_an_hour_are_a_bounded_number_of_lines() {
+        let mut sparing = Sparing::default();
+        let (mut lines, mut counted) = (0, 0);
+        for n in 0..60_000_i64 {
+            let now = Boot(n * 360);
+            lines += u64::from(sparing.is_told_singly(7, &format!("{n}.bin"), now));
+            for (cause, rest) in sparing.due(now, false) {
+                assert_eq!(cause, Some(7));
+                (lines, counted) = (lines + 1, counted + rest.count);
+            }
+        }
+        let rest: u64 = sparing.due(at(360), true).iter().map(|(_, rest)| rest.count).sum();
+        assert!(lines <= 6 * 20 + 36, "{lines} lines in six hours");
+        let singly = lines - 35;
+        assert_eq!(singly + counted + rest, 60_000, "each is told by itself or counted");
+    }
+
+    #[test]
+    fn first_and_last_are_named() {
+        let mut sparing = Sparing::default();
+        let singly = (0..25).filter(|n| sparing.is_told_singly("ann", &n.to_string(), at(0))).count();
+        assert_eq!(singly, 20);
+        assert!(sparing.is_told_singly("bob", "his", at(0)), "another one's are told");
+        assert!(sparing.due(at(9), false).is_empty());
+        let expected = Together { count: 5, first: "20".to_owned(), last: "24".to_owned() };
+        assert_eq!(sparing.due(at(10), false), [(Some("ann"), expected)]);
+        assert!(sparing.due(at(20), true).is_empty());
+        assert!(sparing.is_told_singly("ann", "later", at(61)), "that is another hour");
+    }
+
+    #[test]
+    fn causes_beyond_the_most_share_one() {
+        let mut sparing = Sparing::default();
+        let singly = (0..10_000).filter(|owner| sparing.is_told_singly(*owner, "x", at(0))).count();
+        assert_eq!(singly, MOST_CAUSES + SINGLY as usize);
+        assert!(sparing.0.len() <= MOST_CAUSES + 1);
+        assert_eq!(sparing.due(at(0), true).len(), 1);
+        sparing.due(at(61), false);
+        assert!(sparing.0.is_empty(), "forgotten");
+    }
+}
