@@ -47,7 +47,7 @@ impl Scene {
         let config = fs::read_to_string(site.config()).unwrap();
         site.write_config(&format!(
             "{config}\n[retention]\nkeep = \"2s\"\nspool = \"2s\"\narchive_dir = \"{}\"\n",
-            folder.display()
+            folder.to_str().unwrap()
         ));
         Self { _simulator: simulator, daemon: Daemon::new(site) }
     }

@@ -75,7 +75,7 @@ fn below(folder: &Path) -> Vec<PathBuf> {
 fn assert_all_is_the_services(daemon: &Daemon, service: u32, after: &str) {
     for path in below(&daemon.site.state()) {
         let found = fs::symlink_metadata(&path).unwrap();
-        assert_eq!((found.uid(), found.gid()), (service, service), "{} after {after}", path.display());
+        assert_eq!((found.uid(), found.gid()), (service, service), "{} after {after}", path.to_str().unwrap());
     }
 }
 
@@ -163,7 +163,7 @@ async fn a_daemon_started_by_root_is_the_service_user_and_keeps_what_only_root_m
     assert!(daemon.terminate().await.success(), "and it went on under the old configuration");
     let not_ours = |path: &PathBuf| !path.ends_with("second.txt");
     for path in below(&daemon.site.state()).into_iter().filter(not_ours) {
-        assert_eq!(fs::symlink_metadata(&path).unwrap().uid(), service, "{}", path.display());
+        assert_eq!(fs::symlink_metadata(&path).unwrap().uid(), service, "{}", path.to_str().unwrap());
     }
 }
 
@@ -180,12 +180,12 @@ async fn a_link_in_the_state_folder_leads_no_command_of_root_out_of_it() {
     daemon.told(&["backup", backup.to_str().unwrap()]);
     let id = machines[0].id.to_string();
     let plant = |name: &Path, target: &Path| {
-        let line = format!("rm -rf {0} && ln -s {1} {0}", name.display(), target.display());
+        let line = format!("rm -rf {0} && ln -s {1} {0}", name.to_str().unwrap(), target.to_str().unwrap());
         let output = as_service(service, &line);
         assert!(output.status.success(), "{output:?}");
     };
     let [linked, made] = ["linked.txt", "made-by-root"].map(|name| [state.join(name), own.path().join(name)]);
-    let [linked, folder] = [linked[0].to_str().unwrap().to_owned(), state.join("folder").display().to_string()];
+    let [linked, folder] = [linked[0].to_str().unwrap().to_owned(), state.join("folder").to_str().unwrap().to_string()];
     let in_folder = format!("{folder}/backup.db");
     let backup = backup.to_str().unwrap();
     let untouched = |after: &str| {
@@ -210,7 +210,7 @@ async fn a_link_in_the_state_folder_leads_no_command_of_root_out_of_it() {
     ] {
         plant(&name, target);
         for command in commands {
-            let what = format!("{command:?} through {}", name.display());
+            let what = format!("{command:?} through {}", name.to_str().unwrap());
             if command[0] == "run" {
                 daemon.launch();
                 let has_come = |daemon: &mut Daemon| daemon.has_ended().is_some() || daemon.has_logged("\"ready\"");

@@ -13,6 +13,7 @@ mod support;
 
 use std::fs::{self, Permissions};
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::path::Path;
 use std::process::Command;
 
 use serde_json::Value;
@@ -29,26 +30,36 @@ fn as_ann(groups: &str, line: &str) -> bool {
     Command::new("setpriv").args(words).status().unwrap().success()
 }
 
+/// Gives a folder to the service, with this group and mode.
+fn own(folder: &Path, service: u32, group: u32, mode: u32) {
+    fs::create_dir_all(folder).unwrap();
+    std::os::unix::fs::chown(folder, Some(service), Some(group)).unwrap();
+    fs::set_permissions(folder, Permissions::from_mode(mode)).unwrap();
+}
+
+/// A daemon whose state folder belongs to the service, as `sweepd.tmpfiles` and the unit's `UMask` have it. `None`
+/// without root: only root can be two users.
+fn daemon_of_the_service(site: Site) -> Option<(Daemon, u32)> {
+    let mut daemon = Daemon::new(site);
+    let service = daemon.run_as_somebody_else()?;
+    own(&daemon.site.state(), service, service, 0o750);
+    own(&daemon.site.spool(""), service, service, 0o750);
+    own(&daemon.site.spool("incoming"), service, service, 0o3770);
+    fs::set_permissions(daemon.site.path(), Permissions::from_mode(0o755)).unwrap();
+    let with_umask = ["sh", "-c", "umask 027 && exec \"$0\" \"$@\""].map(str::to_owned);
+    daemon.through = with_umask.into_iter().chain(std::mem::take(&mut daemon.through)).collect();
+    Some((daemon, service))
+}
+
 #[tokio::test(flavor = "multi_thread")]
-async fn a_member_of_the_group_drops_files_and_reads_receipts_and_nobody_else_does() {
+async fn members_of_the_group_do_not_move_what_others_drop() {
     let tenant = quick_tenant(fleet(1, 1, "nobody"));
     let simulator = simulate(46, vec![tenant.clone()]).await;
     let site = Site::new(&simulator, &[Configured::of("contoso", &tenant)], "");
-    let mut daemon = Daemon::new(site);
-    let Some(service) = daemon.run_as_somebody_else() else {
+    let Some((mut daemon, service)) = daemon_of_the_service(site) else {
         return eprintln!("SKIPPED: only root can be two users");
     };
-    // As `sweepd.tmpfiles` and the unit's `UMask` have it.
-    let (state, incoming) = (daemon.site.state(), daemon.site.spool("incoming"));
-    fs::create_dir_all(&incoming).unwrap();
-    for (folder, mode) in [(&state, 0o750), (&daemon.site.spool(""), 0o750), (&incoming, 0o3770)] {
-        std::os::unix::fs::chown(folder, Some(service), Some(service)).unwrap();
-        fs::set_permissions(folder, Permissions::from_mode(mode)).unwrap();
-    }
-    fs::set_permissions(daemon.site.path(), Permissions::from_mode(0o755)).unwrap();
-    let service = service.to_string();
-    let with_umask = ["sh", "-c", "umask 027 && exec \"$0\" \"$@\""].map(str::to_owned);
-    daemon.through = with_umask.into_iter().chain(std::mem::take(&mut daemon.through)).collect();
+    let incoming = daemon.site.spool("incoming");
     // As an older version has left it.
     fs::set_permissions(&incoming, Permissions::from_mode(0o2770)).unwrap();
     daemon.start().await;
@@ -56,8 +67,85 @@ async fn a_member_of_the_group_drops_files_and_reads_receipts_and_nobody_else_do
     assert!(daemon.terminate().await.success());
     fs::set_permissions(&incoming, Permissions::from_mode(0o3770)).unwrap();
     daemon.start().await;
-    daemon.told(&["pause"]);
     assert!(!daemon.has_logged("is not sticky"));
+
+    let bobs = incoming.join("bobs.part");
+    fs::write(&bobs, "not whole yet").unwrap();
+    std::os::unix::fs::chown(&bobs, Some(ANN + 1), Some(service)).unwrap();
+    fs::set_permissions(&bobs, Permissions::from_mode(0o660)).unwrap();
+    let (group, bobs) = (service.to_string(), bobs.to_str().unwrap());
+    assert!(!as_ann(&group, &format!("mv {bobs} {bobs}.csv 2> /dev/null")));
+    assert!(!as_ann(&group, &format!("rm -f {bobs} 2> /dev/null")));
+}
+
+/// Two tenants, each with a group of droppers of its own.
+#[tokio::test(flavor = "multi_thread")]
+async fn droppers_of_one_tenant_read_and_reach_no_other() {
+    const GROUPS: [u32; 2] = [61_001, 61_002];
+    let (contoso, fabrikam) = (quick_tenant(fleet(1, 1, "nobody")), quick_tenant(fleet(2, 1, "nobody")));
+    let simulator = simulate(47, vec![contoso.clone(), fabrikam.clone()]).await;
+    let configured = [Configured::of("contoso", &contoso), Configured::of("fabrikam", &fabrikam)];
+    let Some((mut daemon, service)) = daemon_of_the_service(Site::new(&simulator, &configured, "")) else {
+        return eprintln!("SKIPPED: only root can be two users");
+    };
+    for (tenant, group) in ["contoso", "fabrikam"].into_iter().zip(GROUPS) {
+        own(&daemon.site.spool("incoming").join(tenant), service, group, 0o3770);
+    }
+    // They pass to their own folders; the service is in no group of theirs.
+    for folder in [daemon.site.state(), daemon.site.spool(""), daemon.site.spool("incoming")] {
+        fs::set_permissions(folder, Permissions::from_mode(0o751)).unwrap();
+    }
+    daemon.start().await;
+    for place in ["processed", "rejected", "results"] {
+        fs::set_permissions(daemon.site.spool(place), Permissions::from_mode(0o751)).unwrap();
+    }
+    daemon.told(&["pause"]);
+    let drop = |tenant: &str, name: &str, content: &str| {
+        let target = daemon.site.spool("incoming").join(tenant).join(name);
+        format!("umask 027 && printf '{content}\\n' > {0}.part && mv {0}.part {0}", target.to_str().unwrap())
+    };
+    let id = fleet(3, 1, "fleet")[0].id.to_string();
+    let groups = GROUPS.map(|group| group.to_string());
+    assert!(as_ann(&groups[0], &drop("contoso", "list.txt", &id)));
+    assert_eq!(number(&daemon.receipt("processed/contoso/list.txt").await, "queued"), 1);
+    assert!(!as_ann(&groups[0], &format!("{{ {}; }} 2> /dev/null", drop("fabrikam", "list.txt", &id))));
+    assert!(as_ann(&groups[0], &drop("contoso", "useless.txt", "nonsense")));
+    daemon.receipt("rejected/contoso/useless.txt").await;
+    for relative in [
+        "processed/contoso/list.txt",
+        "processed/contoso/list.txt.receipt.json",
+        "rejected/contoso/useless.txt",
+        "rejected/contoso/useless.txt.receipt.json",
+    ] {
+        let read = format!("cat {} > /dev/null 2>&1", daemon.site.spool(relative).to_str().unwrap());
+        assert!(as_ann(&groups[0], &read), "her own: {relative}");
+        assert!(!as_ann(&groups[1], &read), "another tenant's: {relative}");
+    }
+    // The top is no way around: whoever may write there names no tenant.
+    let named = format!("{{\"tenant\":\"fabrikam\",\"machines\":[\"{id}\"]}}");
+    daemon.site.put("named.json", &named);
+    let receipt = daemon.receipt("rejected/named.json").await;
+    assert!(receipt["reason"].as_str().unwrap().contains("intake.named_tenants"), "{receipt}");
+    // Unless the operator says so.
+    let text = fs::read_to_string(daemon.site.config()).unwrap();
+    daemon.site.write_config(&text.replace("[intake]", "[intake]\nnamed_tenants = true"));
+    assert!(daemon.terminate().await.success());
+    daemon.start().await;
+    daemon.site.put("again.json", &named);
+    assert_eq!(number(&daemon.receipt("processed/again.json").await, "queued"), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_member_of_the_group_drops_files_and_reads_receipts_and_nobody_else_does() {
+    let tenant = quick_tenant(fleet(1, 1, "nobody"));
+    let simulator = simulate(46, vec![tenant.clone()]).await;
+    let site = Site::new(&simulator, &[Configured::of("contoso", &tenant)], "");
+    let Some((mut daemon, service)) = daemon_of_the_service(site) else {
+        return eprintln!("SKIPPED: only root can be two users");
+    };
+    let (state, incoming, service) = (daemon.site.state(), daemon.site.spool("incoming"), service.to_string());
+    daemon.start().await;
+    daemon.told(&["pause"]);
 
     let lists = tempfile::tempdir().unwrap();
     fs::set_permissions(lists.path(), Permissions::from_mode(0o755)).unwrap();
@@ -65,7 +153,11 @@ async fn a_member_of_the_group_drops_files_and_reads_receipts_and_nobody_else_do
     fs::write(&source, list(&fleet(2, 3, "fleet"))).unwrap();
     let copy = |umask: &str, name: &str| {
         let target = incoming.join(name);
-        format!("umask {umask} && cat {} > {}.part && mv {1}.part {1}", source.display(), target.display())
+        format!(
+            "umask {umask} && cat {} > {}.part && mv {1}.part {1}",
+            source.to_str().unwrap(),
+            target.to_str().unwrap()
+        )
     };
     assert!(!as_ann("65533", &copy("022", "stranger.txt")), "who is not in the group may not even pass");
     assert!(as_ann(&service, &copy("027", "fleet.txt")));
@@ -74,21 +166,18 @@ async fn a_member_of_the_group_drops_files_and_reads_receipts_and_nobody_else_do
     let taken = fs::metadata(daemon.site.spool("processed/fleet.txt")).unwrap();
     assert_eq!(taken.uid().to_string(), service, "our own copy: she can change it no more");
     let may_read = |groups: &str, relative: &str| {
-        as_ann(groups, &format!("cat {} > /dev/null 2>&1", daemon.site.spool(relative).display()))
+        as_ann(groups, &format!("cat {} > /dev/null 2>&1", daemon.site.spool(relative).to_str().unwrap()))
     };
     assert!(may_read(&service, "processed/fleet.txt.receipt.json") && may_read(&service, "processed/fleet.txt"));
     assert!(!may_read("65533", "processed/fleet.txt.receipt.json"), "nobody else reads it");
-    assert!(!as_ann(&service, &format!("cat {} > /dev/null 2>&1", state.join("sweepd.db").display())), "nor the queue");
-    assert!(!as_ann(&service, &format!("touch {} 2> /dev/null", daemon.site.spool("processed/mine").display())));
-
-    // What another member has dropped, or the service made, is not hers to move: the folder is sticky.
-    fs::write(incoming.join("bobs.part"), "not whole yet").unwrap();
-    std::os::unix::fs::chown(incoming.join("bobs.part"), Some(ANN + 1), service.parse().ok()).unwrap();
-    fs::set_permissions(incoming.join("bobs.part"), Permissions::from_mode(0o660)).unwrap();
-    let bobs = incoming.join("bobs.part");
-    assert!(!as_ann(&service, &format!("mv {0} {0}.csv 2> /dev/null", bobs.display())));
-    assert!(!as_ann(&service, &format!("rm -f {} 2> /dev/null", bobs.display())));
-    fs::remove_file(bobs).unwrap();
+    assert!(
+        !as_ann(&service, &format!("cat {} > /dev/null 2>&1", state.join("sweepd.db").to_str().unwrap())),
+        "nor the queue"
+    );
+    assert!(!as_ann(
+        &service,
+        &format!("touch {} 2> /dev/null", daemon.site.spool("processed/mine").to_str().unwrap())
+    ));
 
     // With a umask that leaves nothing to the group, the service cannot read it, and says so.
     assert!(as_ann(&service, &copy("077", "closed.txt")));
@@ -98,7 +187,8 @@ async fn a_member_of_the_group_drops_files_and_reads_receipts_and_nobody_else_do
     // `sweepd submit` leaves something to the group whatever her umask is.
     let id = fleet(3, 1, "submitted")[0].id.to_string();
     let (binary, config) = (daemon.site.path().join("sweepd"), daemon.site.config());
-    let submit = format!("umask 077 && {} --config {} submit --wait {id}", binary.display(), config.display());
+    let submit =
+        format!("umask 077 && {} --config {} submit --wait {id}", binary.to_str().unwrap(), config.to_str().unwrap());
     assert!(as_ann(&service, &submit));
     assert!(daemon.jobs().iter().any(|job| job["machine_id"] == *id));
 

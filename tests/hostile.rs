@@ -275,10 +275,11 @@ async fn a_file_that_is_written_in_place_is_taken_when_its_writer_has_closed_it(
     for name in ["half.txt", "empty.txt"] {
         assert_eq!(number(&daemon.receipt(&format!("processed/{name}")).await, "queued"), 20, "{name}");
     }
-    // A link is made, and never closed.
+    // One with a second name elsewhere stays: who has that name could change it.
     fs::write(daemon.site.path().join("linked"), list(&fleet(13, 3, "linked"))).unwrap();
     fs::hard_link(daemon.site.path().join("linked"), incoming.join("linked.txt")).unwrap();
-    assert_eq!(number(&daemon.receipt("processed/linked.txt").await, "queued"), 3);
+    eventually("word of it", || daemon.has_logged("several names (hard links)").then_some(())).await;
+    assert!(incoming.join("linked.txt").exists());
 }
 
 /// Content that is half a list, a table or a document: cut, repeated, and strewn with bytes.
@@ -355,7 +356,9 @@ async fn whatever_bytes_there_are_each_line_is_in_the_receipt_once() {
         let receipt = daemon.receipt(&format!("{place}/{name}")).await;
         assert_adds_up(&receipt);
         let listed = receipt["refusals"].as_array().unwrap().len() as u64;
-        assert_eq!(listed, number(&receipt, "refused"), "{receipt}");
+        let most = if found[0] { 1000 } else { 5 };
+        assert_eq!(listed, number(&receipt, "refused").min(most), "{receipt}");
+        assert_eq!(listed + receipt["refusals_not_listed"].as_u64().unwrap_or(0), number(&receipt, "refused"));
         taken += u64::from(found[0]);
         queued += number(&receipt, "queued");
     }

@@ -140,7 +140,7 @@ impl Scene {
             self.run_until(kill, n == 0).await;
         }
         self.daemon.start().await;
-        let what = format!("{} killed at {kills:?}", name.display());
+        let what = format!("{} killed at {kills:?}", name.to_str().unwrap());
         let place = if kind == Kind::Useless { "rejected" } else { "processed" };
         let shown = name.to_string_lossy();
         let receipt = self.daemon.receipt(&format!("{place}/{shown}")).await;
@@ -432,7 +432,7 @@ impl Swapped {
                 assert!(
                     !has(b"marker of another") && !has(name.as_bytes()) && !has(&raw),
                     "{what}: {}",
-                    path.display()
+                    path.to_str().unwrap()
                 );
             }
         }

@@ -132,7 +132,7 @@ fn who_logs_names_the_macros_of_the_list() {
         for level in ["info", "warn", "error", "debug", "trace"] {
             let bare = text.matches(&format!("{level}!(")).count();
             let named = text.matches(&format!("tracing::{level}!(")).count();
-            assert!(bare == named, "{}: write tracing::{level}!", path.display());
+            assert!(bare == named, "{}: write tracing::{level}!", path.to_str().unwrap());
         }
     }
 }

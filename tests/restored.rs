@@ -116,7 +116,7 @@ async fn an_older_database_file_put_in_place_waits_for_a_list_that_lags() {
 
     let database = daemon.site.state().join("sweepd.db");
     for ending in ["-wal", "-shm"] {
-        fs::remove_file(format!("{}{ending}", database.display())).unwrap();
+        fs::remove_file(format!("{}{ending}", database.to_str().unwrap())).unwrap();
     }
     fs::copy(&older, &database).map(drop).unwrap();
     // The copy was made in a pause, which is over: what keeps it from sending is the note.

@@ -69,7 +69,7 @@ async fn run(context: &Context, config: &Config, args: &Args) -> Result<(), Fail
 }
 
 fn report(config: &Config, disabled: &[String], online: Option<&Value>) -> Value {
-    let file = config.file.as_ref().map(|file| ShownPath::new(&file).to_string());
+    let file = config.file.as_ref().map(|file| file.to_string_lossy());
     let tenants: Vec<_> = config.tenants.keys().map(ToString::to_string).collect();
     let sign_in: BTreeMap<_, _> = config
         .tenants

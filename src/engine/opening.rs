@@ -34,6 +34,15 @@ pub struct Original {
     pub found: Stat,
 }
 
+impl Original {
+    /// Whether somebody has written to the file since it was copied: what it is in the end counts. Another file that has
+    /// taken its name, or none, says nothing of this one.
+    pub fn is_rewritten(&self) -> bool {
+        let now = self.dropped.dir.look(&self.dropped.name);
+        now.is_ok_and(|now| now.identity == self.found.identity && !self.found.is_unchanged(&now))
+    }
+}
+
 /// Our own copy of a file; it goes away with this unless it was given a name.
 pub struct Copied {
     pub original: Original,

@@ -27,6 +27,9 @@ use crate::store::sweeps::{CHUNK, Chunk, Completion, Counts, KnownSweep, LeftOut
 use crate::store::tenants::TenantRow;
 use crate::store::unasked::Asked;
 
+/// Why a file is not taken that is written to meanwhile.
+const REWRITTEN: &str = "it changed while it was being taken";
+
 /// The taking of one file for one tenant.
 pub struct Work<'a> {
     pub taking: &'a Taking,
@@ -86,6 +89,10 @@ impl Work<'_> {
                 self.open(sweep, std::mem::take(&mut keys)).await?;
             }
             self.taking.shared.health.beat("intake");
+            if self.opened.copied.original.is_rewritten() {
+                self.taking.abandon(sweep, &self.ready.relative(), REWRITTEN).await?;
+                return Err(Refuse::Later(REWRITTEN.to_owned()));
+            }
             if !more {
                 break;
             }
@@ -154,6 +161,9 @@ impl Work<'_> {
         if lines == 0 || chunk.refused == lines {
             let counts = Counts { lines, refused: lines, ..Counts::default() };
             return Err(Refuse::Reject(nothing_usable(&refusals), refusals, counts));
+        }
+        if self.opened.copied.original.is_rewritten() {
+            return Err(Refuse::Later(REWRITTEN.to_owned()));
         }
         let new = self.new_sweep();
         let id = new.id;

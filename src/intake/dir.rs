@@ -219,7 +219,7 @@ impl Dir {
             #[allow(clippy::disallowed_methods, reason = "by descriptor, and of a folder of our own")]
             nix::unistd::fchown(&self.fd, None, Some(group.into()))?;
         }
-        if self.stat()?.mode & 0o7777 != 0o2750 { self.set_mode(0o2750) } else { Ok(()) }
+        if self.stat()?.mode & 0o7777 == 0o2750 { Ok(()) } else { self.set_mode(0o2750) }
     }
 
     /// Gives a file another name, in this folder or another one, and never that of something that is there.

@@ -232,7 +232,7 @@ impl Folder {
                 opened => opened,
             };
             let is_expected = |name: &OsStr, kind| self.is_expected(name, tenant.as_ref(), kind);
-            let listed = dir.and_then(|dir| Ok((list(&dir, moved, &is_put_off, &is_expected)?, dir)));
+            let listed = dir.and_then(|dir| Ok((list(&dir, moved, &is_put_off, is_expected)?, dir)));
             let (listed, dir) = match listed {
                 Ok(listed) => listed,
                 Err(error) => {

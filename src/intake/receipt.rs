@@ -103,6 +103,7 @@ impl Refusals {
 
     /// Those of a file that was rejected: it may be anything, put there by mistake. A few short lines are quoted, and
     /// nothing of what is no text.
+    #[must_use]
     pub fn of_rejected(mut self, is_text: bool) -> Self {
         self.listed.truncate(QUOTED_LINES);
         for refused in &mut self.listed {

@@ -157,6 +157,7 @@ mod tests {
     use tokio::sync::{Notify, watch};
 
     use super::*;
+    use crate::clock::SystemClock;
     use crate::domain::time::{Wall, millis};
 
     /// A clock that the test moves by hand; it notes what is waited for.
@@ -212,14 +213,14 @@ mod tests {
         let listener = TcpListener::bind("0.0.0.0:0").await.unwrap();
         let address = ([127, 0, 0, 1], listener.local_addr().unwrap().port()).into();
         let (arrived, released) = (Arc::clone(&held), Arc::clone(&release));
-        let keep_waiting = move || {
+        let linger = move || {
             arrived.send_modify(|held| *held += 1);
             async move { released.notified().await }
         };
         let router = Router::new()
             .route("/healthz", get(|| async { "alive" }))
             .route("/fast", get(|| async { "fast" }))
-            .route("/held", get(keep_waiting))
+            .route("/held", get(linger))
             .route("/large", get(|| async { vec![b'x'; LARGE] }));
         let watching: Arc<dyn Clock> = Arc::<Hand>::clone(&clock);
         let health = Health::new(Arc::clone(&watching), Duration::from_secs(1));
@@ -249,11 +250,19 @@ mod tests {
         }
     }
 
+    /// What is waited for, unless it never comes.
+    async fn surely<T>(wanted: impl Future<Output = T>) -> T {
+        tokio::select! {
+            found = wanted => found,
+            () = SystemClock.sleep_until(SystemClock.boot() + Duration::from_mins(3)) => panic!("it never came"),
+        }
+    }
+
     /// All that still comes.
     async fn rest(stream: &mut TcpStream) -> String {
         let mut all = Vec::new();
         // A connection that is cut may end with an error.
-        stream.read_to_end(&mut all).await.ok();
+        surely(stream.read_to_end(&mut all)).await.ok();
         String::from_utf8(all).unwrap()
     }
 
@@ -268,10 +277,13 @@ mod tests {
         }
         scene.clock.pass(HEADER);
         assert!(scene.answer(2, "/fast").await.ends_with("fast"));
-        scene.clock.pass(EXCHANGE.saturating_sub(HEADER));
-        while !scene.places.are_all_free() {
-            tokio::task::yield_now().await;
-        }
+        scene.clock.pass(EXCHANGE);
+        surely(async {
+            while !scene.places.are_all_free() {
+                tokio::task::yield_now().await;
+            }
+        })
+        .await;
         for reader in &mut readers {
             assert!(rest(reader).await.len() < LARGE, "no more comes than the kernel kept");
         }
@@ -318,7 +330,7 @@ mod tests {
         }
         scene.held.subscribe().wait_for(|held| *held == 8).await.unwrap();
         let mut ninth = scene.ask(1, "/fast").await;
-        scene.clock.is_awaited(Boot(0) + PATIENCE).await;
+        surely(scene.clock.is_awaited(Boot(0) + PATIENCE)).await;
         scene.clock.pass(PATIENCE);
         let busy = rest(&mut ninth).await;
         assert!(busy.starts_with("HTTP/1.1 503 ") && busy.contains("retry-after: 15\r\n"), "{busy}");

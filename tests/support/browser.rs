@@ -51,7 +51,7 @@ impl Browser {
             profile,
         };
         let size = format!("--window-size={width},{height}");
-        let folder = format!("--user-data-dir={}", browser.profile.path().display());
+        let folder = format!("--user-data-dir={}", browser.profile.path().to_str().unwrap());
         // Root, as in a container, has no sandbox; the rest keeps it from calling home.
         let args = [
             "--headless",

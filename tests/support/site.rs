@@ -70,7 +70,7 @@ impl Site {
              [log]\nformat = \"json\"\n[network]\nunknown_grace = \"2s\"\ncall_timeout = \"3s\"\n\
              [follow_up]\ninterval = \"1s\"\nlookup_horizon = \"4s\"\n\
              [intake]\nsettle = \"200ms\"\nrescan = \"1s\"\n{intake}\n",
-            site.state().display()
+            site.state().to_str().unwrap()
         );
         for tenant in tenants {
             site.write_secret(&tenant.name, &tenant.secret);

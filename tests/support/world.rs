@@ -199,7 +199,7 @@ fn configuration(folder: &Path, setup: &Setup) -> Config {
          api_url = \"https://api.example\"\nauthority_url = \"https://login.example\"\n{}\n\
          [tenants.contoso.auth]\nclient_id = \"{}\"\nsecret_file = \"secret\"\n\
          [tenants.contoso.limits]\nper_minute = {}\nper_hour = {}\n{}",
-        folder.display(),
+        folder.to_str().unwrap(),
         setup.sections,
         tenant.tenant_id,
         setup.keys,
