@@ -34,6 +34,7 @@ pub struct Metrics {
     machines: Family<Labels, Counter>,
     left_in_place: Counter,
     intake_over_limit: Gauge,
+    unreadable_folders: Gauge,
     intake_stopped: Gauge,
     archive_failing: Gauge,
     credentials: Family<Labels, Gauge>,
@@ -52,6 +53,7 @@ impl Default for Metrics {
             machines: Family::default(),
             left_in_place: Counter::default(),
             intake_over_limit: Gauge::default(),
+            unreadable_folders: Gauge::default(),
             intake_stopped: Gauge::default(),
             archive_failing: Gauge::default(),
             credentials: Family::default(),
@@ -102,8 +104,13 @@ impl Metrics {
     }
 
     /// So many files wait because their owner has dropped more than are taken within an hour.
-    pub fn intake_over_limit(&self, files: usize) {
+    pub fn intake_over_limit(&self, files: u64) {
         self.intake_over_limit.set(i64::try_from(files).unwrap_or(i64::MAX));
+    }
+
+    /// So many drop folders cannot be read.
+    pub fn unreadable_folders(&self, folders: usize) {
+        self.unreadable_folders.set(i64::try_from(folders).unwrap_or(i64::MAX));
     }
 
     /// Whether no file is taken, for want of room.
@@ -144,6 +151,11 @@ impl Metrics {
             "sweepd_intake_over_limit_files",
             "Files that wait because their owner has dropped more than intake.max_files_per_hour",
             self.intake_over_limit.clone(),
+        );
+        registry.register(
+            "sweepd_intake_unreadable_folders",
+            "Drop folders that cannot be read",
+            self.unreadable_folders.clone(),
         );
         registry.register(
             "sweepd_intake_stopped",

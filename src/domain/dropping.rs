@@ -1,6 +1,6 @@
 //! How many files an owner may have taken within an hour (`intake.max_files_per_hour`).
 //!
-//! Counted by the minute on the boot clock, and kept in memory: a restart begins anew.
+//! Counted by the minute on the boot clock, and kept in memory: a restart or reload begins anew.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
@@ -51,6 +51,62 @@ fn ends(minute: i64) -> Boot {
     Boot((minute + 1) * MINUTE) + HOUR
 }
 
+/// How many files of each owner may be taken now: those that were taken within the hour and those that are being taken
+/// count against the limit.
+#[derive(Clone, Debug)]
+pub struct Allowance {
+    /// Files of one owner within an hour; 0: any number.
+    limit: u64,
+    /// Owners that have no limit.
+    free: [u32; 2],
+    taken: Taken,
+    under_way: BTreeMap<u32, u64>,
+}
+
+impl Allowance {
+    /// Nothing was taken yet.
+    pub fn new(limit: u64, free: [u32; 2]) -> Self {
+        Self { limit, free, taken: Taken::default(), under_way: BTreeMap::new() }
+    }
+
+    /// Files of this owner that may be begun now; `None` for any number.
+    pub fn left(&self, owner: u32) -> Option<u64> {
+        if self.limit == 0 || self.free.contains(&owner) {
+            return None;
+        }
+        let under_way = self.under_way.get(&owner).copied().unwrap_or(0);
+        Some(self.limit.saturating_sub(self.taken.count(owner)).saturating_sub(under_way))
+    }
+
+    /// A file of this owner is being taken.
+    pub fn begin(&mut self, owner: u32) {
+        *self.under_way.entry(owner).or_default() += 1;
+    }
+
+    /// That is over. Only a file that was dealt with counts from now on.
+    pub fn end(&mut self, owner: u32, is_done: bool, now: Boot) {
+        if let Some(under_way) = self.under_way.get_mut(&owner) {
+            *under_way = under_way.saturating_sub(1);
+            if *under_way == 0 {
+                self.under_way.remove(&owner);
+            }
+        }
+        if is_done && self.limit > 0 && !self.free.contains(&owner) {
+            self.taken.note(owner, now);
+        }
+    }
+
+    /// Forgets what is older than an hour.
+    pub fn forget(&mut self, now: Boot) {
+        self.taken.forget(now);
+    }
+
+    /// When one more of this owner may be taken, should none be left now and those under way count.
+    pub fn until(&self, owner: u32) -> Option<Boot> {
+        self.taken.until(owner)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
@@ -75,6 +131,26 @@ mod tests {
                 prop_assert!(within as u64 <= limit);
             }
         }
+    }
+
+    #[test]
+    fn what_is_being_taken_counts_and_what_was_not_taken_does_not() {
+        let mut files = Allowance::new(2, [0, 999]);
+        assert_eq!((files.left(7), files.left(0), files.left(999)), (Some(2), None, None));
+        files.begin(7);
+        files.begin(7);
+        assert_eq!((files.left(7), files.left(8)), (Some(0), Some(2)), "each owner by itself");
+        files.end(7, false, Boot(0));
+        assert_eq!(files.left(7), Some(1));
+        files.end(7, true, Boot(0));
+        assert_eq!((files.left(7), files.until(7)), (Some(1), Some(Boot(3_660_000))));
+        files.begin(0);
+        files.end(0, true, Boot(0));
+        assert_eq!((files.left(0), files.until(0)), (None, None));
+        files.forget(Boot(3_660_000));
+        assert_eq!(files.left(7), Some(2));
+        assert!(files.under_way.is_empty());
+        assert_eq!(Allowance::new(0, [0, 0]).left(7), None);
     }
 
     #[test]

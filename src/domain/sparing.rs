@@ -47,28 +47,44 @@ impl<K> Default for Sparing<K> {
 }
 
 impl<K: Ord + Clone> Sparing<K> {
-    /// One more. Returns whether it is told by itself; else it is counted.
-    pub fn is_told_singly(&mut self, cause: K, name: &str, now: Boot) -> bool {
+    fn run(&mut self, cause: K, now: Boot) -> &mut Run {
         let is_known = self.0.contains_key(&Some(cause.clone()));
         let cause = (is_known || self.0.len() < MOST_CAUSES).then_some(cause);
-        let run = self.0.entry(cause).or_insert_with(|| Run { since: now, singly: 0, rest: None, told: now });
+        self.0.entry(cause).or_insert_with(|| Run { since: now, singly: 0, rest: None, told: now })
+    }
+
+    /// One more. Returns whether it is told by itself; else it is to be counted.
+    pub fn is_told_singly(&mut self, cause: K, now: Boot) -> bool {
+        let run = self.run(cause, now);
         if now.since(run.since) >= SPAN {
             (run.since, run.singly) = (now, 0);
         }
         // What is told together comes first, in its turn.
-        if run.rest.is_none() && run.singly < SINGLY {
+        let is_singly = run.rest.is_none() && run.singly < SINGLY;
+        if is_singly {
             run.singly += 1;
             run.told = now;
-            return true;
         }
-        match &mut run.rest {
+        is_singly
+    }
+
+    /// Counts what is not told by itself: so many things, of which this is the first.
+    pub fn count(&mut self, cause: K, count: u64, name: &str, now: Boot) {
+        match &mut self.run(cause, now).rest {
             Some(rest) => {
-                rest.count += 1;
+                rest.count += count;
                 name.clone_into(&mut rest.last);
             }
-            None => run.rest = Some(Together { count: 1, first: name.to_owned(), last: name.to_owned() }),
+            rest => *rest = Some(Together { count, first: name.to_owned(), last: name.to_owned() }),
         }
-        false
+    }
+
+    /// What was due could not be told: it is due again later.
+    pub fn put_back(&mut self, cause: Option<K>, untold: Together, now: Boot) {
+        let run = self.0.entry(cause).or_insert_with(|| Run { since: now, singly: SINGLY, rest: None, told: now });
+        let last = run.rest.take().map_or((0, None), |rest| (rest.count, Some(rest.last)));
+        run.rest =
+            Some(Together { count: untold.count + last.0, first: untold.first, last: last.1.unwrap_or(untold.last) });
     }
 
     /// What is to be told together now. At the end of the process, `all` of it. Causes that were quiet for an hour are
@@ -102,7 +118,11 @@ mod tests {
         let (mut lines, mut counted) = (0, 0);
         for n in 0..60_000_i64 {
             let now = Boot(n * 360);
-            lines += u64::from(sparing.is_told_singly(7, &format!("{n}.bin"), now));
+            let is_singly = sparing.is_told_singly(7, now);
+            lines += u64::from(is_singly);
+            if !is_singly {
+                sparing.count(7, 1, &format!("{n}.bin"), now);
+            }
             for (cause, rest) in sparing.due(now, false) {
                 assert_eq!(cause, Some(7));
                 (lines, counted) = (lines + 1, counted + rest.count);
@@ -117,21 +137,40 @@ mod tests {
     #[test]
     fn first_and_last_are_named() {
         let mut sparing = Sparing::default();
-        let singly = (0..25).filter(|n| sparing.is_told_singly("ann", &n.to_string(), at(0))).count();
-        assert_eq!(singly, 20);
-        assert!(sparing.is_told_singly("bob", "his", at(0)), "another one's are told");
+        for n in 0..25 {
+            let is_singly = sparing.is_told_singly("ann", at(0));
+            assert_eq!(is_singly, n < 20);
+            if !is_singly {
+                sparing.count("ann", 1, &n.to_string(), at(0));
+            }
+        }
+        assert!(sparing.is_told_singly("bob", at(0)), "another one's are told");
         assert!(sparing.due(at(9), false).is_empty());
         let expected = Together { count: 5, first: "20".to_owned(), last: "24".to_owned() };
         assert_eq!(sparing.due(at(10), false), [(Some("ann"), expected)]);
         assert!(sparing.due(at(20), true).is_empty());
-        assert!(sparing.is_told_singly("ann", "later", at(61)), "that is another hour");
+        assert!(sparing.is_told_singly("ann", at(61)), "that is another hour");
+    }
+
+    #[test]
+    fn what_could_not_be_told_is_due_again_with_what_came_since() {
+        let mut sparing = Sparing::default();
+        sparing.count("ann", 3, "1", at(0));
+        let (cause, untold) = sparing.due(at(10), false).remove(0);
+        sparing.count("ann", 2, "2", at(11));
+        sparing.put_back(cause, untold, at(11));
+        let expected = Together { count: 5, first: "1".to_owned(), last: "2".to_owned() };
+        assert_eq!(sparing.due(at(20), false), [(Some("ann"), expected)]);
+        sparing.put_back(Some("bob"), Together { count: 1, first: "x".into(), last: "x".into() }, at(20));
+        assert_eq!(sparing.due(at(20), true).len(), 1);
     }
 
     #[test]
     fn causes_beyond_the_most_share_one() {
         let mut sparing = Sparing::default();
-        let singly = (0..10_000).filter(|owner| sparing.is_told_singly(*owner, "x", at(0))).count();
+        let singly = (0..10_000).filter(|owner| sparing.is_told_singly(*owner, at(0))).count();
         assert_eq!(singly, MOST_CAUSES + SINGLY as usize);
+        sparing.count(9_999, 1, "x", at(0));
         assert!(sparing.0.len() <= MOST_CAUSES + 1);
         assert_eq!(sparing.due(at(0), true).len(), 1);
         sparing.due(at(61), false);

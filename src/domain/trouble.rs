@@ -48,8 +48,10 @@ pub enum Trouble {
     DiskShort,
     /// The drop folder cannot be read.
     Folder,
-    /// Something in the drop folder is no file.
-    Odd,
+    /// A tenant's drop folder cannot be read.
+    TenantFolder,
+    /// A tenant's folders cannot get the group of its droppers.
+    Group,
     /// An owner drops more files than are taken within an hour.
     TooManyFiles,
     /// Results cannot be written.
@@ -79,7 +81,8 @@ impl fmt::Display for Trouble {
             Self::Unwritten => f.write_str("answers were kept in memory"),
             Self::DiskShort => f.write_str("the disk was short"),
             Self::Folder => f.write_str("the drop folder could not be read"),
-            Self::Odd => f.write_str("something in the drop folder was no file"),
+            Self::TenantFolder => f.write_str("a tenant's drop folder could not be read"),
+            Self::Group => f.write_str("a tenant's folders could not get the group of its droppers"),
             Self::TooManyFiles => f.write_str("files waited for intake.max_files_per_hour"),
             Self::Results => f.write_str("results could not be written"),
             Self::Archive => f.write_str("what is old could not be archived"),

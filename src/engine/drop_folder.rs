@@ -11,19 +11,19 @@ use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
 use super::occupied::Held;
+use super::put_off::{AGAIN, News, PutOff};
 use super::taking::{Taking, Took};
 use super::turns::{Turn, Turns};
-use crate::domain::dropping::Taken;
+use crate::clock::local;
+use crate::domain::dropping::Allowance;
 use crate::domain::shown::ShownPath;
 use crate::domain::sparing::{Sparing, Together};
 use crate::domain::time::Boot;
 use crate::domain::trouble::Trouble;
 use crate::intake::Watch;
-use crate::intake::folder::{Folder, Ready};
+use crate::intake::dir::Stat;
+use crate::intake::folder::{Folder, Found, Ready};
 use crate::intake::moved::Moved;
-
-/// After a file could not be taken for a reason that may pass.
-const AGAIN: Duration = Duration::from_secs(30);
 
 /// After a file could have been taken for so long but for a writer that does not close it.
 const OPEN_TOO_LONG: Duration = Duration::from_mins(10);
@@ -31,13 +31,32 @@ const OPEN_TOO_LONG: Duration = Duration::from_mins(10);
 /// While the disk is short, it is looked at so often.
 const SHORT: Duration = Duration::from_secs(5);
 
-/// Why a file stays where it is.
+/// Why something stays where it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-enum PutOff {
+enum Left {
+    /// It is no regular file.
+    Odd,
     /// A program has it open for writing.
     Open,
     /// It cannot be taken now.
     Later,
+    /// It stayed nowhere: it vanished while it was taken.
+    TakenBack,
+}
+
+/// Files that wait for their owner's next hour.
+#[derive(Default)]
+struct Over {
+    files: u64,
+    /// The first, and its owner.
+    first: Option<(PathBuf, u32)>,
+}
+
+impl Over {
+    fn add(&mut self, path: &Path, owner: u32) {
+        self.files += 1;
+        self.first.get_or_insert_with(|| (path.to_owned(), owner));
+    }
 }
 
 /// What the loop remembers from one look to the next.
@@ -48,14 +67,15 @@ struct Looking<'a> {
     turns: Turns,
     /// Renamed into place, and not taken yet.
     moved: Moved,
-    later: HashMap<PathBuf, Boot>,
-    told: HashMap<PathBuf, String>,
+    put_off: PutOff,
     /// Since when a file would be taken but for its writer; nothing once that was told.
     written_to: HashMap<PathBuf, Option<Boot>>,
     /// What is told one by one, and what together.
-    sparing: Sparing<PutOff>,
-    /// What was taken within the hour, by owner.
-    hour: Taken,
+    sparing: Sparing<Left>,
+    /// What each owner may have taken.
+    allowance: Allowance,
+    /// When the tenants' folders were last given the groups of their droppers.
+    shared_at: Boot,
     unsettled: bool,
     /// A look at a folder of a hundred thousand files takes its time: while files wait, so much passes between two.
     not_before: Boot,
@@ -117,11 +137,11 @@ impl<'a> Looking<'a> {
             watch,
             turns: Turns::default(),
             moved: Moved::default(),
-            later: HashMap::new(),
-            told: HashMap::new(),
+            put_off: PutOff::default(),
             written_to: HashMap::new(),
             sparing: Sparing::default(),
-            hour: Taken::default(),
+            allowance: Allowance::new(taking.intake.max_files_per_hour, [0, nix::unistd::geteuid().as_raw()]),
+            shared_at: taking.shared.clock.boot(),
             unsettled: false,
             not_before: Boot(0),
         }
@@ -134,27 +154,34 @@ impl<'a> Looking<'a> {
         // A folder that was made anew is another one to the kernel.
         self.watch.folders(&self.folder.incoming());
         self.moved.extend(self.watch.moved_in());
-        self.later.retain(|_, until| *until > begun);
-        let later = &self.later;
-        let is_put_off = |path: &Path| later.contains_key(path);
-        let found = self.folder.look(&mut self.moved, self.taking.intake.settle, begun, is_put_off);
+        self.share(begun);
+        self.put_off.forget(begun);
+        self.allowance.forget(begun);
+        let mut over = Over::default();
+        // Those of an owner who may have none taken are left out here: the oldest of the others would not be seen.
+        let (put_off, allowance, turns) = (&self.put_off, &self.allowance, &self.turns);
+        let waits = |path: &Path, file: &Stat| {
+            let is_over = allowance.left(file.uid) == Some(0) && !turns.is_under_way(path);
+            if is_over {
+                over.add(path, file.uid);
+            }
+            is_over || put_off.contains(file, begun)
+        };
+        let found = self.folder.look(&mut self.moved, self.taking.intake.settle, begun, waits);
         if !found.unreadable.is_empty() && self.folder.create().is_ok() {
             self.watch.folders(&self.folder.incoming());
         }
         // One tenant's folder is that tenant's trouble, and a dropper may cause it.
         self.taking.shared.health.watching(found.is_watched);
-        self.tell_unreadable(&found.unreadable);
-        self.tell_odd(found.odd);
+        self.tell_unreadable(&found);
+        self.tell_odd(found.odd, begun);
         self.unsettled = found.unsettled;
-        // Looked at by path: whatever lies there, it is merely remembered or forgotten.
-        let is_there = |path: &PathBuf| std::fs::symlink_metadata(path).is_ok();
-        self.told.retain(|path, _| is_there(path));
-        self.later.retain(|path, _| is_there(path));
         let (ready, written_to): (Vec<_>, Vec<_>) =
             found.ready.into_iter().partition(|ready| self.is_closed(&ready.path));
         self.wait_for_writers(written_to, begun);
         self.tell_together(false);
-        let ready = self.within_the_hour(ready, begun);
+        let ready = self.within_the_hour(ready, &mut over);
+        self.tell_over(&over, begun);
         self.turns.found(ready, self.taking.only());
         let now = clock.boot();
         self.not_before = now + now.since(begun) * 4;
@@ -172,7 +199,7 @@ impl<'a> Looking<'a> {
             let mut since = before.get(&path).copied().unwrap_or(Some(now));
             if since.is_some_and(|since| now.since(since) >= OPEN_TOO_LONG) {
                 self.taking.shared.metrics.left_in_place(1);
-                if self.sparing.is_told_singly(PutOff::Open, &ShownPath::new(&path).to_string(), now) {
+                if self.is_told_singly(Left::Open, &path, 1, now) {
                     tracing::warn!(file = %ShownPath::new(&path), "left in place: a program has had it open for writing all the time; it is taken once that is closed");
                 }
                 since = None;
@@ -182,74 +209,109 @@ impl<'a> Looking<'a> {
     }
 
     /// Files whose owner may have them taken now. What is over waits where it is, in its order.
-    fn within_the_hour(&mut self, ready: Vec<Ready>, now: Boot) -> Vec<Ready> {
-        let limit = self.taking.intake.max_files_per_hour;
-        let is_bound = |owner: u32| limit > 0 && owner != 0 && owner != nix::unistd::geteuid().as_raw();
-        self.hour.forget(now);
-        let mut admitted: HashMap<u32, u64> = HashMap::new();
-        let (may, wait): (Vec<_>, Vec<_>) = ready.into_iter().partition(|ready| {
+    fn within_the_hour(&self, ready: Vec<Ready>, over: &mut Over) -> Vec<Ready> {
+        let mut left: HashMap<u32, Option<u64>> = HashMap::new();
+        let mut may = |ready: &Ready| {
             let owner = ready.found.uid;
-            let admitted = admitted.entry(owner).or_insert_with(|| self.hour.count(owner));
-            *admitted += 1;
-            !is_bound(owner) || *admitted <= limit
-        });
-        self.taking.shared.metrics.intake_over_limit(wait.len());
-        let health = &self.taking.shared.health;
-        match wait.first() {
-            Some(first) => {
-                let (owner, files) = (first.found.uid, wait.len());
-                let until = self.hour.until(owner).unwrap_or(now).since(now).as_secs();
-                if let Some(told) = health.met(Trouble::TooManyFiles, "") {
-                    tracing::warn!(
-                        owner,
-                        files,
-                        times = told.times,
-                        "files wait: their owner drops more than intake.max_files_per_hour ({limit}); the next is taken in {until} s; raise the limit if that is meant{told}"
-                    );
+            if self.turns.is_under_way(&ready.path) {
+                return true;
+            }
+            match left.entry(owner).or_insert_with(|| self.allowance.left(owner)) {
+                None => true,
+                Some(0) => false,
+                Some(left) => {
+                    *left -= 1;
+                    true
                 }
             }
-            None => {
-                if let Some(told) = health.over(Trouble::TooManyFiles, "") {
-                    tracing::info!(times = told.times, "no file waits for intake.max_files_per_hour any more{told}");
-                }
-            }
-        }
+        };
+        let (may, wait): (Vec<_>, Vec<_>) = ready.into_iter().partition(&mut may);
+        wait.iter().for_each(|ready| over.add(&ready.path, ready.found.uid));
         may
     }
 
-    /// Tells what is no regular file: the first by name, and how many.
-    fn tell_odd(&self, odd: Option<(PathBuf, u64)>) {
-        let Some((first, count)) = odd else { return };
+    /// Reports the files that wait for their owner's next hour: one line for all of them.
+    fn tell_over(&self, over: &Over, now: Boot) {
         let shared = &self.taking.shared;
-        shared.metrics.left_in_place(count);
-        if let Some(told) = shared.health.met(Trouble::Odd, "") {
-            tracing::warn!(path = %ShownPath::new(&first), count, times = told.times, "left in place: it is no regular file{told}");
-        }
-    }
-
-    /// Tells together what was not told one by one.
-    fn tell_together(&mut self, all: bool) {
-        for (cause, rest) in self.sparing.due(self.taking.shared.clock.boot(), all) {
-            let why = match cause {
-                Some(PutOff::Open) => "programs have them open for writing",
-                Some(PutOff::Later) | None => "they cannot be taken now, each for a reason of its own",
-            };
-            let Together { count, first, last } = rest;
-            tracing::warn!(count, first, last, why, "more files stay where they are, and are tried again");
-        }
-    }
-
-    /// Tells of folders that cannot be read, the first of them by name, and when all can be again.
-    fn tell_unreadable(&self, unreadable: &[(PathBuf, String)]) {
-        let health = &self.taking.shared.health;
-        let Some((folder, why)) = unreadable.first() else {
-            if let Some(told) = health.over(Trouble::Folder, "") {
-                tracing::info!(times = told.times, "the drop folder can be read again{told}");
+        shared.metrics.intake_over_limit(over.files);
+        let Some((first, owner)) = &over.first else {
+            if let Some(told) = shared.health.over(Trouble::TooManyFiles, "") {
+                tracing::info!(times = told.times, "no file waits for intake.max_files_per_hour any more{told}");
             }
             return;
         };
-        if let Some(told) = health.met(Trouble::Folder, "") {
-            tracing::error!(folder = %ShownPath::new(folder), why, folders = unreadable.len(), times = told.times, "the drop folder cannot be read; it is made again if it is gone{told}");
+        if let Some(told) = shared.health.met(Trouble::TooManyFiles, "") {
+            let wall = shared.clock.wall();
+            let until = local(wall + self.allowance.until(*owner).unwrap_or(now).since(now), wall);
+            tracing::warn!(
+                owner, files = over.files, file = %ShownPath::new(first), until, times = told.times,
+                "files wait in the drop folder: their owner has dropped more than intake.max_files_per_hour, and the next is taken when the hour allows; raise the limit if that is meant{told}"
+            );
+        }
+    }
+
+    /// Whether this is reported by itself; else it is counted.
+    fn is_told_singly(&mut self, why: Left, path: &Path, count: u64, now: Boot) -> bool {
+        let is_singly = self.sparing.is_told_singly(why, now);
+        if !is_singly {
+            self.sparing.count(why, count, &ShownPath::new(path).to_string(), now);
+        }
+        is_singly
+    }
+
+    /// Reports what is no regular file: the first by name, and how many.
+    fn tell_odd(&mut self, odd: Option<(PathBuf, u64)>, now: Boot) {
+        let Some((first, count)) = odd else { return };
+        self.taking.shared.metrics.left_in_place(count);
+        if self.is_told_singly(Left::Odd, &first, count, now) {
+            tracing::warn!(path = %ShownPath::new(&first), count, "left in place: it is no regular file");
+        }
+    }
+
+    /// Gives the tenants' folders the groups of their droppers; an operator may have changed those.
+    fn share(&mut self, now: Boot) {
+        if now.since(self.shared_at) >= self.taking.intake.rescan {
+            self.taking.share_folders();
+            self.shared_at = now;
+        }
+    }
+
+    /// Reports together what was not reported one by one.
+    fn tell_together(&mut self, all: bool) {
+        for (cause, rest) in self.sparing.due(self.taking.shared.clock.boot(), all) {
+            let why = match cause {
+                Some(Left::Odd) => "they are no regular files",
+                Some(Left::Open) => "programs have them open for writing",
+                Some(Left::TakenBack) => "they were taken back",
+                Some(Left::Later) | None => "they cannot be taken now, each for a reason of its own",
+            };
+            let Together { count, first, last } = rest;
+            tracing::warn!(count, first, last, why, "more files were not taken");
+        }
+    }
+
+    /// Reports folders that cannot be read, the first of them by name, and when all can be again. A tenant's folder is
+    /// another matter than `incoming/` itself.
+    fn tell_unreadable(&self, found: &Found) {
+        let shared = &self.taking.shared;
+        let top = if found.is_watched { None } else { found.unreadable.first() };
+        let tenants = if found.is_watched { found.unreadable.as_slice() } else { &[] };
+        shared.metrics.unreadable_folders(found.unreadable.len());
+        if let Some((folder, why)) = top {
+            if let Some(told) = shared.health.met(Trouble::Folder, "") {
+                tracing::error!(folder = %ShownPath::new(folder), why, times = told.times, "the drop folder cannot be read; it is made again if it is gone{told}");
+            }
+        } else if let Some(told) = shared.health.over(Trouble::Folder, "") {
+            tracing::info!(times = told.times, "the drop folder can be read again{told}");
+        }
+        if let Some((folder, why)) = tenants.first() {
+            if let Some(told) = shared.health.met(Trouble::TenantFolder, "") {
+                tracing::error!(folder = %ShownPath::new(folder), why, folders = tenants.len(), times = told.times, "a tenant's drop folder cannot be read: its files wait, the other tenants' are taken; it is made again if it is gone{told}");
+            }
+        } else if found.is_watched
+            && let Some(told) = shared.health.over(Trouble::TenantFolder, "")
+        {
+            tracing::info!(times = told.times, "every tenant's drop folder can be read again{told}");
         }
     }
 
@@ -259,6 +321,7 @@ impl<'a> Looking<'a> {
         let held = turn.whose.as_ref().and_then(|whose| self.taking.begin(whose, turn.length));
         for ready in &turn.files {
             self.moved.forget(&ready.path);
+            self.allowance.begin(ready.found.uid);
         }
         Some((turn, held))
     }
@@ -282,7 +345,7 @@ impl<'a> Looking<'a> {
                 if let Some(told) = shared.health.over(Trouble::DiskShort, "") {
                     tracing::info!(times = told.times, "there is room again: files are taken{told}");
                 }
-                self.later.clear();
+                self.put_off.end(shared.clock.boot());
             }
             _ => {}
         }
@@ -292,29 +355,30 @@ impl<'a> Looking<'a> {
     }
 
     fn took(&mut self, took: Took, ready: Ready) {
+        let now = self.taking.shared.clock.boot();
         self.turns.done(&ready);
+        self.allowance.end(ready.found.uid, matches!(took, Took::Done), now);
         match took {
-            Took::Done => self.hour.note(ready.found.uid, self.taking.shared.clock.boot()),
+            Took::Done => self.put_off.remove(&ready.found),
             Took::Busy(whose) => self.turns.wait(ready, whose),
             Took::Later(_) if ready.dir.look(&ready.name).is_err() => {
-                tracing::info!(file = %ShownPath::new(&ready.path), "the file was taken back");
+                self.put_off.remove(&ready.found);
+                if self.is_told_singly(Left::TakenBack, &ready.path, 1, now) {
+                    tracing::info!(file = %ShownPath::new(&ready.path), "the file was taken back");
+                }
             }
             Took::Later(why) => {
-                // Told once for each file and reason, not at every try.
-                let before = self.told.insert(ready.path.clone(), why.clone());
-                if before.is_none() {
-                    self.taking.shared.metrics.left_in_place(1);
-                }
-                let (now, shown) = (self.taking.shared.clock.boot(), ShownPath::new(&ready.path).to_string());
-                if before.as_ref() != Some(&why) && self.sparing.is_told_singly(PutOff::Later, &shown, now) {
+                // Reported once for each file and reason, not at every try.
+                let news = self.put_off.note(&ready.found, &why, now);
+                self.taking.shared.metrics.left_in_place(u64::from(news == News::File));
+                if news != News::Nothing && self.is_told_singly(Left::Later, &ready.path, 1, now) {
                     tracing::error!(
-                        file = shown,
+                        file = %ShownPath::new(&ready.path),
                         why,
                         "the file stays where it is and is tried again every {} s",
                         AGAIN.as_secs()
                     );
                 }
-                self.later.insert(ready.path, self.taking.shared.clock.boot() + AGAIN);
             }
         }
     }

@@ -5,6 +5,7 @@ use super::opening::{Copied, Copying, remove_left_copies};
 use super::taking::{Refuse, Taking};
 use crate::domain::id::TenantName;
 use crate::domain::shown::ShownPath;
+use crate::domain::trouble::Trouble;
 use crate::intake::folder::Dropped;
 use crate::store::StoreError;
 
@@ -32,9 +33,16 @@ impl Taking {
 
     /// Lets the droppers of each tenant read what comes back to them.
     pub fn share_folders(&self) {
-        for (folder, error) in self.folder().share() {
-            let remedy = "add the service user to that group, or make the folder with a line in tmpfiles.d, mode 2750";
-            tracing::warn!(folder = %ShownPath::new(&folder), %error, "the folder cannot get the group of its tenant's drop folder, so droppers cannot read it: {remedy}");
+        let (failed, health) = (self.folder().share(), &self.shared.health);
+        if let Some((folder, error)) = failed.first() {
+            if let Some(told) = health.met(Trouble::Group, "") {
+                tracing::warn!(
+                    folder = %ShownPath::new(folder), %error, folders = failed.len(), times = told.times,
+                    "folders cannot get the group of their tenant's drop folder: its droppers cannot read receipts and results there; add the service user to that group, or make the folder with a line in tmpfiles.d, mode 2750{told}"
+                );
+            }
+        } else if let Some(told) = health.over(Trouble::Group, "") {
+            tracing::info!(times = told.times, "every tenant's folders have the group of its drop folder again{told}");
         }
     }
 

@@ -15,7 +15,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::taking::{Refuse, reject};
 use crate::domain::time::Wall;
-use crate::intake::dir::{Identity, Kind, Stat};
+use crate::intake::dir::{Dir, Identity, Kind, Stat};
 use crate::intake::folder::Dropped;
 use crate::intake::formats::{self, Header, Options, Unusable};
 
@@ -102,6 +102,7 @@ impl Copying {
         }
         // Temporary files are made for their owner alone.
         copy.as_file().set_permissions(Permissions::from_mode(0o640))?;
+        Dir::trusted(&self.folder)?.adopt(copy.as_file())?;
         copy.as_file().sync_all()?;
         copy.as_file_mut().rewind()?;
         Ok(Copied { original: Original { dropped: dropped.clone(), found }, copy, sha256, is_text })

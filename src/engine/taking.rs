@@ -6,14 +6,14 @@
 use std::collections::BTreeMap;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use futures_util::future::join_all;
 use tokio::sync::RwLock;
 use tokio_util::sync::CancellationToken;
 
-use super::filing::{Content, blank, count, put_away};
+use super::filing::{Content, blank, put_away};
 use super::half_done::copy_again;
 use super::occupied::{Held, Occupied, Thing};
 use super::opening::{Copied, Copying, Opened, Original, open};
@@ -25,20 +25,15 @@ use super::turns::{Length, Turn};
 use super::{Running, Shared};
 use crate::config::{Config, Intake, Tenant};
 use crate::domain::id::TenantName;
-use crate::domain::sparing::{Sparing, Together};
+use crate::domain::sparing::Sparing;
 use crate::domain::time::Wall;
 use crate::intake::folder::{Folder, Place, Ready};
 use crate::intake::formats::{Header, Options};
 use crate::intake::names::{Names, Promise};
-use crate::intake::receipt::{Receipt, Refusals, Status};
+use crate::intake::receipt::{Receipt, Status};
 use crate::intake::room::shortage;
 use crate::store::StoreError;
-use crate::store::events::{Kind, Subject};
 use crate::store::sweeps::{Counts, KnownSweep};
-
-/// Why a file is rejected of which nothing may be quoted.
-const NO_TEXT: &str = "the file is no text: it is not a list, a CSV or JSON (an archive, a spreadsheet or a program?); \
-                       export it as one of these and drop that";
 
 /// What taking files needs.
 pub struct Taking {
@@ -52,8 +47,8 @@ pub struct Taking {
     lanes: Arc<Mutex<BTreeMap<TenantName, Running>>>,
     /// What the files under way keep for themselves.
     pub occupied: Occupied,
-    /// Rejected files, by owner: what of them is told one by one.
-    rejected: Mutex<Sparing<u32>>,
+    /// Rejected files, by owner: which of them are reported one by one.
+    pub rejected: Mutex<Sparing<u32>>,
     /// Whether a file is held depends on what others brought within the hour: while that is decided for a long one,
     /// no other is counted. Short ones decide it where they are committed.
     pub deciding: BTreeMap<TenantName, RwLock<()>>,
@@ -209,12 +204,9 @@ impl Taking {
                 )));
             }
             (Some(place), _) => place.clone(),
-            (None, Some(named)) if self.takes_named() => named,
             (None, Some(named)) => {
-                return Err(reject(format!(
-                    "the file names the tenant `{named}` and lies in incoming/ itself, but droppers of one tenant are kept \
-                     from the others here: put it into incoming/{named}/, or set intake.named_tenants = true"
-                )));
+                self.may_be_named(&named)?;
+                named
             }
             (None, None) => self.intake.default_tenant.clone().ok_or_else(|| {
                 if let Some(broken) = self.disabled.first() {
@@ -234,9 +226,22 @@ impl Taking {
         }
     }
 
-    /// Whether a file in `incoming/` itself goes to the tenant that it names.
-    fn takes_named(&self) -> bool {
-        self.intake.named_tenants.unwrap_or_else(|| !self.folder.are_apart())
+    /// Refuses a file in `incoming/` itself that names a tenant whose droppers are kept apart from the others.
+    fn may_be_named(&self, named: &TenantName) -> Result<(), Refuse> {
+        let is_taken = match self.intake.named_tenants {
+            Some(is_taken) => is_taken,
+            None => !self
+                .folder
+                .are_apart()
+                .map_err(|error| Refuse::Later(format!("whether it may name a tenant cannot be seen: {error}")))?,
+        };
+        if is_taken {
+            return Ok(());
+        }
+        Err(reject(format!(
+            "the file names the tenant `{named}` and lies in incoming/ itself, where only files that name none are taken \
+             (intake.named_tenants); put it into incoming/{named}/, or ask the operator to set intake.named_tenants = true"
+        )))
     }
 
     async fn take_for(
@@ -289,69 +294,9 @@ impl Taking {
         Ok(())
     }
 
-    #[allow(clippy::too_many_arguments, reason = "everything that a receipt tells of a rejected file")]
-    async fn put_away_rejected(
-        &self,
-        ready: &Ready,
-        opened: Option<&Opened>,
-        tenant: Option<TenantName>,
-        why: String,
-        refusals: Refusals,
-        counts: Counts,
-        received_at: Wall,
-    ) -> Took {
-        let sha256 = opened.map(|opened| opened.copied.sha256.clone()).unwrap_or_default();
-        let mut receipt = blank(ready, &sha256, tenant.as_ref(), received_at, Status::Rejected);
-        let is_text = opened.is_none_or(|opened| opened.copied.is_text);
-        // The reason may quote a header.
-        let why = if is_text { why } else { NO_TEXT.to_owned() };
-        count(&mut receipt, counts, refusals.of_rejected(is_text));
-        receipt.reason = Some(why.clone());
-        let label = tenant.as_ref().map_or("", TenantName::as_str).to_owned();
-        let at = self.shared.clock.wall();
-        let (owner, relative) = (ready.found.uid, ready.relative());
-        let is_singly = self.rejected().is_told_singly(owner, &relative, self.shared.clock.boot());
-        if is_singly {
-            let body =
-                serde_json::json!({ "file": relative, "sha256": sha256, "tenant": label, "reason": why, "uid": owner });
-            if let Err(error) = self.shared.store.record(at, Kind::FileRejected, Subject::default(), body).await {
-                return Took::Later(error.to_string());
-            }
-            passed(Step::Recorded);
-        }
-        let promise = self.choose(Place::Rejected, ready);
-        if let Err(error) = self.put_away(ready, opened, promise.target(), &receipt).await {
-            return Took::Later(error.to_string());
-        }
-        self.shared.metrics.file(&label, "rejected");
-        self.shared.metrics.machines(&label, "refused", receipt.refused);
-        if is_singly {
-            tracing::warn!(tenant = label, file = relative, why, "rejected");
-        }
-        Took::Done
-    }
-
-    fn rejected(&self) -> MutexGuard<'_, Sparing<u32>> {
-        self.rejected.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Puts on record together what was rejected and not recorded one by one: `all` of it, or what is due. What a kill
-    /// keeps from that still has its receipts.
-    pub async fn tell_rejected(&self, all: bool) {
-        let due = self.rejected().due(self.shared.clock.boot(), all);
-        for (owner, Together { count, first, last }) in due {
-            tracing::warn!(owner, files = count, first, last, "more files were rejected; each has its receipt");
-            let body = serde_json::json!({ "files": count, "first": first, "last": last, "uid": owner });
-            let at = self.shared.clock.wall();
-            if let Err(error) = self.shared.store.record(at, Kind::FileRejected, Subject::default(), body).await {
-                tracing::warn!(%error, files = count, "rejected files could not be put on record; their receipts tell of them");
-            }
-        }
-    }
-
     /// Puts the file away, then shows its receipt: whoever waits for the receipt finds the file. One that was never
     /// copied is moved as it is.
-    async fn put_away(
+    pub async fn put_away(
         &self,
         ready: &Ready,
         opened: Option<&Opened>,

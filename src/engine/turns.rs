@@ -5,7 +5,7 @@
 
 use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 use std::ops::Bound;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use crate::domain::id::TenantName;
 use crate::intake::folder::Ready;
@@ -130,6 +130,11 @@ impl Turns {
         None
     }
 
+    /// Whether this file is being taken.
+    pub fn is_under_way(&self, path: &Path) -> bool {
+        self.under_way.contains(path)
+    }
+
     /// A turn of this length was had.
     pub fn had(&mut self, length: Length) {
         let queue = self.queue(length);
@@ -150,7 +155,6 @@ impl Turns {
 
 #[cfg(test)]
 mod tests {
-    use std::path::Path;
     use std::sync::Arc;
 
     use super::*;

@@ -24,6 +24,12 @@ pub struct Identity {
 }
 
 impl Identity {
+    /// The file with this inode on this device.
+    #[cfg(test)]
+    pub const fn of(device: u64, inode: u64) -> Self {
+        Self { device, inode }
+    }
+
     /// The number of its inode.
     pub const fn inode(self) -> u64 {
         self.inode
@@ -101,6 +107,15 @@ impl Stat {
     pub fn is_unchanged(&self, now: &Self) -> bool {
         (self.identity, self.kind, self.size, self.modified) == (now.identity, now.kind, now.size, now.modified)
     }
+}
+
+/// Gives something of our own this group, by descriptor.
+fn give_group(what: &impl AsFd, group: u32) -> io::Result<()> {
+    if Stat::of_file(what)?.gid != group {
+        #[allow(clippy::disallowed_methods, reason = "by descriptor, and of what is our own")]
+        nix::unistd::fchown(what, None, Some(group.into()))?;
+    }
+    Ok(())
 }
 
 /// A folder that is open.
@@ -196,7 +211,7 @@ impl Dir {
     /// Makes a folder in it with this mode, whatever the umask; false if there is something by that name already. A
     /// service manager may forbid the set-group-id bit (`RestrictSUIDSGID=`): then the folder has what it inherits.
     pub fn make_folder(&self, name: &OsStr, mode: u32) -> io::Result<bool> {
-        match mkdirat(&self.fd, single(name)?, Mode::from_bits_truncate(mode & 0o700)) {
+        match mkdirat(&self.fd, single(name)?, Mode::from_bits_truncate(mode & 0o777)) {
             Err(Errno::EEXIST) => return Ok(false),
             other => other?,
         }
@@ -204,22 +219,40 @@ impl Dir {
         Ok(true)
     }
 
-    /// Gives the folder this mode; without the set-group-id bit where that is forbidden.
+    /// Gives the folder this mode. Where the set-group-id bit is forbidden, the folder keeps the one that it inherited if
+    /// the rest of its mode is right; else it goes without.
     fn set_mode(&self, mode: u32) -> io::Result<()> {
+        let now = self.stat()?.mode;
         let with = |mode: u32| fchmod(&self.fd, Mode::from_bits_truncate(mode));
+        if now == mode {
+            return Ok(());
+        }
         match with(mode) {
+            Err(Errno::EPERM) if now & 0o777 == mode & 0o777 => Ok(()),
             Err(Errno::EPERM) => Ok(with(mode & !0o2000)?),
             changed => Ok(changed?),
         }
     }
 
-    /// Gives the folder the group of another one, and its members reading alone.
-    pub fn share_with(&self, group: u32) -> io::Result<()> {
-        if self.stat()?.gid != group {
-            #[allow(clippy::disallowed_methods, reason = "by descriptor, and of a folder of our own")]
-            nix::unistd::fchown(&self.fd, None, Some(group.into()))?;
+    /// Gives the folder this group and mode.
+    pub fn share_with(&self, group: u32, mode: u32) -> io::Result<()> {
+        give_group(&self.fd, group)?;
+        self.set_mode(mode)
+    }
+
+    /// Gives a file that the daemon has written here to the readers of this folder: the folder's group, and, if the
+    /// folder is closed to other users, what its mode allows. A group that cannot be given was reported with the folder.
+    pub fn adopt(&self, file: &File) -> io::Result<()> {
+        let folder = self.stat()?;
+        match give_group(file, folder.gid) {
+            Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {}
+            given => given?,
         }
-        if self.stat()?.mode & 0o7777 == 0o2750 { Ok(()) } else { self.set_mode(0o2750) }
+        let mode = folder.mode & 0o640;
+        if folder.mode & 0o007 == 0 && Stat::of_file(file)?.mode != mode {
+            fchmod(file, Mode::from_bits_truncate(mode))?;
+        }
+        Ok(())
     }
 
     /// Gives a file another name, in this folder or another one, and never that of something that is there.
@@ -238,6 +271,11 @@ impl Dir {
     /// Takes a file's name away.
     pub fn remove(&self, name: &OsStr) -> io::Result<()> {
         Ok(unlinkat(&self.fd, single(name)?, UnlinkatFlags::NoRemoveDir)?)
+    }
+
+    /// Removes a folder in it that is empty.
+    pub fn remove_folder(&self, name: &OsStr) -> io::Result<()> {
+        Ok(unlinkat(&self.fd, single(name)?, UnlinkatFlags::RemoveDir)?)
     }
 
     /// Makes what was renamed in it last.

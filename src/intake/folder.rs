@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use super::dir::{Dir, Kind, Stat};
-use super::incoming::{Incoming, MODE, TOP};
+use super::incoming::{ACCESS, Incoming, MODE, TOP};
 use super::listing::{Candidate, list};
 use super::moved::Moved;
 use crate::domain::id::TenantName;
@@ -82,14 +82,16 @@ const MOST_ODD: usize = 1000;
 /// The four folders below the spool folder.
 #[derive(Clone, Debug)]
 pub struct Folder {
-    spool: PathBuf,
+    pub(super) spool: PathBuf,
     /// The only tenant: what is left in its folder, from when there were several, is its own.
     only: Option<TenantName>,
     /// The tenants' folders; empty when there is one tenant.
-    tenants: Vec<TenantName>,
-    opened: Incoming,
+    pub(super) tenants: Vec<TenantName>,
+    pub(super) opened: Incoming,
     seen: HashMap<PathBuf, Settling>,
     warned: HashSet<PathBuf>,
+    /// How many things that are no regular files there were at the last look.
+    odd_count: usize,
 }
 
 #[derive(Clone, Copy)]
@@ -128,7 +130,15 @@ impl Folder {
         let only = if let [only] = tenants { Some(only.clone()) } else { None };
         let tenants = if tenants.len() > 1 { tenants.to_vec() } else { Vec::new() };
         let opened = Incoming::new(spool);
-        Self { spool: spool.to_owned(), only, tenants, opened, seen: HashMap::new(), warned: HashSet::new() }
+        Self {
+            spool: spool.to_owned(),
+            only,
+            tenants,
+            opened,
+            seen: HashMap::new(),
+            warned: HashSet::new(),
+            odd_count: 0,
+        }
     }
 
     /// Makes what is missing of the folders.
@@ -141,38 +151,21 @@ impl Folder {
         if self.tenants.is_empty() {
             return Ok(());
         }
+        // What is made here keeps no tenant apart: it has the group and mode of `incoming/` itself.
         let incoming = spool.folder(OsStr::new(TOP))?;
-        self.tenants.iter().try_for_each(|tenant| incoming.make_folder(OsStr::new(tenant.as_str()), MODE).map(drop))
-    }
-
-    /// Lets the droppers of each tenant read what comes back to them, and nobody else's: where `incoming/<tenant>/` has a
-    /// group of its own, the tenant's other folders have it too. Returns those of which that could not be said, and why.
-    pub fn share(&self) -> Vec<(PathBuf, io::Error)> {
-        let mut failed = Vec::new();
-        let mut opened = self.opened.clone();
-        for tenant in &self.tenants {
-            let (Ok(top), Ok(theirs)) = (opened.open(None), opened.open(Some(tenant))) else { continue };
-            let (Ok(top), Ok(group)) = (top.stat(), theirs.stat()) else { continue };
-            if top.gid == group.gid {
-                continue;
+        let top = incoming.stat()?;
+        let mode = MODE & !ACCESS | top.mode & ACCESS;
+        self.tenants.iter().try_for_each(|tenant| {
+            let name = OsStr::new(tenant.as_str());
+            if !incoming.make_folder(name, mode)? {
+                return Ok(());
             }
-            for kind in ["processed", "rejected", "results"] {
-                let path = self.spool.join(kind).join(tenant.as_str());
-                failed.extend(shared(&theirs, &path, group.gid).err().map(|error| (path, error)));
+            match incoming.folder(name)?.share_with(top.gid, mode) {
+                // The service is no member of that group: the folder has a group of its own.
+                Err(error) if error.kind() == io::ErrorKind::PermissionDenied => Ok(()),
+                shared => shared,
             }
-        }
-        failed
-    }
-
-    /// Whether tenants are kept apart: one of their folders has a group or a mode of its own.
-    pub fn are_apart(&self) -> bool {
-        let mut opened = self.opened.clone();
-        let mut of = |whose: Option<&TenantName>| {
-            let found = opened.open(whose).ok()?.stat().ok()?;
-            Some((found.gid, found.mode))
-        };
-        let top = of(None);
-        self.tenants.iter().any(|tenant| of(Some(tenant)).is_some_and(|found| Some(found) != top))
+        })
     }
 
     /// Every folder that there should be.
@@ -216,11 +209,11 @@ impl Folder {
         moved: &mut Moved,
         settle: Duration,
         now: Boot,
-        is_put_off: impl Fn(&Path) -> bool,
+        mut is_put_off: impl FnMut(&Path, &Stat) -> bool,
     ) -> Found {
         let mut found = Found::default();
         let before = std::mem::take(&mut self.seen);
-        let mut odd = HashSet::new();
+        let (mut odd, mut odd_count, mut new_odd) = (HashSet::new(), 0, Vec::new());
         let whose: Vec<_> = self.whose().map(Option::<&TenantName>::cloned).collect();
         for tenant in whose {
             let shown = tenant.iter().fold(self.spool.join(TOP), |top, tenant| top.join(tenant.as_str()));
@@ -232,7 +225,7 @@ impl Folder {
                 opened => opened,
             };
             let is_expected = |name: &OsStr, kind| self.is_expected(name, tenant.as_ref(), kind);
-            let listed = dir.and_then(|dir| Ok((list(&dir, moved, &is_put_off, is_expected)?, dir)));
+            let listed = dir.and_then(|dir| Ok((list(&dir, moved, &mut is_put_off, is_expected)?, dir)));
             let (listed, dir) = match listed {
                 Ok(listed) => listed,
                 Err(error) => {
@@ -246,10 +239,12 @@ impl Folder {
             };
             found.unsettled |= listed.more;
             found.is_watched |= tenant.is_none();
-            for path in listed.odd.into_iter().map(|name| shown.join(name)) {
-                if odd.len() < MOST_ODD && odd.insert(path.clone()) && !self.warned.contains(&path) {
-                    found.odd.get_or_insert((path, 0)).1 += 1;
+            odd_count += listed.odd.len();
+            for path in listed.odd.into_iter().take(MOST_ODD - odd.len()).map(|name| shown.join(name)) {
+                if !self.warned.contains(&path) {
+                    new_odd.push(path.clone());
                 }
+                odd.insert(path);
             }
             for Candidate { name, modified, found: stat } in listed.oldest {
                 let path = shown.join(&name);
@@ -266,7 +261,11 @@ impl Folder {
                 }
             }
         }
-        self.warned = odd;
+        // With more of them than are remembered, it is their number that tells what is new.
+        let count = if odd_count > MOST_ODD { odd_count.saturating_sub(self.odd_count) } else { new_odd.len() };
+        let first = new_odd.into_iter().next().or_else(|| odd.iter().next().cloned());
+        found.odd = first.filter(|_| count > 0).map(|first| (first, count as u64));
+        (self.warned, self.odd_count) = (odd, odd_count);
         found
     }
 
@@ -382,24 +381,6 @@ impl Folder {
     fn below(&self, kind: &str, folder: Option<&TenantName>) -> PathBuf {
         let top = self.spool.join(kind);
         folder.map_or_else(|| top.clone(), |tenant| top.join(tenant.as_str()))
-    }
-}
-
-/// Gives a folder of ours the group of `theirs`.
-fn shared(theirs: &Dir, path: &Path, group: u32) -> io::Result<()> {
-    let ours = Dir::trusted(path)?;
-    match ours.share_with(group) {
-        // A service manager may forbid it (`RestrictSUIDSGID=`). What is made in a folder with the set-group-id bit
-        // has its group from the beginning, and keeps it where it is moved to.
-        Err(error) if error.kind() == io::ErrorKind::PermissionDenied && ours.names()?.is_empty() => {
-            let (made, name) = (OsStr::new(".shared.tmp"), path.file_name().unwrap_or_default());
-            theirs.make_folder(made, 0o2750)?;
-            let parent = Dir::trusted(path.parent().unwrap_or(Path::new(".")))?;
-            fs::remove_dir(path)?;
-            theirs.rename(made, &parent, name)?;
-            if Dir::trusted(path)?.stat()?.gid == group { Ok(()) } else { Err(error) }
-        }
-        shared => shared,
     }
 }
 

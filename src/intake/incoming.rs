@@ -20,6 +20,9 @@ pub const TOP: &str = "incoming";
 /// else in its place.
 pub const MODE: u32 = 0o3770;
 
+/// The part of a mode that says who may read and write.
+pub const ACCESS: u32 = 0o777;
+
 /// The folders that are open, by whose they are; `incoming/` itself is nobody's.
 #[derive(Clone, Debug)]
 pub struct Incoming {

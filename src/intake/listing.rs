@@ -51,7 +51,7 @@ pub struct Listed {
 pub fn list(
     folder: &Dir,
     moved: &mut Moved,
-    is_put_off: impl Fn(&Path) -> bool,
+    mut is_put_off: impl FnMut(&Path, &Stat) -> bool,
     is_expected: impl Fn(&OsStr, Kind) -> bool,
 ) -> io::Result<Listed> {
     let mut listed = Listed::default();
@@ -71,7 +71,7 @@ pub fn list(
             if !is_expected(&name, found.kind) {
                 listed.odd.push(name);
             }
-        } else if !is_put_off(&path) {
+        } else if !is_put_off(&path, &found) {
             oldest.push(Candidate { modified: found.modified_at(), name, found });
             if oldest.len() > AT_ONCE {
                 oldest.pop();

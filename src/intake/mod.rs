@@ -15,6 +15,7 @@ mod open_files;
 pub mod receipt;
 pub mod results;
 pub mod room;
+mod sharing;
 mod watch;
 
 pub use watch::Watch;

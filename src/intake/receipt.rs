@@ -5,6 +5,7 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
+use super::dir::Dir;
 use super::formats::{Refusal, Submitter};
 
 /// Refusals that a receipt lists one by one; the rest are counted.
@@ -107,7 +108,9 @@ impl Refusals {
     pub fn of_rejected(mut self, is_text: bool) -> Self {
         self.listed.truncate(QUOTED_LINES);
         for refused in &mut self.listed {
-            refused.text = refused.text.chars().take(if is_text { QUOTED_CHARS } else { 0 }).collect();
+            // What could not be decoded or shown was replaced by this mark.
+            let is_quoted = is_text && !refused.text.contains(char::REPLACEMENT_CHARACTER);
+            refused.text = refused.text.chars().take(if is_quoted { QUOTED_CHARS } else { 0 }).collect();
         }
         self
     }
@@ -158,7 +161,9 @@ pub fn write_aside(path: &Path, write: impl FnOnce(&mut dyn Write) -> io::Result
     unfinished.push(name);
     unfinished.push(".tmp");
     let unfinished = folder.join(unfinished);
-    let mut file = io::BufWriter::new(std::fs::File::create(&unfinished)?);
+    let file = std::fs::File::create(&unfinished)?;
+    Dir::trusted(folder)?.adopt(&file)?;
+    let mut file = io::BufWriter::new(file);
     write(&mut file)?;
     file.into_inner().map_err(io::IntoInnerError::into_error)?.sync_all()?;
     Ok(Aside { unfinished, path: path.to_owned() })
@@ -195,6 +200,9 @@ mod tests {
         };
         assert_eq!(lengths(true), (vec![80; 5], 45));
         assert_eq!(lengths(false), (vec![0; 5], 45));
+        let mut refusals = Refusals::default();
+        refusals.add(Refusal { line: 1, text: "caf\u{fffd}".into(), reason: "y".into() });
+        assert_eq!(refusals.of_rejected(true).into_listed().0[0].text, "", "nor what could not be decoded");
     }
 
     #[test]

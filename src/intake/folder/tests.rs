@@ -9,7 +9,7 @@ const SETTLE: Duration = Duration::from_secs(2);
 /// A look that knows of nothing but these that it was renamed into place.
 fn look(folder: &mut Folder, moved: &[&Path], settle: Duration, now: i64) -> Found {
     let mut moved = moved.iter().map(|path| path.to_path_buf()).collect();
-    folder.look(&mut moved, settle, Boot(now), |_| false)
+    folder.look(&mut moved, settle, Boot(now), |_, _| false)
 }
 
 fn names(found: &Found) -> Vec<String> {
@@ -91,7 +91,7 @@ fn of_any_number_of_files_the_oldest_are_told_and_the_others_in_their_turn() {
     assert!(found.unsettled, "there are more: they are looked for soon");
     assert_eq!(names(&found)[..2], [format!("{}.txt", AT_ONCE + 1), format!("{AT_ONCE}.txt")]);
     // What cannot be taken now makes way for the next.
-    let put_off = |path: &Path| path.ends_with(format!("{AT_ONCE}.txt"));
+    let put_off = |path: &Path, _: &Stat| path.ends_with(format!("{AT_ONCE}.txt"));
     let found = folder.look(&mut Moved::default(), SETTLE, Boot(2000), put_off);
     assert_eq!((found.ready.len(), names(&found).contains(&format!("{AT_ONCE}.txt"))), (AT_ONCE - 1, false));
     fs::remove_file(incoming.join(format!("{}.txt", AT_ONCE + 1))).unwrap();
@@ -107,9 +107,9 @@ fn a_file_that_was_renamed_into_place_and_is_gone_says_nothing_of_the_next_of_it
     folder.create().unwrap();
     let path = dir.path().join("incoming/list.txt");
     let mut moved = Moved::from_iter([path.clone()]);
-    folder.look(&mut moved, SETTLE, Boot(0), |_| false);
+    folder.look(&mut moved, SETTLE, Boot(0), |_, _| false);
     fs::write(&path, "half of it").unwrap();
-    assert!(names(&folder.look(&mut moved, SETTLE, Boot(1), |_| false)).is_empty());
+    assert!(names(&folder.look(&mut moved, SETTLE, Boot(1), |_, _| false)).is_empty());
 }
 
 #[test]
@@ -219,8 +219,11 @@ fn any_number_of_links_is_told_as_one() {
         std::os::unix::fs::symlink("/nowhere", dir.path().join(format!("incoming/{n}.txt"))).unwrap();
     }
     let found = look(&mut folder, &[], Duration::ZERO, 0);
-    assert_eq!(found.odd.map(|(_, count)| count), Some(MOST_ODD as u64));
+    assert_eq!(found.odd.map(|(_, count)| count), Some(MOST_ODD as u64 + 500));
     assert_eq!(folder.warned.len(), MOST_ODD, "and costs a bounded memory");
+    assert!(look(&mut folder, &[], Duration::ZERO, 1).odd.is_none(), "told once");
+    std::os::unix::fs::symlink("/nowhere", dir.path().join("incoming/one-more.txt")).unwrap();
+    assert_eq!(look(&mut folder, &[], Duration::ZERO, 2).odd.map(|(_, count)| count), Some(1));
 }
 
 #[test]
@@ -231,15 +234,52 @@ fn a_tenants_folders_have_its_droppers_group() {
     let dir = tempfile::tempdir().unwrap();
     let folder = Folder::new(dir.path(), &tenants(&["a", "b"]));
     folder.create().unwrap();
-    assert!(!folder.are_apart() && folder.share().is_empty());
+    assert!(!folder.are_apart().unwrap() && folder.share().is_empty());
     let theirs = Dir::trusted(&dir.path().join("incoming/a")).unwrap();
-    theirs.share_with(12345).unwrap();
-    assert!(folder.are_apart());
+    theirs.share_with(12345, 0o3770).unwrap();
+    assert!(folder.are_apart().unwrap());
     assert!(folder.share().is_empty(), "{:?}", folder.share());
-    let found = |name: &str| Dir::trusted(&dir.path().join(name)).unwrap().stat().unwrap();
+    let found = |name: &str| {
+        let path = dir.path().join(name);
+        Dir::trusted(path.parent().unwrap()).unwrap().look(path.file_name().unwrap()).unwrap()
+    };
     for kind in ["processed", "rejected", "results"] {
         let (a, b) = (found(&format!("{kind}/a")), found(&format!("{kind}/b")));
         assert_eq!((a.gid, a.mode), (12345, 0o2750), "{kind}");
         assert_ne!(b.gid, 12345, "{kind}");
+        // What is written there: a receipt, a result.
+        let path = dir.path().join(kind).join("a/list.csv");
+        crate::intake::receipt::write_whole(&path, |out| out.write_all(b"x")).unwrap();
+        let file = found(&format!("{kind}/a/list.csv"));
+        assert_eq!((file.gid, file.mode), (12345, 0o640), "{kind}");
     }
+}
+
+#[test]
+fn folders_that_the_daemon_makes_keep_no_tenant_apart() {
+    // As an operator, an older version or a container has made `incoming/`.
+    for mode in [0o755, 0o2770, 0o3770, 0o700] {
+        let dir = tempfile::tempdir().unwrap();
+        let incoming = dir.path().join("incoming");
+        fs::create_dir(&incoming).unwrap();
+        fs::set_permissions(&incoming, fs::Permissions::from_mode(mode)).unwrap();
+        let folder = Folder::new(dir.path(), &tenants(&["a", "b"]));
+        folder.create().unwrap();
+        assert!(!folder.are_apart().unwrap(), "{mode:o}");
+        let made = fs::metadata(incoming.join("a")).unwrap().permissions().mode() & 0o7777;
+        assert_eq!(made, 0o3000 | mode & 0o777, "sticky, whatever incoming/ is");
+        fs::set_permissions(incoming.join("a"), fs::Permissions::from_mode(0o3700)).unwrap();
+        assert_eq!(folder.are_apart().unwrap(), mode != 0o700);
+    }
+}
+
+#[test]
+fn a_tenants_folder_that_cannot_be_seen_keeps_the_question_open() {
+    let dir = tempfile::tempdir().unwrap();
+    let folder = Folder::new(dir.path(), &tenants(&["a", "b"]));
+    folder.create().unwrap();
+    fs::rename(dir.path().join("incoming/a"), dir.path().join("elsewhere")).unwrap();
+    assert!(folder.are_apart().unwrap_err().to_string().contains("incoming/a/"));
+    fs::set_permissions(dir.path().join("incoming/b"), fs::Permissions::from_mode(0o3700)).unwrap();
+    assert!(folder.are_apart().unwrap(), "another one shows it");
 }
