@@ -202,3 +202,68 @@ async fn a_member_of_the_group_drops_files_and_reads_receipts_and_nobody_else_do
     let taken: Value = serde_json::from_str(&body).unwrap();
     assert_eq!(number(&taken["observed"], "uid"), u64::from(ANN), "the record says whose it was: {taken}");
 }
+
+/// A tenant's own group, of which the service is no member: a folder that a dropper has put in the way of the daemon's.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_droppers_folder_never_becomes_the_daemons() {
+    const GROUP: u32 = 61_001;
+    let (contoso, fabrikam) = (quick_tenant(fleet(1, 1, "nobody")), quick_tenant(fleet(2, 1, "nobody")));
+    let simulator = simulate(48, vec![contoso.clone(), fabrikam.clone()]).await;
+    let configured = [Configured::of("contoso", &contoso), Configured::of("fabrikam", &fabrikam)];
+    let Some((mut daemon, service)) = daemon_of_the_service(Site::new(&simulator, &configured, "")) else {
+        return eprintln!("SKIPPED: only root can be two users");
+    };
+    let theirs = daemon.site.spool("incoming/contoso");
+    own(&theirs, service, GROUP, 0o3770);
+    for folder in [daemon.site.state(), daemon.site.spool(""), daemon.site.spool("incoming")] {
+        fs::set_permissions(folder, Permissions::from_mode(0o751)).unwrap();
+    }
+    let hers = theirs.join(".sweepd-shared.tmp");
+    assert!(as_ann(&GROUP.to_string(), &format!("mkdir -m 0777 {}", hers.to_str().unwrap())));
+    daemon.start().await;
+    eventually("word of it", || daemon.has_logged("cannot get the group of their tenant's").then_some(())).await;
+    for place in ["processed", "rejected", "results"] {
+        let found = fs::metadata(daemon.site.spool(place).join("contoso")).unwrap();
+        assert_eq!((found.uid(), found.mode() & 0o022), (service, 0), "{place}");
+    }
+    assert_eq!(fs::metadata(hers).unwrap().uid(), ANN);
+    assert_eq!(daemon.log_text().matches("cannot get the group of their tenant's").count(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_an_owner_drops_too_much_of_waits_and_hides_nobody_elses() {
+    const MANY: usize = 4500;
+    let tenant = quick_tenant(fleet(1, 1, "nobody"));
+    let simulator = simulate(49, vec![tenant.clone()]).await;
+    let site = Site::new(&simulator, &[Configured::of("contoso", &tenant)], "max_files_per_hour = 3");
+    let Some((mut daemon, service)) = daemon_of_the_service(site) else {
+        return eprintln!("SKIPPED: only root can be two users");
+    };
+    let incoming = daemon.site.spool("incoming");
+    for (n, machine) in fleet(4, MANY, "many").iter().enumerate() {
+        let path = incoming.join(format!("{n:04}.txt"));
+        fs::write(&path, machine.id.to_string()).unwrap();
+        std::os::unix::fs::chown(path, Some(ANN), Some(service)).unwrap();
+    }
+    daemon.start().await;
+    daemon.told(&["pause"]);
+    // More are older than a look tells of; root's own are newer.
+    for n in 0..5 {
+        daemon.site.put(&format!("roots-{n}.txt"), list(&fleet(5 + n, 1, "roots")));
+    }
+    for n in 0..5 {
+        assert_eq!(number(&daemon.receipt(&format!("processed/roots-{n}.txt")).await, "queued"), 1, "no limit");
+    }
+    let taken = ["0000.txt", "0001.txt", "0002.txt"];
+    for name in taken {
+        daemon.receipt(&format!("processed/{name}")).await;
+    }
+    let waiting = format!("sweepd_intake_over_limit_files {}\n", MANY - taken.len());
+    eventually("their number", || daemon.get("/metrics").1.contains(&waiting).then_some(())).await;
+    let about = |line: &Value| line["message"].as_str().is_some_and(|message| message.contains("max_files_per_hour"));
+    let lines: Vec<_> = daemon.log().into_iter().filter(about).collect();
+    assert_eq!(lines.len(), 1, "{lines:?}");
+    assert_eq!((number(&lines[0], "owner"), lines[0]["until"].is_string()), (u64::from(ANN), true), "{lines:?}");
+    assert_eq!(daemon.site.waiting_files().len(), MANY - taken.len());
+    assert_eq!(daemon.get("/readyz").1.matches("drop folder").count(), 0);
+}

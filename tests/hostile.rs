@@ -366,3 +366,74 @@ async fn whatever_bytes_there_are_each_line_is_in_the_receipt_once() {
     assert_eq!(queued, daemon.jobs().len() as u64);
     assert!(queued <= machines.len() as u64, "a job for each machine, whatever asked for it");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn useless_files_and_links_cost_a_bounded_number_of_lines_and_events() {
+    const USELESS: usize = 130;
+    let (_simulator, mut daemon) = scene(&["contoso"], "").await;
+    daemon.start().await;
+    daemon.told(&["pause"]);
+    let incoming = daemon.site.spool("incoming");
+    let aside = daemon.site.path().join("aside");
+    fs::create_dir(&aside).unwrap();
+    for n in 0..300 {
+        std::os::unix::fs::symlink("/nowhere", aside.join(format!("link-{n}.txt"))).unwrap();
+    }
+    for n in 0..USELESS {
+        fs::write(aside.join(format!("useless-{n}.txt")), format!("useless {n}")).unwrap();
+    }
+    for entry in fs::read_dir(&aside).unwrap() {
+        let entry = entry.unwrap();
+        fs::rename(entry.path(), incoming.join(entry.file_name())).unwrap();
+    }
+    for n in 0..USELESS {
+        let receipt = daemon.receipt(&format!("rejected/useless-{n}.txt")).await;
+        assert_eq!(text(&receipt["refusals"][0], "text"), format!("useless {n}"));
+    }
+    eventually("all links counted", || {
+        (metric(&daemon, "sweepd_intake_left_in_place_total") == 300).then_some(())
+    })
+    .await;
+    assert_eq!(daemon.get("/readyz").1.matches("drop folder").count(), 0);
+    assert!(daemon.terminate().await.success());
+    let log = daemon.log();
+    let lines = |message: &str| log.iter().filter(|line| line["message"] == message).collect::<Vec<_>>();
+    assert_eq!(lines("rejected").len(), 20);
+    let together = lines("more files were rejected; each has its receipt");
+    let count: u64 = together.iter().map(|line| number(line, "files")).sum();
+    assert!(count == USELESS as u64 - 20 && together.len() <= 2, "{together:?}");
+    // At most 20 looks tell of links one by one.
+    let odd = lines("left in place: it is no regular file").len();
+    assert!((1..=20).contains(&odd), "{odd} lines about 300 links");
+
+    let events = daemon.lines(&["audit", "export"]).into_iter().filter(|event| event["kind"] == "file_rejected");
+    let bodies: Vec<Value> = events.map(|event| serde_json::from_str(text(&event, "body")).unwrap()).collect();
+    let (singly, together): (Vec<_>, Vec<_>) = bodies.iter().partition(|body| body["file"].is_string());
+    assert_eq!(singly.len(), 20, "{bodies:?}");
+    let count: u64 = together.iter().map(|body| number(body, "files")).sum();
+    assert!(count == USELESS as u64 - 20 && together.len() <= 2, "{together:?}");
+    assert!(text(together[0], "first").starts_with("useless-"), "{together:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_tenants_folder_that_cannot_be_read_is_that_tenants_trouble() {
+    let (_simulator, mut daemon) = scene(&["a", "b"], "").await;
+    daemon.start().await;
+    daemon.told(&["pause"]);
+    let folder = daemon.site.spool("incoming/a");
+    fs::remove_dir(&folder).unwrap();
+    std::os::unix::fs::symlink("/nowhere", &folder).unwrap();
+    eventually("its number", || (metric(&daemon, "sweepd_intake_unreadable_folders") == 1).then_some(())).await;
+    daemon.site.put("b/list.txt", list(&fleet(3, 2, "list")));
+    assert_eq!(number(&daemon.receipt("processed/b/list.txt").await, "queued"), 2);
+    let (_, ready) = daemon.get("/readyz");
+    assert!(!ready.contains("drop folder"), "{ready}");
+    // Which droppers are kept apart cannot be seen: a file that names a tenant waits.
+    let id = fleet(4, 1, "named")[0].id.to_string();
+    daemon.site.put("named.json", format!("{{\"tenant\":\"b\",\"machines\":[\"{id}\"]}}"));
+    eventually("word of it", || daemon.has_logged("cannot be seen: incoming/a/").then_some(())).await;
+    fs::remove_file(&folder).unwrap();
+    assert_eq!(number(&daemon.receipt("processed/named.json").await, "queued"), 1);
+    eventually("its end", || (metric(&daemon, "sweepd_intake_unreadable_folders") == 0).then_some(())).await;
+    assert_eq!(daemon.log_text().matches("a tenant's drop folder cannot be read").count(), 1);
+}
