@@ -91,7 +91,9 @@ async fn droppers_of_one_tenant_read_and_reach_no_other() {
     for (tenant, group) in ["contoso", "fabrikam"].into_iter().zip(GROUPS) {
         own(&daemon.site.spool("incoming").join(tenant), service, group, 0o3770);
     }
-    // They pass to their own folders; the service is in no group of theirs.
+    // The service reads what either group drops; the droppers pass to their own folders.
+    let at = daemon.through.iter().position(|word| word == "--clear-groups").unwrap();
+    daemon.through.splice(at..=at, ["--groups".to_owned(), GROUPS.map(|group| group.to_string()).join(",")]);
     for folder in [daemon.site.state(), daemon.site.spool(""), daemon.site.spool("incoming")] {
         fs::set_permissions(folder, Permissions::from_mode(0o751)).unwrap();
     }
