@@ -1,5 +1,6 @@
 //! A tenant's lane: what its dispatcher, follow-up and look-up share.
 
+mod denial;
 mod token;
 
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -114,6 +115,10 @@ pub struct Lane {
     rest: Mutex<Option<(Boot, Rest)>>,
     told: Mutex<Option<Waiting>>,
     signed_out: Mutex<Option<SignedOut>>,
+    /// What the last 403 of a scan call said.
+    denied: Mutex<Option<denial::Denied>>,
+    /// Whether Defender refuses fresh tokens.
+    tokens_are_refused: AtomicBool,
     /// Whether this lane ever had a token.
     has_signed_in: AtomicBool,
     /// What time it is where the tokens come from.
@@ -192,6 +197,8 @@ impl Lane {
             rest: Mutex::default(),
             told: Mutex::default(),
             signed_out: Mutex::new(known.memory.sign_in_fails_since.map(SignedOut::before)),
+            denied: Mutex::default(),
+            tokens_are_refused: AtomicBool::new(false),
             has_signed_in: AtomicBool::new(false),
             server_time: before.map_or_else(Arc::default, |before| Arc::clone(&before.server_time)),
             server_pace: before.map_or_else(Arc::default, |before| Arc::clone(&before.server_pace)),
@@ -237,6 +244,11 @@ impl Lane {
     pub fn was_refused(&self) {
         *lock(&self.refused_at) = Some(self.now());
         self.follow_soon.notify_one();
+    }
+
+    /// When the last look at the list began.
+    pub fn feed_began(&self) -> Boot {
+        lock(&self.feed_at).map_or(Boot(i64::MIN), |at| at.began)
     }
 
     /// Whether the feed was ever read by this lane.

@@ -165,8 +165,30 @@ impl Lane {
     }
 
     async fn record_sign_in(&self, failed: Option<String>) {
-        if let Err(error) = self.shared.store.record_sign_in(self.row, failed, self.wall()).await {
+        let is_refused = self.tokens_are_refused.load(Ordering::SeqCst);
+        if let Err(error) = self.shared.store.record_sign_in(self.row, failed, is_refused, self.wall()).await {
             self.database_fails("the record of a sign-in", &error);
         }
+    }
+
+    /// Defender refuses a fresh token: no sign-in goes well until it accepts one, whatever Entra says.
+    pub async fn tokens_refused(&self) {
+        if !self.tokens_are_refused.swap(true, Ordering::SeqCst) {
+            self.note_tokens(true).await;
+        }
+    }
+
+    /// Defender has answered a call by more than a 401.
+    pub async fn tokens_accepted(&self) {
+        if self.tokens_are_refused.swap(false, Ordering::SeqCst) {
+            self.note_tokens(false).await;
+        }
+    }
+
+    async fn note_tokens(&self, are_refused: bool) {
+        if let Err(error) = self.shared.store.note_tokens(self.row, are_refused, self.wall()).await {
+            self.database_fails("whether Defender accepts tokens", &error);
+        }
+        self.wake.notify_one();
     }
 }
