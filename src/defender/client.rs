@@ -10,7 +10,9 @@ use crate::domain::action::Seen;
 use crate::domain::eligibility::Ineligible;
 use crate::domain::feed::{Key, Turn};
 use crate::domain::id::{AttemptId, MachineId};
-use crate::domain::outcome::{Answer, Denial, Outcome, denial, is_missing, is_readable, is_throttled, judge, shown, told};
+use crate::domain::outcome::{
+    Answer, Denial, Outcome, denial, is_missing, is_readable, is_throttled, judge, shown, told,
+};
 use crate::domain::sweep::ScanType;
 use crate::domain::throttle::Told;
 use crate::domain::time::Wall;

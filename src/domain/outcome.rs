@@ -38,7 +38,7 @@
 //!
 //! No answer at all is *unknown* too, unless the connection failed before a byte of the call was sent:
 //! that is *not sent*. A machine that is *missing* is looked up before its job is rejected (`lookup`). A 403
-//! means something else once Defender has accepted a call with the same token: [`Outcome::knowing_the_token`].
+//! means something else once Defender has accepted a call with the same token: [`Outcome::knowing`].
 
 use std::time::Duration;
 
@@ -149,13 +149,15 @@ impl Outcome {
         }
     }
 
-    /// What an answer means that came to a call with a token with which Defender has accepted another machine. A
-    /// token names its roles, so a `Forbidden` is this machine's own; a 403 that nobody can read is no answer.
+    /// What an answer means for all that is known beside it: whether Defender has accepted another machine with the
+    /// same token, and whether this machine is `suspect`, as one that failed while others were understood. A token
+    /// names its roles, so a `Forbidden` under an accepted one is this machine's own. A 403 that nobody can read is no
+    /// answer where others get one.
     #[must_use]
-    pub fn knowing_the_token(self) -> Self {
+    pub fn knowing(self, token_is_accepted: bool, suspect: bool) -> Self {
         match self {
-            Self::Forbidden(Denial::Roles(_) | Denial::Unnamed) => Self::Refused(Reason::Refused),
-            Self::Forbidden(Denial::Unreadable) => Self::Unknown,
+            Self::Forbidden(Denial::Roles(_) | Denial::Unnamed) if token_is_accepted => Self::Refused(Reason::Refused),
+            Self::Forbidden(Denial::Unreadable) if token_is_accepted || suspect => Self::Unknown,
             other => other,
         }
     }
@@ -305,16 +307,23 @@ mod tests {
             (forbidden("", "No."), Denial::Unreadable, &Outcome::Unknown),
         ] {
             assert_eq!(outcome, Outcome::Forbidden(denial));
-            assert_eq!(outcome.knowing_the_token(), *then);
+            assert_eq!(outcome.clone().knowing(false, false), outcome);
+            assert_eq!(outcome.knowing(true, false), *then);
         }
         assert_eq!(forbidden("DisallowedOperation", "No."), refused);
-        assert_eq!(Outcome::Unauthorized.knowing_the_token(), Outcome::Unauthorized);
+        assert_eq!(forbidden("", "").knowing(false, true), Outcome::Unknown, "others are answered");
+        let lacking = forbidden("Forbidden", "Required: Machine.Scan");
+        assert_eq!(lacking.clone().knowing(false, true), lacking, "the role may be gone since");
+        assert_eq!(Outcome::Unauthorized.knowing(true, true), Outcome::Unauthorized);
     }
 
     #[test]
     fn defenders_words_are_shown_on_one_short_line() {
         let said = |code: &str, message: &str| shown(&answer(400, code, message));
-        assert_eq!(said("InvalidInput", "The\r\nmachine \u{1b}[2J\u{202e}is odd.").unwrap(), "InvalidInput: The machine [2J is odd.");
+        assert_eq!(
+            said("InvalidInput", "The\r\nmachine \u{1b}[2J\u{202e}is odd.").unwrap(),
+            "InvalidInput: The machine [2J is odd."
+        );
         let long = said("X", &"ä".repeat(5000)).unwrap();
         assert_eq!((long.chars().count(), long.ends_with('…')), (MAX_SHOWN + 1, true));
         assert_eq!((said("", "m"), said("X", " ")), (None, None));

@@ -102,7 +102,9 @@ const MAX_ROLE_LENGTH: usize = 64;
 /// app has. Of any other wording, every role that it names.
 pub fn roles_named(message: &str) -> Vec<String> {
     let lower = message.to_ascii_lowercase();
-    let has = lower.rfind(", application roles:").filter(|at| lower.get(..*at).is_some_and(|head| head.contains("required roles:")));
+    let has = lower
+        .rfind(", application roles:")
+        .filter(|at| lower.get(..*at).is_some_and(|head| head.contains("required roles:")));
     let wanted = message.get(..has.unwrap_or(message.len())).unwrap_or_default();
     let words = wanted.split(|c: char| !(c.is_ascii_alphanumeric() || c == '.')).map(|word| word.trim_matches('.'));
     let mut roles: Vec<String> = Vec::new();
@@ -116,7 +118,9 @@ pub fn roles_named(message: &str) -> Vec<String> {
 
 /// Whether a word is spelled like a role: `Machine.Scan`, `Machine.Read.All`.
 fn is_role(word: &str) -> bool {
-    let part = |part: &str| part.starts_with(|c: char| c.is_ascii_uppercase()) && part.chars().all(|c| c.is_ascii_alphabetic());
+    let part = |part: &str| {
+        part.starts_with(|c: char| c.is_ascii_uppercase()) && part.chars().all(|c| c.is_ascii_alphabetic())
+    };
     word.len() <= MAX_ROLE_LENGTH && word.contains('.') && word.split('.').all(part)
 }
 
@@ -200,7 +204,8 @@ fn grant(any_of: &[&str]) -> String {
 /// what its documentation says; a role that the token has already is not enough here.
 fn forbidden(need: &Need, roles: Option<&[String]>, wants: &[String]) -> String {
     let documented: Vec<&str> = need.any_of.to_vec();
-    let mut sufficient: Vec<&str> = documented.iter().copied().filter(|role| wants.iter().any(|want| want == role)).collect();
+    let mut sufficient: Vec<&str> =
+        documented.iter().copied().filter(|role| wants.iter().any(|want| want == role)).collect();
     sufficient.extend(wants.iter().map(String::as_str).filter(|want| !documented.contains(want)));
     let sufficient = if wants.is_empty() { documented } else { sufficient };
     let lacking: Vec<&str> = sufficient.iter().copied().filter(|role| !names(roles, role)).collect();
@@ -264,7 +269,11 @@ mod tests {
         for (wanted, roles, words) in [
             (&["Machine.ReadWrite.All"][..], Some(&["Machine.Scan"][..]), "; grant Machine.ReadWrite.All "),
             (&["Machine.ReadWrite.All", "Machine.Read.All"], Some(&[]), "; grant Machine.Read.All "),
-            (&["Machine.ReadWrite.All"], Some(&["Machine.Read.All"]), "is not enough here: grant Machine.ReadWrite.All "),
+            (
+                &["Machine.ReadWrite.All"],
+                Some(&["Machine.Read.All"]),
+                "is not enough here: grant Machine.ReadWrite.All ",
+            ),
             (&["Alert.Read.All"], Some(&["Machine.Read.All"]), "is not enough here: grant Alert.Read.All "),
             (&["Machine.Read.All", "Machine.ReadWrite.All"], Some(&["Machine.Read.All"]), "check licence"),
             (&["Machine.ReadWrite.All"], None, "; grant Machine.ReadWrite.All "),
@@ -280,9 +289,18 @@ mod tests {
     #[test]
     fn roles_are_read_in_every_wording_of_a_403() {
         for (message, roles) in [
-            ("The app has none of the required application permissions (Machine.Scan) for this.", &["Machine.Scan"][..]),
-            ("Required application permissions (Machine.Read.All, Machine.ReadWrite.All).", &["Machine.Read.All", "Machine.ReadWrite.All"]),
-            ("Missing application roles. API required roles: Machine.Scan, application roles: Machine.Read.All.", &["Machine.Scan"]),
+            (
+                "The app has none of the required application permissions (Machine.Scan) for this.",
+                &["Machine.Scan"][..],
+            ),
+            (
+                "Required application permissions (Machine.Read.All, Machine.ReadWrite.All).",
+                &["Machine.Read.All", "Machine.ReadWrite.All"],
+            ),
+            (
+                "Missing application roles. API required roles: Machine.Scan, application roles: Machine.Read.All.",
+                &["Machine.Scan"],
+            ),
             (
                 "Missing application roles. API required roles: Machine.Read.All,Machine.ReadWrite.All, application roles: Machine.Scan.",
                 &["Machine.Read.All", "Machine.ReadWrite.All"],

@@ -31,9 +31,7 @@ pub async fn make(lane: Arc<Lane>, claim: Claim, token: Token) {
     }
     let comment = if job.comment.is_empty() { &lane.tenant.comment } else { &job.comment };
     let mut scanned = lane.client.scan(&token, claim.attempt, job.machine, job.scan, comment).await;
-    if token.was_accepted() {
-        scanned.outcome = scanned.outcome.knowing_the_token();
-    }
+    scanned.outcome = scanned.outcome.knowing(token.was_accepted(), claim.suspect);
     let ended = lane.now();
     let took = ended.since(began);
     lane.shared.metrics.call(lane.name.as_str(), CallKind::Scan.as_str(), scanned.outcome.word().as_str(), took);
@@ -63,10 +61,7 @@ pub async fn make(lane: Arc<Lane>, claim: Claim, token: Token) {
     if let Some(date) = scanned.date {
         lane.server_answered(ended, date).await;
     }
-    if !matches!(
-        scanned.outcome,
-        Outcome::Unauthorized | Outcome::Throttled(_) | Outcome::Unknown | Outcome::NotSent
-    ) {
+    if !matches!(scanned.outcome, Outcome::Unauthorized | Outcome::Throttled(_) | Outcome::Unknown | Outcome::NotSent) {
         lane.tokens_accepted().await;
     }
     let change = lane.breakers().settled(ended, scanned.outcome.word(), took, current, claim.suspect);

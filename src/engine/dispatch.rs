@@ -112,9 +112,12 @@ async fn round(lane: &Arc<Lane>) -> Result<Round, StoreError> {
     };
     if !lane.feed_is_fresh() {
         lane.follow_soon.notify_one();
-        let refused = lane.refusals().next_try(lane.now());
+        let now = lane.now();
+        let refused = lane.refusals().next_try(now);
         return Ok(match refused {
-            Some(until) => Round::Wait(held(lane, Hold::SignedOut), Some(until)),
+            Some(until) if until > now => Round::Wait(held(lane, Hold::SignedOut), Some(until)),
+            // The list is being read, and its reader wakes this loop.
+            Some(_) => Round::Answer,
             None => Round::Wait("the list of pending actions, which is being read".to_owned(), None),
         });
     }

@@ -3,6 +3,8 @@
 mod denial;
 mod token;
 
+pub use token::SignedOut;
+
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -41,15 +43,6 @@ const WORTH_TELLING: Duration = Duration::from_secs(1);
 /// A wall clock that went back by more has been stepped.
 const STEPPED_BACK: i64 = 2_000;
 
-/// Why there is no token.
-#[derive(Clone, Debug)]
-pub struct SignedOut {
-    pub since: Wall,
-    pub why: String,
-    /// When it is tried again.
-    pub until: Boot,
-}
-
 /// What came of a call, as far as its budget is concerned.
 #[derive(Clone, Copy, Debug)]
 pub enum Heard {
@@ -59,13 +52,6 @@ pub enum Heard {
     Answer(Boot),
     /// None that can be read.
     Nothing,
-}
-
-impl SignedOut {
-    /// Sign-ins failed already before this lane began, which is to try one at once.
-    const fn before(since: Wall) -> Self {
-        Self { since, why: String::new(), until: Boot(i64::MIN) }
-    }
 }
 
 /// When the list of pending actions was looked at.

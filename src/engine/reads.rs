@@ -155,8 +155,13 @@ async fn refused(lane: &Lane, kind: CallKind, token: &Token) {
     }
     let now = lane.now();
     let refusal = lane.refusals().refused(now, kind);
-    if let Refusal::Wait { first: true, .. } = refusal {
-        lane.tokens_refused().await;
+    if let Refusal::Wait { first, .. } = refusal {
+        // Where scans go on all the same, they have shown since that tokens are accepted.
+        if first {
+            lane.tokens_refused().await;
+        }
+        // The dispatcher tells until when it waits.
+        lane.wake.notify_one();
     }
     if let Refusal::Wait { until, first: true } = refusal
         && let Some(told) = lane.met(Trouble::Refused(kind))

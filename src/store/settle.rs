@@ -244,11 +244,7 @@ async fn refused(
 }
 
 /// The job goes back uncounted. What stops the lane, or probes it, needs no pause of the job's own.
-async fn returned(
-    connection: &mut SqliteConnection,
-    s: &Settlement,
-    job: &Job,
-) -> Result<(Event, With), StoreError> {
+async fn returned(connection: &mut SqliteConnection, s: &Settlement, job: &Job) -> Result<(Event, With), StoreError> {
     let alike = [OutcomeWord::Unauthorized, OutcomeWord::Forbidden, OutcomeWord::Malformed];
     let pause = if s.probe || s.held.is_some() {
         None

@@ -56,11 +56,20 @@ mod tests {
         for (waits, words) in [
             (super::wait(None), "grant Machine.Scan to the app"),
             (wait(Denial::Roles(roles), ""), "grant Machine.Scan or Machine.ReadWrite.All to the app"),
-            (wait(Denial::Unnamed, "Forbidden: Not today."), "403 (Forbidden: Not today.); check that the app has Machine.Scan"),
-            (wait(Denial::Feature, "DisabledFeature: Off."), "switched off: Defender answers 403 (DisabledFeature: Off.)"),
+            (
+                wait(Denial::Unnamed, "Forbidden: Not today."),
+                "403 (Forbidden: Not today.); check that the app has Machine.Scan",
+            ),
+            (
+                wait(Denial::Feature, "DisabledFeature: Off."),
+                "switched off: Defender answers 403 (DisabledFeature: Off.)",
+            ),
             (wait(Denial::Unreadable, ""), "not in Defender's words"),
         ] {
-            assert!(waits.contains(words) && waits.contains("403") && waits.ends_with("; next try at {until}"), "{waits}");
+            assert!(
+                waits.contains(words) && waits.contains("403") && waits.ends_with("; next try at {until}"),
+                "{waits}"
+            );
         }
     }
 }

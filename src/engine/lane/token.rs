@@ -4,7 +4,7 @@
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use super::{Lane, SignedOut, lock};
+use super::{Lane, lock};
 use crate::defender::{SignInError, Token};
 use crate::domain::time::{Boot, Wall, Witness, seconds_left};
 use crate::domain::trouble::Trouble;
@@ -15,6 +15,22 @@ const GAP: Duration = Duration::from_mins(1);
 const DOUBTFUL: Duration = Duration::from_secs(10);
 /// The server's time is written down again after this, if it could not be.
 const UNWRITTEN: Duration = Duration::from_secs(5);
+
+/// Why there is no token.
+#[derive(Clone, Debug)]
+pub struct SignedOut {
+    pub since: Wall,
+    pub why: String,
+    /// When it is tried again.
+    pub until: Boot,
+}
+
+impl SignedOut {
+    /// Sign-ins failed already before this lane began, which is to try one at once.
+    pub(super) const fn before(since: Wall) -> Self {
+        Self { since, why: String::new(), until: Boot(i64::MIN) }
+    }
+}
 
 impl Lane {
     /// Why there is no token, and until when none is asked for.

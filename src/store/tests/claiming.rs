@@ -4,8 +4,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use super::*;
 use crate::domain::lane::Hold;
-use crate::store::tenants::Held;
 use crate::domain::ledger::{Admission, HOUR, MARGIN, MINUTE, Window};
+use crate::store::tenants::Held;
 
 #[tokio::test]
 async fn job_slot_and_attempt_are_on_disk_before_the_call_may_leave() {

@@ -126,10 +126,7 @@ async fn a_readable_no_is_asked_once_more_then_rejects_the_job() {
     assert_eq!(bench.call(3).await.job.machine, machine(2), "the others go on at once");
     bench.store.unpark_due(bench.tenant, at(31)).await.unwrap();
     assert!(matches!(bench.claim(31).await, Claimed::Nothing), "it rests for half a minute");
-    assert_eq!(
-        refused(&bench, &bench.call_parked(32).await, no(), 33).await,
-        expected("rejected", Some("refused"), 2)
-    );
+    assert_eq!(refused(&bench, &bench.call_parked(32).await, no(), 33).await, expected("rejected", Some("refused"), 2));
     assert_eq!(bench.job_of(machine(1)).await.detail.as_deref(), Some("InvalidInput: words."));
     bench.assert_whole().await;
 }
