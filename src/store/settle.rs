@@ -198,7 +198,8 @@ async fn move_job(
     }
     let (event, with) = match outcome {
         Outcome::Refused(Reason::Refused) => refused(connection, s, policy, job).await?,
-        Outcome::Refused(reason) => (Event::Refused, With { reason: Some(*reason), ..said(s) }),
+        // Such a reason says all that the words do.
+        Outcome::Refused(reason) => (Event::Refused, With { reason: Some(*reason), ..With::default() }),
         Outcome::Throttled(_) | Outcome::NotSent => (Event::Returned, uncounted(s)),
         Outcome::Unauthorized => returned(connection, s, job).await?,
         Outcome::Forbidden(_) | Outcome::Malformed

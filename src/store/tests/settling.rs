@@ -99,11 +99,8 @@ async fn a_refusal_ends_the_job_with_its_reason() {
     for reason in [Reason::UnknownMachine, Reason::UnsupportedPlatform, Reason::UnsupportedClient] {
         let bench = Bench::with_machines(&[1]).await;
         let claim = bench.call(1).await;
-        let said = Some("Code: words.".to_owned());
-        let refused = Settlement { said, ..bench.settlement(&claim, Outcome::Refused(reason), 2) };
-        assert_eq!(bench.store.settle(refused, policy()).await.unwrap(), State::Rejected);
+        assert_eq!(bench.settle(&claim, Outcome::Refused(reason), 2).await, State::Rejected);
         assert_eq!(told(&bench).await, expected("rejected", Some(reason.as_str()), 1));
-        assert_eq!(bench.job_of(machine(1)).await.detail.as_deref(), Some("Code: words."));
         bench.assert_whole().await;
     }
 }
