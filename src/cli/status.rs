@@ -152,6 +152,11 @@ pub fn show(out: &mut dyn Write, report: &Report) -> io::Result<()> {
         }
         writeln!(out)?;
     }
+    show_sweeps(out, report)
+}
+
+/// The sweeps in progress, for people.
+fn show_sweeps(out: &mut dyn Write, report: &Report) -> io::Result<()> {
     if report.sweeps.is_empty() {
         return writeln!(out, "No sweep in progress.");
     }

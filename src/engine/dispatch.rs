@@ -112,14 +112,7 @@ async fn round(lane: &Arc<Lane>) -> Result<Round, StoreError> {
     };
     if !lane.feed_is_fresh() {
         lane.follow_soon.notify_one();
-        let now = lane.now();
-        let refused = lane.refusals().next_try(now);
-        return Ok(match refused {
-            Some(until) if until > now => Round::Wait(held(lane, Hold::SignedOut), Some(until)),
-            // The list is being read, and its reader wakes this loop.
-            Some(_) => Round::Answer,
-            None => Round::Wait("the list of pending actions, which is being read".to_owned(), None),
-        });
+        return Ok(waits_for_list(lane));
     }
     if waits_for_machines(lane) {
         return Ok(Round::Wait("the list of machines, which is being read".to_owned(), None));
@@ -135,6 +128,18 @@ async fn round(lane: &Arc<Lane>) -> Result<Round, StoreError> {
         return Ok(Round::Wait("pace: next call at {until}".to_owned(), Some(at)));
     }
     send(lane, probe).await
+}
+
+/// What is waited for while the list of pending actions is not at hand.
+fn waits_for_list(lane: &Lane) -> Round {
+    let now = lane.now();
+    let refused = lane.refusals().next_try(now);
+    match refused {
+        Some(until) if until > now => Round::Wait(held(lane, Hold::SignedOut), Some(until)),
+        // The list is being read, and its reader wakes this loop.
+        Some(_) => Round::Answer,
+        None => Round::Wait("the list of pending actions, which is being read".to_owned(), None),
+    }
 }
 
 /// Whether the list of machines is to be read before the next job is taken.

@@ -172,7 +172,9 @@ impl Look<'_> {
 
     async fn keep(&mut self, seen: Vec<Seen>, cursor: Option<Wall>) -> Result<(), StoreError> {
         let lane = self.lane;
-        seen.iter().for_each(|seen| tell_unknown_status(lane, &seen.action));
+        for seen in &seen {
+            tell_unknown_status(lane, &seen.action);
+        }
         let news = lane.shared.store.see_actions(lane.row, seen, cursor, lane.wall()).await?;
         self.cost.moved |= news > 0;
         Ok(())
