@@ -116,6 +116,7 @@ async fn cost(queued: u32) -> Cost {
         probe: false,
         blind: false,
         minds_marks: true,
+        looked: Boot(0),
     };
     let claim = async |n: u32| match store.claim(ask(n)).await.expect("a claim") {
         Claimed::Call(_) => {}

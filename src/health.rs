@@ -5,7 +5,7 @@ mod troubles;
 
 pub use troubles::{Ended, Repeated};
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -15,6 +15,9 @@ use crate::domain::trouble::{Runs, Trouble};
 
 /// A loop that has not come round for so long is stuck, if a call takes no longer.
 pub const STUCK_AFTER: Duration = Duration::from_mins(3);
+
+/// Unknown words of Defender's that one process logs, at most.
+const MAX_UNKNOWN_WORDS: usize = 50;
 
 #[derive(Debug, Default)]
 struct Inner {
@@ -26,6 +29,8 @@ struct Inner {
     tokens: BTreeMap<String, Result<(), String>>,
     /// What goes wrong again and again, and whose it is.
     runs: Runs<(Trouble, String)>,
+    /// Words of Defender's that nobody knows and that were logged, with whose they are.
+    unknown_words: BTreeSet<(String, String)>,
 }
 
 /// What the loops say of themselves. Cheap to clone.
@@ -91,6 +96,14 @@ impl Health {
     /// Why no file is taken, if none is.
     pub fn why_intake_stopped(&self) -> Option<String> {
         self.with(|inner| inner.intake_stopped.clone())
+    }
+
+    /// Whether a word of Defender's that sweepd does not know is to be logged: once, and of many words the first.
+    pub fn is_new_word(&self, tenant: &str, word: &str) -> bool {
+        self.with(|inner| {
+            let known = &mut inner.unknown_words;
+            known.len() < MAX_UNKNOWN_WORDS && known.insert((tenant.to_owned(), word.to_owned()))
+        })
     }
 
     /// Whether this tenant has a token; else why not.

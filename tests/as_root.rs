@@ -257,7 +257,7 @@ async fn root_hands_in_files_of_an_administrators_home() {
     let failed = home.path().join("failed.db");
     fs::write(daemon.site.state().join("sweepd.db"), "no database at all").unwrap();
     let output = daemon.command(&["backup", failed.to_str().unwrap()]);
-    assert_eq!(output.code, 1, "{}", output.stderr);
+    assert_eq!(output.code, 78, "{}", output.stderr);
     assert!(output.stderr.contains("failed.db is left behind"), "{}", output.stderr);
     assert_eq!(fs::metadata(&failed).unwrap().len(), 0);
 }

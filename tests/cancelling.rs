@@ -107,6 +107,17 @@ fn what_the_app_may_not_cancel_costs_one_call_however_much_it_is() {
 }
 
 #[test]
+fn a_no_to_one_action_cancels_the_others_all_the_same() {
+    let mut world = world("");
+    cancel_all(&world);
+    let body = "{\"error\":{\"code\":\"DisallowedOperation\",\"message\":\"Not this one.\"}}";
+    strike(&world, CallKind::CancelAction, 403, body, 1);
+    live(&mut world, 30);
+    let cancelled = Some(CancelOutcome::Cancelled);
+    assert_eq!(outcomes(&world), [Some(CancelOutcome::Refused), cancelled, cancelled, cancelled, cancelled]);
+}
+
+#[test]
 fn actions_that_end_while_their_turn_is_waited_for_cost_no_call() {
     let mut setup = setup("[tenants.contoso.limits.cancel_action]\nper_minute = 1\nper_hour = 1\n");
     // All of them end within the hour, but the last.

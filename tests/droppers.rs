@@ -91,7 +91,9 @@ async fn droppers_of_one_tenant_read_and_reach_no_other() {
     for (tenant, group) in ["contoso", "fabrikam"].into_iter().zip(GROUPS) {
         own(&daemon.site.spool("incoming").join(tenant), service, group, 0o3770);
     }
-    // They pass to their own folders; the service is in no group of theirs.
+    // The service reads what either group drops; the droppers pass to their own folders.
+    let at = daemon.through.iter().position(|word| word == "--clear-groups").unwrap();
+    daemon.through.splice(at..=at, ["--groups".to_owned(), GROUPS.map(|group| group.to_string()).join(",")]);
     for folder in [daemon.site.state(), daemon.site.spool(""), daemon.site.spool("incoming")] {
         fs::set_permissions(folder, Permissions::from_mode(0o751)).unwrap();
     }
@@ -133,6 +135,66 @@ async fn droppers_of_one_tenant_read_and_reach_no_other() {
     daemon.start().await;
     daemon.site.put("again.json", &named);
     assert_eq!(number(&daemon.receipt("processed/again.json").await, "queued"), 1);
+}
+
+/// What a dropper puts there by the hundred costs a few lines, and nobody else's readiness.
+#[tokio::test(flavor = "multi_thread")]
+async fn noise_of_a_dropper_is_bounded_and_leaves_the_daemon_ready() {
+    const USELESS: u64 = 60;
+    let options = [quick_tenant(fleet(1, 1, "nobody")), quick_tenant(fleet(2, 1, "nobody"))];
+    let simulator = simulate(48, options.to_vec()).await;
+    let configured = [Configured::of("contoso", &options[0]), Configured::of("fabrikam", &options[1])];
+    let site = Site::new(&simulator, &configured, "max_files_per_hour = 70");
+    let Some((mut daemon, service)) = daemon_of_the_service(site) else {
+        return eprintln!("SKIPPED: only root can be two users");
+    };
+    for (tenant, mode) in [("contoso", 0o3770), ("fabrikam", 0o000)] {
+        own(&daemon.site.spool("incoming").join(tenant), service, service, mode);
+    }
+    daemon.start().await;
+    daemon.told(&["pause"]);
+    let group = service.to_string();
+    let incoming = daemon.site.spool("incoming/contoso");
+    let many = "cd $0 && umask 027 && for n in $(seq 300); do ln -s /nowhere $n.lst; done; for n in $(seq 60); do echo useless $n > $n.part; mv $n.part $n.txt; done";
+    assert!(as_ann(&group, &many.replace("$0", incoming.to_str().unwrap())));
+    eventually("end of them", || (daemon.site.names_in("rejected/contoso").len() as u64 == 2 * USELESS).then_some(()))
+        .await;
+    let lines = |daemon: &Daemon, what: &str| daemon.log().iter().filter(|line| line["message"] == what).count();
+    assert_eq!(lines(&daemon, "rejected"), 20);
+    eventually("word of the links", || daemon.has_logged("no regular file").then_some(())).await;
+    assert!(daemon.log().iter().filter(|line| line.to_string().contains("no regular file")).count() <= 2);
+    eventually("readiness in spite of fabrikam's folder", || (daemon.get("/readyz").0 == 200).then_some(())).await;
+
+    // Ten more that can be used are taken; what is over waits.
+    let lists: String = (0..15).map(|n| fleet(100 + n, 1, "list")[0].id.to_string() + " ").collect();
+    let more = format!(
+        "cd {} && umask 027 && for id in {lists}; do echo $id > $id.part; mv $id.part list-$id.txt; done",
+        incoming.to_str().unwrap()
+    );
+    assert!(as_ann(&group, &more));
+    eventually("word of those that wait", || daemon.has_logged("files wait: their owner drops more").then_some(()))
+        .await;
+    eventually("the ten", || (daemon.jobs().len() == 10).then_some(())).await;
+    let waiting = incoming
+        .read_dir()
+        .unwrap()
+        .filter(|entry| entry.as_ref().unwrap().file_name().to_str().unwrap().starts_with("list-"));
+    assert_eq!(waiting.count(), 5);
+    assert!(daemon.get("/metrics").1.contains("sweepd_intake_over_limit_files 5"));
+
+    // At its end it says how many there were; the record adds up.
+    assert!(daemon.terminate().await.success());
+    assert!(daemon.has_logged("more files were rejected"));
+    let record = daemon.told(&["audit", "export"]);
+    let rejected: Vec<Value> = record
+        .lines()
+        .map(|line| serde_json::from_str::<Value>(line).unwrap())
+        .filter(|event| event["kind"] == "file_rejected")
+        .map(|event| serde_json::from_str(event["body"].as_str().unwrap()).unwrap())
+        .collect();
+    assert_eq!(rejected.len(), 21, "twenty, and the rest together");
+    assert_eq!(rejected.iter().map(|body| body["files"].as_u64().unwrap_or(1)).sum::<u64>(), USELESS);
+    assert!(rejected.iter().all(|body| number(body, "uid") == u64::from(ANN)));
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -83,6 +83,12 @@ impl Row {
         Self { name, effect, kind, outcome: "unknown", status, kept, calls, counted, end: "succeeded", held: None }
     }
 
+    /// A no to this machine, in words: the call is made once more, unless the list shows that it was not true.
+    fn refused(name: &str, effect: bool, code: u16, word: &str) -> Self {
+        let kind = error(code, word, "no", effect);
+        Self { outcome: "refused", ..Self::unknown(name, effect, kind, Some(code), "[redacted]") }
+    }
+
     /// An answer that says no, through no fault of the job.
     fn refusal(name: &str, effect: bool, kind: FaultKind, status: u16, outcome: &'static str) -> Self {
         // The answer itself does not count; a job that was accepted has one attempt on record all the same.
@@ -176,7 +182,7 @@ fn answers() -> Vec<Row> {
                     Row { outcome: "missing", ..unknown }
                 }
                 429 => Row::refusal(&name, effect, error(code, "429", "quota exceeded", effect), code, "throttled"),
-                400 => Row::unknown(&name, effect, error(code, "BadRequest", "no", effect), Some(code), "[redacted]"),
+                400 => Row::refused(&name, effect, code, "BadRequest"),
                 500 => {
                     let failed = error(code, "InternalServerError", "", effect);
                     Row::unknown(&name, effect, failed, Some(code), "[redacted]")
@@ -188,7 +194,7 @@ fn answers() -> Vec<Row> {
     rows
 }
 
-/// What the issue does not list, and a 400 can say.
+/// What the issue does not list, and a 4xx can say.
 fn more() -> Vec<Row> {
     let mut rows = Vec::new();
     for effect in [true, false] {
@@ -200,6 +206,9 @@ fn more() -> Vec<Row> {
         let malformed = error(400, "InvalidRequestBody", "Request body is incorrect", effect);
         let malformed = Row::unknown("400: malformed", effect, malformed, Some(400), "[redacted]");
         rows.push(Row { outcome: "malformed", held: Some("malformed"), ..malformed });
+        rows.push(Row::refused("403: not allowed", effect, 403, "DisallowedOperation"));
+        rows.push(Row::refused("409", effect, 409, "Conflict"));
+        rows.push(Row::refused("410", effect, 410, "Gone"));
     }
     rows
 }
@@ -451,7 +460,7 @@ fn the_matrix_has_a_row_for_every_fault_that_the_issue_lists_with_and_without_ef
     assert_eq!(answers, listed);
     let connections: Vec<_> = LISTED[..3].iter().map(|(name, ..)| *name).collect();
     assert_eq!(connections, CONNECTIONS.map(|(name, _)| name));
-    assert_eq!((wire.len(), answers.len(), more().len()), (28, 24, 4));
+    assert_eq!((wire.len(), answers.len(), more().len()), (28, 24, 10));
 }
 
 #[tokio::test(flavor = "multi_thread")]

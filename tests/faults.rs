@@ -396,3 +396,109 @@ async fn a_pause_in_milliseconds_is_told_in_whole_seconds_and_never_too_short() 
     let line = log.iter().find(|line| line.to_string().contains("no call for")).unwrap();
     assert_eq!(number(line, "seconds"), 40, "{line}");
 }
+
+/// Each of these machines is always answered so; what became of the others' and of their jobs, once all are final.
+async fn refused_in_words(kind: FaultKind, refused: &[usize], machines: usize) -> (Scene, Vec<Value>) {
+    let tenant = quick_tenant(fleet(9, machines, "faults"));
+    let simulator = simulate(9, vec![tenant.clone()]).await;
+    for n in refused {
+        simulator.add_fault(0, Fault::always(SCAN, kind.clone()).about(&tenant.machines[*n].id));
+    }
+    let daemon = Daemon::started(Site::new(&simulator, &[Configured::of("contoso", &tenant)], "")).await;
+    daemon.site.put("devices.txt", list(&tenant.machines));
+    let jobs = daemon.all_final(machines).await;
+    let scene = Scene { simulator, daemon, tenant };
+    let is_refused =
+        |job: &Value| refused.iter().any(|n| scene.tenant.machines[*n].id.to_string() == job["machine_id"]);
+    for job in jobs.iter().filter(|job| !is_refused(job)) {
+        assert_eq!((text(job, "state"), number(job, "attempts")), ("succeeded", 1), "{job}");
+    }
+    for held in ["forbids", "no answer that can be read", "calls go on"] {
+        assert!(!scene.daemon.has_logged(held), "the lane was held: {held}");
+    }
+    let refused = jobs.iter().filter(|job| is_refused(job)).cloned().collect();
+    assert_within_limits(&seen(&scene.simulator));
+    (scene, refused)
+}
+
+fn no(code: u16, word: &str) -> FaultKind {
+    let body = format!(r#"{{"error":{{"code":"{word}","message":"Not\u001b[2J this one.","target":"|3b.1"}}}}"#);
+    status(code, &body, false, &[])
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn twelve_refused_machines_in_a_row_do_not_stop_the_lane() {
+    let first: Vec<_> = (0..12).collect();
+    let (scene, refused) = refused_in_words(no(400, "InvalidInput"), &first, 15).await;
+    let words = "InvalidInput: Not [2J this one.";
+    assert_eq!(refused.len(), 12);
+    for job in &refused {
+        let told = (text(job, "state"), text(job, "reason"), text(job, "detail"));
+        assert_eq!(told, ("rejected", "refused", words), "{job}");
+        assert!(number(job, "attempts") <= 2, "{job}");
+    }
+    let receipt = scene.daemon.receipt("processed/devices.txt").await;
+    let sweep = text(&receipt, "sweep_id");
+    let results = scene.daemon.results("", sweep).await;
+    let rows = results["results"].as_array().unwrap();
+    assert_eq!(rows.iter().filter(|row| row["reason"] == "refused" && row["detail"] == words).count(), 12, "{results}");
+    let csv = std::fs::read_to_string(scene.daemon.site.spool(&format!("results/{sweep}.csv"))).unwrap();
+    let exported = scene.daemon.told(&["sweep", "export", sweep]);
+    for table in [csv, exported, scene.daemon.told(&["job", "list"])] {
+        assert_eq!(table.matches(words).count(), 12, "{table}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn one_machine_that_is_refused_with_403_delays_no_other() {
+    // The first of them, before any was accepted; and the last, when the token is known to do.
+    for (word, n) in [("DisallowedOperation", 0), ("Forbidden", 29)] {
+        let (scene, refused) = refused_in_words(no(403, word), &[n], 30).await;
+        let [job] = &refused[..] else { panic!("one machine: {refused:?}") };
+        assert_eq!((text(job, "state"), text(job, "reason")), ("rejected", "refused"), "{job}");
+        assert!(text(job, "detail").starts_with(word), "{job}");
+        let calls = seen(&scene.simulator).scan_calls_per_machine[text(job, "machine_id")];
+        assert!(calls <= 2, "{word}: {calls} calls to one machine");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_403_that_names_no_role_is_shown_in_defenders_words() {
+    let tenant = quick_tenant(fleet(9, 1, "faults"));
+    let simulator = simulate(9, vec![tenant.clone()]).await;
+    simulator.add_fault(0, Fault::always(SCAN, no(403, "DisabledFeature")));
+    let daemon = Daemon::started(Site::new(&simulator, &[Configured::of("contoso", &tenant)], "")).await;
+    daemon.site.put("devices.txt", list(&tenant.machines));
+    eventually("Defender's words", || {
+        let status = daemon.status();
+        let waits = text(&status["tenants"]["contoso"], "waiting_for").to_owned();
+        waits.contains("403 (DisabledFeature: Not [2J this one.)").then_some(())
+    })
+    .await;
+    assert!(daemon.has_logged("forbids the scan call (403) and names no missing role"), "and the log");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_unknown_status_is_shown_and_logged_once() {
+    let tenant = quick_tenant(fleet(9, 2, "faults"));
+    let simulator = simulate(9, vec![tenant.clone()]).await;
+    let action = |id: &str, status: &str| {
+        format!(
+            r#"{{"id":"{id}","type":"RunAntiVirusScan","status":"{status}","requestorComment":"by hand","machineId":"{}",
+                "creationDateTimeUtc":"2026-01-01T10:00:00Z","lastUpdateDateTimeUtc":"2026-01-01T10:00:00Z"}}"#,
+            tenant.machines[0].id
+        )
+    };
+    let page = format!(r#"{{"value":[{},{}]}}"#, action("a", "Expired"), action("b", "Expired"));
+    simulator.add_fault(0, Fault::once(Target::Call(CallKind::ListActions), status(200, &page, false, &[])).times(2));
+    let daemon = Daemon::started(Site::new(&simulator, &[Configured::of("contoso", &tenant)], "")).await;
+    let shown = || {
+        let status = daemon.status();
+        (status["tenants"]["contoso"]["unknown_statuses"]["Expired"] == 2).then_some(())
+    };
+    eventually("the unknown status", shown).await;
+    assert!(daemon.told(&["status"]).contains("`Expired` of 2 actions"), "for people too");
+    daemon.site.put("devices.txt", list(&tenant.machines));
+    daemon.all_final(2).await;
+    assert_eq!(daemon.log_text().matches("a status that sweepd does not know").count(), 1, "{}", daemon.log_text());
+}

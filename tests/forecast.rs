@@ -9,6 +9,8 @@
 
 mod support;
 
+use std::cell::Cell;
+
 use serde_json::Value;
 use support::{Configured, Daemon, Site, eventually, limits, list, number, quick_tenant, simulate, text};
 use sweepd::domain::ledger::CallKind;
@@ -138,6 +140,34 @@ async fn no_end_is_promised_while_the_sign_in_fails_and_since_when_outlives_a_re
     daemon.site.write_secret("contoso", good.trim());
     daemon.hang_up();
     told_of_the_tenant(&daemon, "an end", |tenant| tenant["eta_unknown"].is_null()).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn no_end_is_promised_while_defender_refuses_fresh_tokens() {
+    let (simulator, mut daemon, machines) = scene(60).await;
+    let kind = FaultKind::Status { code: 401, body: String::new(), effect: false, headers: Vec::new() };
+    simulator.add_fault(0, Fault::always(Target::Any, kind));
+    daemon.start().await;
+    // At its start the daemon reads the list, and has met the 401 twice.
+    let fails = |tenant: &Value| !tenant["sign_in_fails_since"].is_null();
+    told_of_the_tenant(&daemon, "word of the 401", fails).await;
+    daemon.site.put("weekly.txt", list(&machines));
+    // From the first moment on at which something is queued, until scans are tried, and are refused too.
+    let looks = Cell::new(0);
+    let held = |tenant: &Value| {
+        if tenant["jobs"]["queued"] != 0 {
+            looks.set(looks.get() + 1);
+            assert_eq!(tenant["eta"], Value::Null, "{tenant}");
+            assert!(says(tenant, "eta_unknown", "the sign-in fails since"), "{tenant}");
+        }
+        simulator.report().tenants[0].calls["scan"].arrivals > 1
+            && says(tenant, "waiting_for", "sign-in fails: Defender answers 401")
+    };
+    told_of_the_tenant(&daemon, "word of the sign-in", held).await;
+    assert!(looks.get() > 1);
+    simulator.clear_faults(0);
+    daemon.hang_up();
+    told_of_the_tenant(&daemon, "an end", |tenant| tenant["eta_unknown"].is_null() && !fails(tenant)).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

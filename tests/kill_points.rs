@@ -48,8 +48,13 @@ impl Kind {
     /// The steps that such a file comes to.
     fn steps(self) -> Vec<Step> {
         let passes = |step: &Step| match step {
-            Step::Seen | Step::Hashed | Step::ReceiptAside | Step::CopyAside => true,
-            Step::Removed | Step::Moved | Step::Receipted => true,
+            Step::Seen
+            | Step::Hashed
+            | Step::ReceiptAside
+            | Step::CopyAside
+            | Step::Removed
+            | Step::Moved
+            | Step::Receipted => true,
             Step::Read => self != Self::Repeated,
             // A short file is let go with its commit.
             Step::Begun | Step::Appended | Step::Keyed | Step::Released => self == Self::Long,

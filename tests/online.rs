@@ -135,6 +135,23 @@ async fn defenders_answer_beats_the_token() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_permission_conflict_is_told_from_the_live_answer() {
+    let newer =
+        "Missing application roles. API required roles: Machine.ReadWrite.All, application roles: Machine.Read.All.";
+    let older = "The app has none of the required application permissions (Machine.ReadWrite.All).";
+    for message in [newer, older] {
+        let scene = scene(|_, _| {}).await;
+        let body = json!({ "error": { "code": "Forbidden", "message": message } }).to_string();
+        refuse(&scene.simulator, CallKind::GetMachine, 403, &body);
+        let (tenant, output) = checked(&scene.daemon);
+        let found = &tenant["features"][4];
+        assert_eq!((text(found, "verdict"), output.code), ("missing", 77), "{tenant}");
+        assert!(text(found, "because").contains("(403) although the token has Machine.Read.All: Forbidden"), "{found}");
+        assert!(text(found, "remedy").contains("is not enough here: grant Machine.ReadWrite.All ("), "{found}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn of_a_read_that_was_not_made_nothing_is_said() {
     for (machines, because) in [(Vec::new(), "there is no machine that it could read"), (fleet(11, 1, "one"), "(403)")]
     {

@@ -107,12 +107,13 @@ async fn list(context: &Context, config: &Config, store: &Store, args: &ListArgs
     ]);
     let listed = store
         .jobs(&wanted, |job| {
+            let reason = why(&job);
             table.row(vec![
                 job.id.to_string(),
                 job.machine_id,
                 job.tenant,
                 job.state,
-                job.reason.unwrap_or_default(),
+                reason,
                 job.scan_type,
                 job.attempts.to_string(),
                 local(&job.updated_at),
@@ -175,10 +176,15 @@ async fn show(context: &Context, store: &Store, id: &str) -> Result<(), Failure>
     Ok(())
 }
 
+/// The reason of a job's state, and what more there is to say.
+fn why(job: &JobLine) -> String {
+    [job.reason.as_deref(), job.detail.as_deref()].into_iter().flatten().collect::<Vec<_>>().join(": ")
+}
+
 fn told(out: &mut impl Write, job: &JobLine, attempts: &[AttemptLine], events: &[Event]) -> io::Result<()> {
     writeln!(out, "job {} · {} · {} · {}", job.id, job.machine_id, job.scan_type, job.tenant)?;
-    let why: Vec<_> = [&job.reason, &job.detail].into_iter().flatten().map(String::as_str).collect();
-    let reason = if why.is_empty() { String::new() } else { format!(" ({})", why.join(": ")) };
+    let why = why(job);
+    let reason = if why.is_empty() { String::new() } else { format!(" ({why})") };
     writeln!(out, "  state     {}{reason}, since {}", job.state, local(&job.updated_at))?;
     writeln!(out, "  priority  {}", job.priority)?;
     writeln!(out, "  action    {}", job.action_id.as_deref().unwrap_or("-"))?;

@@ -98,6 +98,14 @@ pub fn unknown(tenant: &TenantReport) -> Option<&str> {
     Some(if tenant.paused { "paused" } else { why })
 }
 
+/// Which statuses of Defender's sweepd does not know, and of how many actions.
+pub fn unknown_statuses(tenant: &TenantReport) -> Option<String> {
+    let all = &tenant.unknown_statuses;
+    let word = |(word, n): (&String, &u64)| format!("`{word}` of {n} actions");
+    let words: Vec<_> = all.iter().map(word).collect();
+    (!all.is_empty()).then(|| format!("{}: sweepd does not know this status and follows on", words.join(", ")))
+}
+
 /// The report for people.
 pub fn show(out: &mut dyn Write, report: &Report) -> io::Result<()> {
     if !report.daemon.running {
@@ -132,6 +140,9 @@ pub fn show(out: &mut dyn Write, report: &Report) -> io::Result<()> {
         if report.daemon.running {
             writeln!(out, "  waits for {}", tame(&tenant.waiting_for))?;
         }
+        if let Some(unknown) = unknown_statuses(tenant) {
+            writeln!(out, "  status    {}", tame(&unknown))?;
+        }
         if let Some(eta) = &tenant.eta {
             writeln!(out, "  all sent  about {}", local(eta))?;
         }
@@ -140,6 +151,11 @@ pub fn show(out: &mut dyn Write, report: &Report) -> io::Result<()> {
         }
         writeln!(out)?;
     }
+    show_sweeps(out, report)
+}
+
+/// The sweeps in progress, for people.
+fn show_sweeps(out: &mut dyn Write, report: &Report) -> io::Result<()> {
     if report.sweeps.is_empty() {
         return writeln!(out, "No sweep in progress.");
     }

@@ -10,7 +10,9 @@ use crate::domain::action::Seen;
 use crate::domain::eligibility::Ineligible;
 use crate::domain::feed::{Key, Turn};
 use crate::domain::id::{AttemptId, MachineId};
-use crate::domain::outcome::{Answer, Outcome, is_missing, is_throttled, judge, told};
+use crate::domain::outcome::{
+    Answer, Denial, Outcome, denial, is_missing, is_readable, is_throttled, judge, shown, told,
+};
 use crate::domain::sweep::ScanType;
 use crate::domain::throttle::Told;
 use crate::domain::time::Wall;
@@ -28,6 +30,8 @@ pub struct Scanned {
     pub status: Option<u16>,
     /// The answer as it came, capped and redacted; or why there was none.
     pub text: String,
+    /// Code and message of the answer, as they may be shown, if it has both.
+    pub said: Option<String>,
     /// The action in the answer, verbatim.
     pub raw: Option<String>,
     /// What time the server had.
@@ -37,7 +41,7 @@ pub struct Scanned {
 impl Scanned {
     /// A call that nothing came back from.
     pub const fn unanswered(outcome: Outcome, text: String) -> Self {
-        Self { outcome, status: None, text, raw: None, date: None }
+        Self { outcome, status: None, text, said: None, raw: None, date: None }
     }
 }
 
@@ -87,8 +91,13 @@ pub enum Read<T> {
     Absent,
     /// The token is not accepted.
     Unauthorized,
-    /// The application may not read this.
-    Forbidden(String),
+    /// The application may not do this.
+    Forbidden {
+        /// In Defender's words.
+        said: String,
+        /// The roles that it names as sufficient, if it names any.
+        wants: Vec<String>,
+    },
     /// The budget of this call is spent, by us or by others; what the answer said about it.
     Throttled(Told),
     /// The API does not understand the request.
@@ -106,7 +115,7 @@ impl<T> Read<T> {
             Self::Got(got) => Read::Got(change(got)),
             Self::Absent => Read::Absent,
             Self::Unauthorized => Read::Unauthorized,
-            Self::Forbidden(said) => Read::Forbidden(said),
+            Self::Forbidden { said, wants } => Read::Forbidden { said, wants },
             Self::Throttled(told) => Read::Throttled(told),
             Self::Refused(said) => Read::Refused(said),
             Self::Failed(why) => Read::Failed(why),
@@ -121,7 +130,7 @@ impl<T> Read<T> {
             Self::Absent => "404: there is nothing at this address; is api_url right?",
             Self::Unauthorized => "401 to a fresh token",
             Self::Throttled(_) => "throttled by Defender (429)",
-            Self::Forbidden(said) | Self::Refused(said) | Self::Failed(said) | Self::NotSent(said) => said,
+            Self::Forbidden { said, .. } | Self::Refused(said) | Self::Failed(said) | Self::NotSent(said) => said,
         }
     }
 
@@ -131,7 +140,7 @@ impl<T> Read<T> {
             Self::Got(_) => "ok",
             Self::Absent => "absent",
             Self::Unauthorized => "unauthorized",
-            Self::Forbidden(_) => "forbidden",
+            Self::Forbidden { .. } => "forbidden",
             Self::Throttled(_) => "throttled",
             Self::Refused(_) => "refused",
             Self::Failed(_) => "failed",
@@ -266,10 +275,15 @@ impl Client {
                 if let Some(cut) = reply.cut {
                     text += &format!(" [cut: {cut}]");
                 }
+                let said = shown(&Answer {
+                    message: answer.message.as_deref().map(|message| kept(message, &token.secret)),
+                    ..answer.clone()
+                });
                 Scanned {
                     outcome: judge(attempt, &answer),
                     status: Some(answer.status),
                     text,
+                    said,
                     raw: seen.map(|seen| seen.raw),
                     date,
                 }
@@ -401,7 +415,14 @@ impl Client {
             403 if reply.text.trim_start().starts_with('<') => {
                 Read::Failed(format!("403, not in Defender's words: {}", start(&reply, token)))
             }
-            403 => Read::Forbidden(said(&reply, &answer, token)),
+            403 => match denial(&answer) {
+                // A no to one action: others may be cancelled.
+                None if !is_read => Read::Refused(said(&reply, &answer, token)),
+                denial => {
+                    let wants = if let Some(Denial::Roles(roles)) = denial { roles } else { Vec::new() };
+                    Read::Forbidden { said: said(&reply, &answer, token), wants }
+                }
+            },
             404 if is_missing(&answer) => Read::Absent,
             404 => Read::Failed(format!(
                 "404, not in Defender's words (is api_url right?): {}",
@@ -410,6 +431,7 @@ impl Client {
             // A page of a firewall says nothing about what Defender understands.
             400 if is_read && answer.code.is_none() => Read::Failed(format!("400 {}", said(&reply, &answer, token))),
             400 => Read::Refused(said(&reply, &answer, token)),
+            409 | 410 if !is_read && is_readable(&answer) => Read::Refused(said(&reply, &answer, token)),
             status => Read::Failed(format!("{status} {}", said(&reply, &answer, token))),
         })
     }

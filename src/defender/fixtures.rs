@@ -10,7 +10,7 @@ use uuid::Uuid;
 
 use super::{Reply, wire};
 use crate::domain::id::AttemptId;
-use crate::domain::outcome::{Outcome, OutcomeWord, is_missing, judge, told};
+use crate::domain::outcome::{Denial, Outcome, OutcomeWord, is_missing, judge, told};
 use crate::domain::time::Wall;
 
 /// The mark in the fixtures.
@@ -33,7 +33,7 @@ enum Judged {
 use Judged::{Action, Actions, Error, Machine, Machines};
 use OutcomeWord::{Busy, Created, Forbidden, Malformed, Missing, Refused, Throttled, Unauthorized, Unknown};
 
-const FILES: [(&str, Judged); 25] = [
+const FILES: [(&str, Judged); 28] = [
     ("scan_created.json", Action("RunAntiVirusScan", "Pending", true, Created)),
     ("action_timed_out.json", Action("RunAntiVirusScan", "TimeOut", true, Created)),
     ("action_cancelled.json", Action("RunAntiVirusScan", "Cancelled", true, Created)),
@@ -52,8 +52,11 @@ const FILES: [(&str, Judged); 25] = [
     ("error_400_client.json", Error(400, Refused)),
     ("error_400_body.json", Error(400, Malformed)),
     ("error_400_query.json", Error(400, Unknown)),
+    ("error_400_input.json", Error(400, Refused)),
     ("error_401.json", Error(401, Unauthorized)),
     ("error_403_roles.json", Error(403, Forbidden)),
+    ("error_403_missing_roles.json", Error(403, Forbidden)),
+    ("error_403_operation.json", Error(403, Refused)),
     ("error_404_machine.json", Error(404, Missing)),
     ("error_429_word.json", Error(429, Throttled)),
     ("error_429_hour.json", Error(429, Throttled)),
@@ -118,6 +121,17 @@ fn every_file_is_read_and_judged() {
                 assert_eq!(is_missing(&answer), status == 404, "{name}");
             }
         }
+    }
+}
+
+#[test]
+fn both_wordings_of_missing_roles_name_what_would_do() {
+    for (name, roles) in [
+        ("error_403_roles.json", &["Machine.Read.All", "Machine.ReadWrite.All"][..]),
+        ("error_403_missing_roles.json", &["Machine.Scan"]),
+    ] {
+        let roles = roles.iter().map(|role| (*role).to_owned()).collect();
+        assert_eq!(outcome(&reply(403, name)), Outcome::Forbidden(Denial::Roles(roles)), "{name}");
     }
 }
 

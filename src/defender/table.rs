@@ -72,6 +72,7 @@ fn body(name: &str) -> String {
         "another object" => "{\"value\":[]}".to_owned(),
         "half an error" => whole[..whole.len() - 4].to_owned(),
         "an error without a code" => error("", "An error occurred."),
+        "an error without a message" => error("InvalidInput", " "),
         "a page" => "<html><body><h1>Sorry</h1> ResourceNotFound, already in progress</body></html>".to_owned(),
         "noise" => "\u{1f}\u{fffd}\u{8}\u{0}\u{fffd}".to_owned(),
         "nothing" => String::new(),

@@ -44,12 +44,23 @@ impl ActionStatus {
         }
     }
 
-    /// Reads the word; case is forgiven, spelling is not.
+    /// Reads the word in any case. `Canceled` is read as `Cancelled`: Defender spells it so in other lists.
     pub fn parse(word: &str) -> Self {
+        if word.eq_ignore_ascii_case("Canceled") {
+            return Self::Cancelled;
+        }
         [Self::Pending, Self::InProgress, Self::Succeeded, Self::Failed, Self::TimeOut, Self::Cancelled]
             .into_iter()
             .find(|status| status.as_str().eq_ignore_ascii_case(word))
             .unwrap_or_else(|| Self::Other(word.to_owned()))
+    }
+
+    /// The word of a status that Defender does not document.
+    pub fn unknown_word(&self) -> Option<&str> {
+        match self {
+            Self::Other(word) => Some(word),
+            _ => None,
+        }
     }
 
     /// Pending or in progress: the machine is busy.
@@ -131,6 +142,7 @@ mod tests {
             assert_eq!(status.as_str(), word);
             assert!(status.is_open() != status.is_final(), "{word} is either open or final");
         }
+        assert_eq!(ActionStatus::parse("canceled"), ActionStatus::Cancelled);
         let odd = ActionStatus::parse("Paused");
         assert_eq!(odd.as_str(), "Paused");
         assert!(!odd.is_open() && !odd.is_final());

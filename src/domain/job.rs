@@ -78,6 +78,8 @@ pub enum Reason {
     UnsupportedPlatform,
     /// Rejected: the machine's Defender client is too old.
     UnsupportedClient,
+    /// Rejected: Defender said no to this machine, in words that are kept beside.
+    Refused,
     /// Needs review: the tenant does not let us list actions, so a lost call cannot be looked up.
     CannotListActions,
 }
@@ -92,6 +94,7 @@ words!(Reason {
     UnknownMachine = "unknown_machine",
     UnsupportedPlatform = "unsupported_platform",
     UnsupportedClient = "unsupported_client",
+    Refused = "refused",
     CannotListActions = "cannot_list_actions",
 });
 

@@ -9,6 +9,7 @@
 
 use std::time::Duration;
 
+use super::retry::pause;
 use super::time::Boot;
 
 /// The first looks after an outcome became unknown; the last one is at the horizon.
@@ -95,10 +96,7 @@ pub fn after_missing(known: Known, attempts: u32, max_attempts: u32, before: boo
         Known::No => AfterMissing::Unknown,
         Known::NotPermitted if before || last => AfterMissing::Unknown,
         Known::Yes if last => AfterMissing::Exhausted,
-        Known::Yes | Known::NotPermitted => {
-            let rest = Duration::from_secs(30).saturating_mul(1 << attempts.saturating_sub(1).min(16));
-            AfterMissing::Again(rest.min(Duration::from_mins(15)))
-        }
+        Known::Yes | Known::NotPermitted => AfterMissing::Again(pause(attempts)),
     }
 }
 

@@ -23,6 +23,7 @@ pub mod outcome;
 pub mod permission;
 pub mod queue;
 pub mod refusals;
+pub mod retry;
 pub mod share;
 pub mod shown;
 pub mod silence;

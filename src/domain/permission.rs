@@ -78,14 +78,50 @@ pub const NEEDS: [Need; 6] = [
 pub enum Asked {
     /// It was answered.
     Allowed,
-    /// 403, with what it said.
-    Forbidden(String),
+    /// 403: what it said, and the roles that it names as sufficient, if it names any.
+    Forbidden {
+        /// In Defender's words.
+        said: String,
+        /// Any of these would do.
+        wants: Vec<String>,
+    },
     /// 401.
     Unauthorized,
     /// No answer that anybody can read, and why.
     Unreachable(String),
     /// It was not made, or its answer says nothing about the permission; why.
     Not(String),
+}
+
+/// The most roles that are read in one answer, and the longest one.
+const MAX_ROLES: usize = 10;
+const MAX_ROLE_LENGTH: usize = 64;
+
+/// The roles that a 403 names as sufficient. Two wordings were seen: `… required application permissions (A, B) …`,
+/// and, since 2026, `Missing application roles. API required roles: A,B, application roles: C.`, where C is what the
+/// app has. Of any other wording, every role that it names.
+pub fn roles_named(message: &str) -> Vec<String> {
+    let lower = message.to_ascii_lowercase();
+    let has = lower
+        .rfind(", application roles:")
+        .filter(|at| lower.get(..*at).is_some_and(|head| head.contains("required roles:")));
+    let wanted = message.get(..has.unwrap_or(message.len())).unwrap_or_default();
+    let words = wanted.split(|c: char| !(c.is_ascii_alphanumeric() || c == '.')).map(|word| word.trim_matches('.'));
+    let mut roles: Vec<String> = Vec::new();
+    for role in words.filter(|word| is_role(word)) {
+        if roles.len() < MAX_ROLES && !roles.iter().any(|known| known == role) {
+            roles.push(role.to_owned());
+        }
+    }
+    roles
+}
+
+/// Whether a word is spelled like a role: `Machine.Scan`, `Machine.Read.All`.
+fn is_role(word: &str) -> bool {
+    let part = |part: &str| {
+        part.starts_with(|c: char| c.is_ascii_uppercase()) && part.chars().all(|c| c.is_ascii_alphabetic())
+    };
+    word.len() <= MAX_ROLE_LENGTH && word.contains('.') && word.split('.').all(part)
 }
 
 /// What is known of a permission.
@@ -130,8 +166,10 @@ pub fn judge(need: Need, roles: Option<&[String]>, asked: &Asked) -> Finding {
     let has = need.any_of.iter().copied().find(|role| names(roles, role));
     let (verdict, because, remedy) = match asked {
         Asked::Allowed => (Verdict::Granted, "a read was answered".to_owned(), None),
-        Asked::Forbidden(said) => {
-            (Verdict::Missing, format!("Defender forbids the call (403): {said}"), Some(forbidden(&need, roles)))
+        Asked::Forbidden { said, wants } => {
+            let although = has.map(|role| format!(" although the token has {role}")).unwrap_or_default();
+            let because = format!("Defender forbids the call (403){although}: {said}");
+            (Verdict::Missing, because, Some(forbidden(&need, roles, wants)))
         }
         Asked::Unauthorized => (
             Verdict::Refused,
@@ -162,14 +200,20 @@ fn grant(any_of: &[&str]) -> String {
     format!("grant {least} (WindowsDefenderATP, application permission) with admin consent")
 }
 
-/// What to grant when the call was forbidden: a role that the token has already is not enough here.
-fn forbidden(need: &Need, roles: Option<&[String]>) -> String {
-    let lacking: Vec<&str> = need.any_of.iter().copied().filter(|role| !names(roles, role)).collect();
-    match (lacking.as_slice(), lacking.len() == need.any_of.len()) {
-        ([], _) => "the token has the permission, and it is not enough: check licence and `cloud`".to_owned(),
-        (lacking, true) => grant(lacking),
-        (lacking, false) => format!("what the token has is not enough here: {}", grant(lacking)),
+/// What to grant when the call was forbidden. Where Defender names the roles that would do, its word counts, and not
+/// what its documentation says; a role that the token has already is not enough here.
+fn forbidden(need: &Need, roles: Option<&[String]>, wants: &[String]) -> String {
+    let documented: Vec<&str> = need.any_of.to_vec();
+    let mut sufficient: Vec<&str> =
+        documented.iter().copied().filter(|role| wants.iter().any(|want| want == role)).collect();
+    sufficient.extend(wants.iter().map(String::as_str).filter(|want| !documented.contains(want)));
+    let sufficient = if wants.is_empty() { documented } else { sufficient };
+    let lacking: Vec<&str> = sufficient.iter().copied().filter(|role| !names(roles, role)).collect();
+    let has_one = need.any_of.iter().any(|role| names(roles, role));
+    if lacking.is_empty() || !wants.is_empty() && lacking.len() < sufficient.len() {
+        return "the token has the permission, and it is not enough: check licence and `cloud`".to_owned();
     }
+    if has_one { format!("what the token has is not enough here: {}", grant(&lacking)) } else { grant(&lacking) }
 }
 
 #[cfg(test)]
@@ -202,7 +246,7 @@ mod tests {
 
     #[test]
     fn an_answer_beats_what_the_token_says() {
-        let forbidden = Asked::Forbidden("any of (…)".to_owned());
+        let forbidden = Asked::Forbidden { said: "any of (…)".to_owned(), wants: Vec::new() };
         let call = CallKind::ListActions;
         assert_eq!(found(call, Some(&[]), &Asked::Allowed).0, Verdict::Granted);
         assert_eq!(found(call, None, &Asked::Allowed).0, Verdict::Granted);
@@ -216,6 +260,61 @@ mod tests {
             let (verdict, said) = found(call, roles, &forbidden);
             assert!(verdict == Verdict::Missing && said.contains(words), "{roles:?}: {said}");
         }
+    }
+
+    #[test]
+    fn the_roles_that_defender_names_beat_the_documented_ones() {
+        let wants = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>();
+        let call = CallKind::ListActions;
+        for (wanted, roles, words) in [
+            (&["Machine.ReadWrite.All"][..], Some(&["Machine.Scan"][..]), "; grant Machine.ReadWrite.All "),
+            (&["Machine.ReadWrite.All", "Machine.Read.All"], Some(&[]), "; grant Machine.Read.All "),
+            (
+                &["Machine.ReadWrite.All"],
+                Some(&["Machine.Read.All"]),
+                "is not enough here: grant Machine.ReadWrite.All ",
+            ),
+            (&["Alert.Read.All"], Some(&["Machine.Read.All"]), "is not enough here: grant Alert.Read.All "),
+            (&["Machine.Read.All", "Machine.ReadWrite.All"], Some(&["Machine.Read.All"]), "check licence"),
+            (&["Machine.ReadWrite.All"], None, "; grant Machine.ReadWrite.All "),
+        ] {
+            let (verdict, said) = found(call, roles, &Asked::Forbidden { said: "no".to_owned(), wants: wants(wanted) });
+            assert!(verdict == Verdict::Missing && said.contains(words), "{wanted:?} {roles:?}: {said}");
+        }
+        let asked = Asked::Forbidden { said: "no".to_owned(), wants: wants(&["Machine.ReadWrite.All"]) };
+        let (_, said) = found(call, Some(&["Machine.Read.All"]), &asked);
+        assert!(said.contains("(403) although the token has Machine.Read.All: no"), "the conflict is told: {said}");
+    }
+
+    #[test]
+    fn roles_are_read_in_every_wording_of_a_403() {
+        for (message, roles) in [
+            (
+                "The app has none of the required application permissions (Machine.Scan) for this.",
+                &["Machine.Scan"][..],
+            ),
+            (
+                "Required application permissions (Machine.Read.All, Machine.ReadWrite.All).",
+                &["Machine.Read.All", "Machine.ReadWrite.All"],
+            ),
+            (
+                "Missing application roles. API required roles: Machine.Scan, application roles: Machine.Read.All.",
+                &["Machine.Scan"],
+            ),
+            (
+                "Missing application roles. API required roles: Machine.Read.All,Machine.ReadWrite.All, application roles: Machine.Scan.",
+                &["Machine.Read.All", "Machine.ReadWrite.All"],
+            ),
+            ("Missing application roles. API required roles: Machine.Scan, application roles: .", &["Machine.Scan"]),
+            ("missing role", &[]),
+            ("See api.security.microsoft.com. No. It is Off.", &[]),
+            ("", &[]),
+        ] {
+            assert_eq!(roles_named(message), roles, "{message}");
+        }
+        let many: Vec<_> = (b'A'..=b'Z').map(|c| format!("Machine.{}", char::from(c))).collect();
+        assert_eq!(roles_named(&many.join(",")).len(), MAX_ROLES);
+        assert!(roles_named(&format!("Machine.{}", "A".repeat(100))).is_empty());
     }
 
     #[test]

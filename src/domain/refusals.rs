@@ -62,6 +62,12 @@ impl Refusals {
         self.0 = self.0.filter(|refused| refused.kind != kind);
     }
 
+    /// When the next token is tried, while fresh ones are refused: a time that has come means that it is being tried.
+    pub fn next_try(&self, now: Boot) -> Option<Boot> {
+        let refused = self.0.filter(|refused| refused.fresh > 0 && now.since(refused.until) < LAST_PAUSE)?;
+        Some(refused.until)
+    }
+
     /// Until when no reading call is worth a sign-in.
     pub fn until(&self, now: Boot) -> Option<Boot> {
         self.0.map(|refused| refused.until).filter(|until| now < *until)
@@ -82,7 +88,7 @@ mod tests {
     fn a_revoked_token_is_replaced_at_once_and_the_next_one_after_growing_pauses() {
         let mut refusals = Refusals::default();
         assert_eq!(refusals.refused(at(0), LIST), Refusal::Again);
-        assert_eq!(refusals.until(at(0)), None, "the fresh one is tried");
+        assert_eq!((refusals.until(at(0)), refusals.next_try(at(0))), (None, None), "the fresh one is tried");
         let (mut now, mut pauses) = (at(0), Vec::new());
         for n in 0..9 {
             let Refusal::Wait { until, first } = refusals.refused(now, LIST) else { panic!("a storm") };
@@ -93,6 +99,8 @@ mod tests {
         }
         assert_eq!(pauses, [5, 10, 20, 40, 80, 160, 300, 300, 300]);
         assert_eq!(refusals.until(now), None, "then one is tried");
+        assert_eq!(refusals.next_try(now), Some(now), "and refused so far");
+        assert_eq!(refusals.next_try(now + LAST_PAUSE), None, "long ago");
     }
 
     #[test]
@@ -103,7 +111,7 @@ mod tests {
         refusals.accepted(CallKind::GetAction);
         assert_eq!(refusals.until(at(1)), Some(at(5)));
         refusals.accepted(LIST);
-        assert_eq!(refusals.until(at(1)), None);
+        assert_eq!((refusals.until(at(1)), refusals.next_try(at(1))), (None, None));
         assert_eq!(refusals.refused(at(2), LIST), Refusal::Again);
     }
 

@@ -8,7 +8,7 @@ use crate::defender::{Scanned, Token};
 use crate::domain::job::State;
 use crate::domain::lane::{Change, Gate, Hold};
 use crate::domain::ledger::CallKind;
-use crate::domain::outcome::Outcome;
+use crate::domain::outcome::{Denial, Outcome};
 use crate::domain::silence;
 use crate::domain::time::{Boot, seconds_left};
 use crate::domain::trouble::Trouble;
@@ -30,7 +30,8 @@ pub async fn make(lane: Arc<Lane>, claim: Claim, token: Token) {
         return keep_back(&lane, &claim).await;
     }
     let comment = if job.comment.is_empty() { &lane.tenant.comment } else { &job.comment };
-    let scanned = lane.client.scan(&token, claim.attempt, job.machine, job.scan, comment).await;
+    let mut scanned = lane.client.scan(&token, claim.attempt, job.machine, job.scan, comment).await;
+    scanned.outcome = scanned.outcome.knowing(token.was_accepted(), claim.suspect);
     let ended = lane.now();
     let took = ended.since(began);
     lane.shared.metrics.call(lane.name.as_str(), CallKind::Scan.as_str(), scanned.outcome.word().as_str(), took);
@@ -41,17 +42,32 @@ pub async fn make(lane: Arc<Lane>, claim: Claim, token: Token) {
         Outcome::Unauthorized => lane.client.refused(&token).await,
         _ => true,
     };
-    match scanned.outcome {
-        Outcome::Created(_) => lane.sent.store(true, Ordering::SeqCst),
-        // Nobody promises that a no had no effect.
-        Outcome::Unauthorized | Outcome::Forbidden | Outcome::Throttled(_) | Outcome::Malformed => lane.was_refused(),
-        _ => {}
+    match &scanned.outcome {
+        Outcome::Created(_) => {
+            token.note_accepted();
+            lane.sent.store(true, Ordering::SeqCst);
+        }
+        Outcome::Busy(_) => token.note_accepted(),
+        // Nobody promises that a no had no effect. This machine waits until the list was looked at, and no other.
+        Outcome::Refused(_) => lane.sent.store(true, Ordering::SeqCst),
+        Outcome::Forbidden(denial) => {
+            lane.note_denial(denial, scanned.said.as_deref());
+            lane.was_refused();
+        }
+        Outcome::Unauthorized | Outcome::Throttled(_) | Outcome::Malformed => lane.was_refused(),
+        Outcome::Missing | Outcome::Unknown | Outcome::NotSent => {}
     }
     let silence = lane.heard(CallKind::Scan, heard(&scanned.outcome, began));
     if let Some(date) = scanned.date {
         lane.server_answered(ended, date).await;
     }
+    if !matches!(scanned.outcome, Outcome::Unauthorized | Outcome::Throttled(_) | Outcome::Unknown | Outcome::NotSent) {
+        lane.tokens_accepted().await;
+    }
     let change = lane.breakers().settled(ended, scanned.outcome.word(), took, current, claim.suspect);
+    if matches!(change, Change::Stopped(Hold::SignedOut, _)) {
+        lane.tokens_refused().await;
+    }
     if let (silence::Change::Began(_), Outcome::Throttled(told)) = (silence.change, &scanned.outcome) {
         lane.learn(CallKind::Scan, *told).await;
     }
@@ -80,7 +96,7 @@ fn heard(outcome: &Outcome, began: Boot) -> Heard {
         | Outcome::Missing
         | Outcome::Malformed
         | Outcome::Unauthorized
-        | Outcome::Forbidden => Heard::Answer(began),
+        | Outcome::Forbidden(_) => Heard::Answer(began),
     }
 }
 
@@ -110,6 +126,7 @@ fn settlement(lane: &Lane, claim: &Claim, scanned: Scanned, change: Change) -> S
         outcome: scanned.outcome,
         http_status: scanned.status,
         answer: scanned.text,
+        said: scanned.said,
         raw: scanned.raw,
         silence: None,
         held,
@@ -155,60 +172,17 @@ fn tell_silence(lane: &Lane, silence: &SilenceNote, scanned: &Scanned) {
     }
 }
 
-/// Tells what changed for the lane; the single call is in the record.
+/// Logs what changed for the lane; the single call is in the record.
 fn tell(lane: &Lane, change: Change, scanned: &Scanned, ended: Boot) {
-    let tenant = lane.name.as_str();
-    let answer = beginning(&scanned.text);
     match change {
         Change::None => {}
-        Change::Stopped(hold, until) => {
-            let Some(told) = lane.met(Trouble::Held(hold)) else { return };
-            let times = told.times;
-            let seconds = seconds_left(until.since(ended));
-            match hold {
-                Hold::Forbidden => tracing::error!(
-                    tenant,
-                    seconds,
-                    answer,
-                    times,
-                    "Defender forbids the scan call (403): grant the app registration Machine.Scan, with admin consent; the queue waits, next try in {seconds} s or on SIGHUP{told}"
-                ),
-                Hold::Malformed => tracing::error!(
-                    tenant,
-                    seconds,
-                    answer,
-                    times,
-                    "Defender calls our request malformed (400): please report this; the queue waits, next try in {seconds} s{told}"
-                ),
-                Hold::SignedOut => tracing::error!(
-                    tenant,
-                    seconds,
-                    answer,
-                    times,
-                    "Defender refuses fresh tokens (401): check cloud, tenant_id and the app registration; next try in {seconds} s{told}"
-                ),
-                Hold::NotThere => tracing::error!(
-                    tenant,
-                    seconds,
-                    answer,
-                    times,
-                    "nothing but 404 was ever answered here: check api_url, cloud and region; no machine is rejected for it, and the queue waits, next try in {seconds} s or on SIGHUP{told}"
-                ),
-                Hold::Down => tracing::error!(
-                    tenant,
-                    seconds,
-                    answer,
-                    times,
-                    "no answer that can be read, again and again: Defender or the way to it is down; one call probes it in {seconds} s{told}"
-                ),
-            }
-        }
+        Change::Stopped(hold, until) => tell_stopped(lane, hold, seconds_left(until.since(ended)), scanned),
         Change::Resumed(hold, stood) => {
             // One hold may have followed another.
             let ends: Vec<_> = Hold::ALL.iter().filter_map(|hold| lane.over(Trouble::Held(*hold))).collect();
             if let Some(told) = ends.first() {
                 tracing::info!(
-                    tenant,
+                    tenant = lane.name.as_str(),
                     times = told.times,
                     "calls go on after {} s (was: {hold}){told}",
                     stood.as_secs()
@@ -216,4 +190,58 @@ fn tell(lane: &Lane, change: Change, scanned: &Scanned, ended: Boot) {
             }
         }
     }
+}
+
+/// Logs that the lane has stopped for so many seconds, and what to do.
+fn tell_stopped(lane: &Lane, hold: Hold, seconds: u64, scanned: &Scanned) {
+    let Some(told) = lane.met(Trouble::Held(hold)) else { return };
+    let (tenant, answer, times) = (lane.name.as_str(), beginning(&scanned.text), told.times);
+    match hold {
+        Hold::Forbidden if names_a_role(&scanned.outcome) => tracing::error!(
+            tenant,
+            seconds,
+            answer,
+            times,
+            "Defender forbids the scan call (403): grant the app registration Machine.Scan, with admin consent; the queue waits, next try in {seconds} s or on SIGHUP{told}"
+        ),
+        Hold::Forbidden => tracing::error!(
+            tenant,
+            seconds,
+            answer,
+            times,
+            "Defender forbids the scan call (403) and names no missing role: check Machine.Scan, the tenant's licence and features, and proxies on the way; the queue waits, next try in {seconds} s or on SIGHUP{told}"
+        ),
+        Hold::Malformed => tracing::error!(
+            tenant,
+            seconds,
+            answer,
+            times,
+            "Defender calls our request malformed (400): please report this; the queue waits, next try in {seconds} s{told}"
+        ),
+        Hold::SignedOut => tracing::error!(
+            tenant,
+            seconds,
+            answer,
+            times,
+            "Defender refuses fresh tokens (401): check cloud, tenant_id and the app registration; next try in {seconds} s{told}"
+        ),
+        Hold::NotThere => tracing::error!(
+            tenant,
+            seconds,
+            answer,
+            times,
+            "nothing but 404 was ever answered here: check api_url, cloud and region; no machine is rejected for it, and the queue waits, next try in {seconds} s or on SIGHUP{told}"
+        ),
+        Hold::Down => tracing::error!(
+            tenant,
+            seconds,
+            answer,
+            times,
+            "no answer that can be read, again and again: Defender or the way to it is down; one call probes it in {seconds} s{told}"
+        ),
+    }
+}
+
+const fn names_a_role(outcome: &Outcome) -> bool {
+    matches!(outcome, Outcome::Forbidden(Denial::Roles(_)))
 }

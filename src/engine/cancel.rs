@@ -112,7 +112,7 @@ async fn step(lane: &Lane, beat: &str, wish: &Cancellation, written: &AtomicU32)
             end(&status).unwrap_or(CancelCall::Doubt(None))
         }
         Read::Absent => CancelCall::Over(CancelOutcome::Unknown, None),
-        Read::Forbidden(said) => CancelCall::Over(CancelOutcome::Forbidden, Some(said)),
+        Read::Forbidden { said, .. } => CancelCall::Over(CancelOutcome::Forbidden, Some(said)),
         // What has ended is refused, too.
         Read::Refused(said) => CancelCall::Doubt(Some(said)),
         Read::Failed(_) => CancelCall::Doubt(None),
@@ -142,7 +142,7 @@ async fn look(lane: &Lane, beat: &str, wish: &Cancellation) -> Result<Option<Can
         }
         Read::Absent => return Ok(Some(CancelCall::Over(CancelOutcome::Unknown, None))),
         // Not readable: asking a second time is safe, and the answer tells.
-        Read::Forbidden(_) | Read::Refused(_) => None,
+        Read::Forbidden { .. } | Read::Refused(_) => None,
         Read::Unauthorized | Read::Throttled(_) | Read::Failed(_) | Read::NotSent(_) => {
             return Ok(Some(CancelCall::Doubt(wish.answer.clone())));
         }

@@ -108,11 +108,11 @@ async fn round(lane: &Arc<Lane>) -> Result<Round, StoreError> {
         Gate::Open => None,
         Gate::Probe(hold) => Some(hold),
         Gate::Full => return Ok(Round::Answer),
-        Gate::Held(hold, until) => return Ok(Round::Wait(held(hold), Some(until))),
+        Gate::Held(hold, until) => return Ok(Round::Wait(held(lane, hold), Some(until))),
     };
     if !lane.feed_is_fresh() {
         lane.follow_soon.notify_one();
-        return Ok(Round::Wait("the list of pending actions, which is being read".to_owned(), None));
+        return Ok(waits_for_list(lane));
     }
     if waits_for_machines(lane) {
         return Ok(Round::Wait("the list of machines, which is being read".to_owned(), None));
@@ -128,6 +128,18 @@ async fn round(lane: &Arc<Lane>) -> Result<Round, StoreError> {
         return Ok(Round::Wait("pace: next call at {until}".to_owned(), Some(at)));
     }
     send(lane, probe).await
+}
+
+/// What is waited for while the list of pending actions is not at hand.
+fn waits_for_list(lane: &Lane) -> Round {
+    let now = lane.now();
+    let refused = lane.refusals().next_try(now);
+    match refused {
+        Some(until) if until > now => Round::Wait(held(lane, Hold::SignedOut), Some(until)),
+        // The list is being read, and its reader wakes this loop.
+        Some(_) => Round::Answer,
+        None => Round::Wait("the list of pending actions, which is being read".to_owned(), None),
+    }
 }
 
 /// Whether the list of machines is to be read before the next job is taken.
@@ -164,6 +176,7 @@ async fn send(lane: &Arc<Lane>, probe: Option<Hold>) -> Result<Round, StoreError
         probe: probe.is_some(),
         blind: lane.feed_is_blind.load(Ordering::SeqCst),
         minds_marks: lane.minds_marks(),
+        looked: lane.feed_began(),
     };
     let claimed = lane.shared.store.claim(ask).await;
     // No call comes of it, and none that comes later is slower for it.
@@ -251,15 +264,13 @@ fn wait_for_budget(admission: Admission) -> Round {
     }
 }
 
-fn held(hold: Hold) -> String {
+fn held(lane: &Lane, hold: Hold) -> String {
     match hold {
         Hold::SignedOut => {
-            "a token that Defender accepts: it answers 401 to fresh ones; next try at {until}".to_owned()
-        }
-        Hold::Forbidden => {
-            "a permission: Defender answers 403; grant Machine.Scan to the app, with consent; next try at {until}"
+            "sign-in fails: Defender answers 401 to fresh tokens; check cloud, tenant_id and the app registration; next try at {until}"
                 .to_owned()
         }
+        Hold::Forbidden => lane.waits_for_permission(),
         Hold::Malformed => {
             "a fix: Defender calls our requests malformed (400); see the log; next try at {until}".to_owned()
         }

@@ -6,12 +6,16 @@ use std::collections::HashSet;
 use super::lane::Lane;
 use super::reads::{NotRead, read_feed, read_if_admitted};
 use crate::defender::{ActionQuery, Read};
-use crate::domain::action::Seen;
+use crate::domain::action::{Action, Seen};
 use crate::domain::cadence;
 use crate::domain::feed::{Feed, Known, OVERLAP, Row, SINGLES, Step, Walk};
 use crate::domain::ledger::CallKind;
+use crate::domain::shown::on_one_line;
 use crate::domain::time::Wall;
 use crate::store::StoreError;
+
+/// The most of an unknown status that is logged, in characters.
+const MAX_STATUS: usize = 40;
 
 /// Actions that are believed open, at most: more than any tenant has.
 const OPEN_AT_MOST: u32 = 1_000_000;
@@ -113,7 +117,7 @@ impl Look<'_> {
             let Some(answer) = asked else { break };
             match answer {
                 Read::Got(seen) => self.keep(vec![seen], None).await?,
-                Read::Forbidden(_) => break,
+                Read::Forbidden { .. } => break,
                 Read::Absent => lane.shared.store.action_gone(lane.row, id.clone(), lane.wall()).await?,
                 // Lists lag, and a single read may too: the next whole look asks again.
                 _ => {}
@@ -142,14 +146,14 @@ impl Look<'_> {
             self.cost.calls = self.cost.calls.saturating_add(1);
             let call = |token| async move { lane.client.list_actions(&token, wanted, turn).await };
             let answer = read_feed(lane, self.beat, call).await?;
-            if matches!(answer, Read::Got(_) | Read::Forbidden(_)) {
+            if matches!(answer, Read::Got(_) | Read::Forbidden { .. }) {
                 let now = lane.now();
                 lane.breakers().shown(now);
                 lane.wake.notify_one();
             }
             let listed = match answer {
                 Read::Got(listed) => listed,
-                Read::Forbidden(said) => return Ok(Pages::Forbidden(said)),
+                Read::Forbidden { said, .. } => return Ok(Pages::Forbidden(said)),
                 Read::Refused(said) => return Ok(Pages::Refused(said)),
                 other => return Ok(Pages::Failed(other.why().to_owned())),
             };
@@ -168,8 +172,20 @@ impl Look<'_> {
 
     async fn keep(&mut self, seen: Vec<Seen>, cursor: Option<Wall>) -> Result<(), StoreError> {
         let lane = self.lane;
+        for seen in &seen {
+            tell_unknown_status(lane, &seen.action);
+        }
         let news = lane.shared.store.see_actions(lane.row, seen, cursor, lane.wall()).await?;
         self.cost.moved |= news > 0;
         Ok(())
+    }
+}
+
+/// Logs a status that sweepd does not know, once for each word.
+fn tell_unknown_status(lane: &Lane, action: &Action) {
+    let Some(word) = action.status.unknown_word() else { return };
+    let status = on_one_line(word, MAX_STATUS);
+    if lane.shared.health.is_new_word(lane.name.as_str(), &status) {
+        tracing::warn!(tenant = %lane.name, status, action = action.id, "Defender gave an action a status that sweepd does not know: it counts as neither pending nor ended, and is followed until its status is a known one, or follow_up.give_up_after; please report it");
     }
 }

@@ -1,6 +1,9 @@
 //! A tenant's lane: what its dispatcher, follow-up and look-up share.
 
+mod denial;
 mod token;
+
+pub use token::SignedOut;
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -40,15 +43,6 @@ const WORTH_TELLING: Duration = Duration::from_secs(1);
 /// A wall clock that went back by more has been stepped.
 const STEPPED_BACK: i64 = 2_000;
 
-/// Why there is no token.
-#[derive(Clone, Debug)]
-pub struct SignedOut {
-    pub since: Wall,
-    pub why: String,
-    /// When it is tried again.
-    pub until: Boot,
-}
-
 /// What came of a call, as far as its budget is concerned.
 #[derive(Clone, Copy, Debug)]
 pub enum Heard {
@@ -58,13 +52,6 @@ pub enum Heard {
     Answer(Boot),
     /// None that can be read.
     Nothing,
-}
-
-impl SignedOut {
-    /// Sign-ins failed already before this lane began, which is to try one at once.
-    const fn before(since: Wall) -> Self {
-        Self { since, why: String::new(), until: Boot(i64::MIN) }
-    }
 }
 
 /// When the list of pending actions was looked at.
@@ -114,6 +101,10 @@ pub struct Lane {
     rest: Mutex<Option<(Boot, Rest)>>,
     told: Mutex<Option<Waiting>>,
     signed_out: Mutex<Option<SignedOut>>,
+    /// What the last 403 of a scan call said.
+    denied: Mutex<Option<denial::Denied>>,
+    /// Whether Defender refuses fresh tokens.
+    tokens_are_refused: AtomicBool,
     /// Whether this lane ever had a token.
     has_signed_in: AtomicBool,
     /// What time it is where the tokens come from.
@@ -192,6 +183,8 @@ impl Lane {
             rest: Mutex::default(),
             told: Mutex::default(),
             signed_out: Mutex::new(known.memory.sign_in_fails_since.map(SignedOut::before)),
+            denied: Mutex::default(),
+            tokens_are_refused: AtomicBool::new(false),
             has_signed_in: AtomicBool::new(false),
             server_time: before.map_or_else(Arc::default, |before| Arc::clone(&before.server_time)),
             server_pace: before.map_or_else(Arc::default, |before| Arc::clone(&before.server_pace)),
@@ -237,6 +230,11 @@ impl Lane {
     pub fn was_refused(&self) {
         *lock(&self.refused_at) = Some(self.now());
         self.follow_soon.notify_one();
+    }
+
+    /// When the last look at the list began.
+    pub fn feed_began(&self) -> Boot {
+        lock(&self.feed_at).map_or(Boot(i64::MIN), |at| at.began)
     }
 
     /// Whether the feed was ever read by this lane.

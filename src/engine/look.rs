@@ -125,14 +125,14 @@ async fn actions(lane: &Lane, asked: &Asked, began: Boot) -> Result<Option<Look>
                 }
             }
             // Only the name of what is in the way stays unknown.
-            Read::Forbidden(_) if asked.question == Question::Blocker => return Ok(Some(Look::NotPermitted)),
+            Read::Forbidden { .. } if asked.question == Question::Blocker => return Ok(Some(Look::NotPermitted)),
             // A 403 may pass; a list that has not taken the question for so long will not answer it later either.
-            Read::Forbidden(_) | Read::Absent | Read::Refused(_)
+            Read::Forbidden { .. } | Read::Absent | Read::Refused(_)
                 if began >= asked.since + lane.follow_up.lookup_horizon =>
             {
                 return Ok(Some(Look::NotPermitted));
             }
-            Read::Forbidden(_)
+            Read::Forbidden { .. }
             | Read::Absent
             | Read::Unauthorized
             | Read::Throttled(_)
@@ -163,7 +163,7 @@ async fn machine(lane: &Lane, asked: &Asked) -> Result<Option<Look>, NotRead> {
         Read::Absent if !lane.breakers().is_there() => None,
         Read::Absent => Some(Look::Machine(Known::No)),
         // Whoever calls the id wrong cannot be asked about it; the next 404 decides.
-        Read::Forbidden(_) | Read::Refused(_) => Some(Look::Machine(Known::NotPermitted)),
+        Read::Forbidden { .. } | Read::Refused(_) => Some(Look::Machine(Known::NotPermitted)),
         Read::Unauthorized | Read::Throttled(_) | Read::Failed(_) | Read::NotSent(_) => None,
     })
 }

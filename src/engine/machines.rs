@@ -136,7 +136,7 @@ async fn whole(lane: &Lane, beat: &str) -> Result<bool, NotRead> {
 fn unreadable<T>(lane: &Lane, answer: &Read<T>) {
     let Some(told) = lane.met(Trouble::Machines) else { return };
     let (tenant, said, times) = (&lane.name, one_line(answer.why()), told.times);
-    if matches!(answer, Read::Forbidden(_)) {
+    if matches!(answer, Read::Forbidden { .. }) {
         tracing::warn!(%tenant, said, times, "the app may not list machines (403): grant Machine.Read.All or Machine.ReadWrite.All, with admin consent; until then inactive machines are asked like any other{told}");
     } else {
         tracing::warn!(%tenant, said, times, "the list of machines cannot be read; inactive machines are asked like any other, and it is tried again in {} minutes{told}", AGAIN.as_secs() / 60);

@@ -300,7 +300,7 @@ fn asked<T>(answer: Read<T>) -> Asked {
         // 404 in Defender's words: of machines, when none was seen lately; of a single one, when lists and reads
         // disagree.
         Read::Got(_) | Read::Absent => Asked::Allowed,
-        Read::Forbidden(said) => Asked::Forbidden(one_line(&said)),
+        Read::Forbidden { said, wants } => Asked::Forbidden { said: one_line(&said), wants },
         Read::Unauthorized => Asked::Unauthorized,
         Read::Throttled(_) => Asked::Not("Defender throttles the read that would show it (429)".to_owned()),
         Read::Refused(said) => Asked::Not(format!("Defender does not understand the read: {}", one_line(&said))),

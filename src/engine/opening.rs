@@ -165,3 +165,78 @@ pub fn remove_left_copies(folder: &Path) -> io::Result<()> {
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::intake::dir::Dir;
+
+    /// A drop folder with one file, and how it is copied.
+    fn scene(content: &[u8], at_most: u64) -> (tempfile::TempDir, Dropped, Copying) {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::create_dir(dir.path().join("copies")).unwrap();
+        std::fs::create_dir(dir.path().join("incoming")).unwrap();
+        std::fs::write(dir.path().join("incoming/list.txt"), content).unwrap();
+        let incoming = Arc::new(Dir::trusted(&dir.path().join("incoming")).unwrap());
+        let copying = Copying { folder: dir.path().join("copies"), at_most, stop: CancellationToken::new() };
+        (dir, Dropped { dir: incoming, name: "list.txt".into() }, copying)
+    }
+
+    fn why(copied: Result<Copied, Refuse>) -> String {
+        copied.map(|copied| copied.sha256).unwrap_err().why().to_owned()
+    }
+
+    #[test]
+    fn growing_file_is_read_no_further_than_may_be_and_put_off() {
+        let (_dir, dropped, copying) = scene(&[b'x'; 200_000], 100_000);
+        assert!(matches!(copying.copy(&dropped, None), Err(Refuse::Reject(..))), "its length says it");
+        // It was shorter when it was looked at.
+        let (mut from, mut to) = (dropped.dir.file(&dropped.name).unwrap(), tempfile::tempfile().unwrap());
+        let refused = copying.pour(&mut from, &mut to).unwrap_err();
+        assert!(matches!(refused, Refuse::Later(_)) && refused.why().contains("grows while it is read"));
+        assert!(to.metadata().unwrap().len() <= 100_000, "no more than that is kept");
+        assert_eq!(std::fs::read_dir(&copying.folder).unwrap().count(), 0, "no copy is left");
+    }
+
+    #[test]
+    fn stop_ends_the_copying_between_two_reads() {
+        let (_dir, dropped, copying) = scene(&[b'x'; 200_000], 1_000_000);
+        assert!(copying.copy(&dropped, None).is_ok());
+        copying.stop.cancel();
+        assert!(why(copying.copy(&dropped, None)).contains("stopped"));
+    }
+
+    #[test]
+    fn file_is_the_one_that_was_listed_and_has_one_name() {
+        let (dir, dropped, copying) = scene(b"one\n", 100);
+        let listed = dropped.dir.look(&dropped.name).unwrap().identity;
+        let copied = copying.copy(&dropped, Some(listed)).unwrap();
+        assert!(copied.is_text && !copied.original.is_rewritten());
+        std::fs::write(dir.path().join("incoming/list.txt"), "one, and more").unwrap();
+        assert!(copied.original.is_rewritten());
+        std::fs::hard_link(dir.path().join("incoming/list.txt"), dir.path().join("second")).unwrap();
+        assert!(why(copying.copy(&dropped, Some(listed))).contains("hard links"));
+        std::fs::rename(dir.path().join("second"), dir.path().join("incoming/other.txt")).unwrap();
+        std::fs::remove_file(dir.path().join("incoming/list.txt")).unwrap();
+        std::fs::write(dir.path().join("incoming/list.txt"), "another").unwrap();
+        assert!(why(copying.copy(&dropped, Some(listed))).contains("another file has taken its place"));
+        assert!(!copied.original.is_rewritten(), "another file says nothing of this one");
+    }
+
+    #[test]
+    fn what_is_no_text_is_found() {
+        for (content, is_text) in [
+            (&b"id,name\r\n\x0cx\x1a"[..], true),
+            ("Gr\u{f6}\u{df}e \u{5317}".as_bytes(), true),
+            (b"\xff\xfea\0\n\0", true),
+            (b"PK\x03\x04 an archive", false),
+            (b"SQLite format 3\0", false),
+            (b"\x1b[1m", false),
+        ] {
+            let (_dir, dropped, copying) = scene(content, 100);
+            assert_eq!(copying.copy(&dropped, None).unwrap().is_text, is_text, "{content:?}");
+        }
+    }
+}

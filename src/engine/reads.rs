@@ -123,8 +123,9 @@ where
             lane.learn(kind, *told).await;
             tell_throttled(lane, kind, ended);
         }
-        Read::Got(_) | Read::Absent | Read::Forbidden(_) | Read::Refused(_) => {
+        Read::Got(_) | Read::Absent | Read::Forbidden { .. } | Read::Refused(_) => {
             lane.refusals().accepted(kind);
+            lane.tokens_accepted().await;
             tell_answered(lane, kind);
         }
         Read::Throttled(_) | Read::Failed(_) | Read::NotSent(_) => {}
@@ -154,6 +155,14 @@ async fn refused(lane: &Lane, kind: CallKind, token: &Token) {
     }
     let now = lane.now();
     let refusal = lane.refusals().refused(now, kind);
+    if let Refusal::Wait { first, .. } = refusal {
+        // Where scans go on all the same, they have shown since that tokens are accepted.
+        if first {
+            lane.tokens_refused().await;
+        }
+        // The dispatcher tells until when it waits.
+        lane.wake.notify_one();
+    }
     if let Refusal::Wait { until, first: true } = refusal
         && let Some(told) = lane.met(Trouble::Refused(kind))
     {
@@ -166,7 +175,7 @@ fn heard<T>(answer: &Read<T>, began: Boot) -> Heard {
     match answer {
         Read::Throttled(told) => Heard::Throttled(*told),
         Read::Failed(_) | Read::NotSent(_) => Heard::Nothing,
-        Read::Got(_) | Read::Absent | Read::Unauthorized | Read::Forbidden(_) | Read::Refused(_) => {
+        Read::Got(_) | Read::Absent | Read::Unauthorized | Read::Forbidden { .. } | Read::Refused(_) => {
             Heard::Answer(began)
         }
     }
@@ -175,7 +184,7 @@ fn heard<T>(answer: &Read<T>, began: Boot) -> Heard {
 /// What goes on record of a read.
 pub fn body<T>(kind: CallKind, answer: &Read<T>, took: Duration) -> serde_json::Value {
     let said = match answer {
-        Read::Forbidden(said) | Read::Refused(said) | Read::Failed(said) | Read::NotSent(said) => Some(said),
+        Read::Forbidden { said, .. } | Read::Refused(said) | Read::Failed(said) | Read::NotSent(said) => Some(said),
         Read::Got(_) | Read::Absent | Read::Unauthorized | Read::Throttled(_) => None,
     };
     serde_json::json!({

@@ -19,6 +19,7 @@ pub enum Took {
 }
 
 /// Why a file is not taken.
+#[derive(Debug)]
 pub enum Refuse {
     /// It never can be: it is put away as rejected, with this reason.
     Reject(String, Refusals, Counts),

@@ -145,6 +145,14 @@ impl Simulator {
         self.with_tenant(tenant, |tenant| tenant.add_fault(fault));
     }
 
+    /// Nothing is to go wrong any more at the `tenant`-th tenant.
+    ///
+    /// # Panics
+    /// When there is no such tenant.
+    pub fn clear_faults(&self, tenant: usize) {
+        self.with_tenant(tenant, Tenant::clear_faults);
+    }
+
     /// An analyst starts a full scan in the portal.
     ///
     /// # Panics

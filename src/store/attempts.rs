@@ -5,14 +5,15 @@ use std::time::Duration;
 
 use super::claims::BLOCKED;
 use super::jobs::{self, Job, With};
-use super::settle::{Asked, Look, Policy, blocked, busy_with, exhausted, resolve, uncounted};
+use super::settle::{Asked, Look, Policy, blocked, busy_with, exhausted, resolve, take_back};
 use super::tenants::TenantRow;
 use super::{Doing, Store, StoreError, View, actions};
 use crate::domain::action::Seen;
-use crate::domain::id::JobId;
+use crate::domain::id::{AttemptId, JobId};
 use crate::domain::job::{Event, Reason, State};
 use crate::domain::lookup::{AfterMissing, Known, Question, after_missing, next_look, proves_absence};
-use crate::domain::time::{Boot, Wall};
+use crate::domain::outcome::OutcomeWord;
+use crate::domain::time::{Boot, BootId, Wall};
 
 /// A look that was made.
 #[derive(Clone, Debug)]
@@ -118,6 +119,46 @@ pub(crate) async fn is_its_own_trouble(connection: &mut SqliteConnection, job: &
     .doing("read a job's attempts")
 }
 
+/// Whether a call for this job was refused after that time: a scan that was made all the same would not be known yet.
+pub(crate) async fn was_refused_since(
+    connection: &mut SqliteConnection,
+    job: JobId,
+    boot_id: &BootId,
+    time: Boot,
+) -> Result<bool, StoreError> {
+    sqlx::query_scalar(
+        "SELECT EXISTS (SELECT 1 FROM attempts JOIN slots ON slots.id = attempts.slot_id
+                        WHERE attempts.job_id = ? AND attempts.outcome = 'refused'
+                            AND slots.boot_id = ? AND slots.settles_boot > ?)",
+    )
+    .bind(job.0)
+    .bind(&boot_id.0)
+    .bind(time.0)
+    .fetch_one(connection)
+    .await
+    .doing("read a job's attempts")
+}
+
+/// How many earlier attempts of a job ended like one of these.
+pub(crate) async fn ended_before(
+    connection: &mut SqliteConnection,
+    job: JobId,
+    attempt: AttemptId,
+    outcomes: &[OutcomeWord],
+) -> Result<u32, StoreError> {
+    let words: Vec<_> = outcomes.iter().map(|word| word.as_str()).collect();
+    sqlx::query_scalar(
+        "SELECT count(*) FROM attempts WHERE job_id = ? AND id <> ?
+             AND outcome IN (SELECT value FROM json_each(?))",
+    )
+    .bind(job.0)
+    .bind(attempt.to_string())
+    .bind(serde_json::json!(words).to_string())
+    .fetch_one(connection)
+    .await
+    .doing("read a job's attempts")
+}
+
 async fn take_look(connection: &mut SqliteConnection, looked: &Looked, policy: &Policy) -> Result<State, StoreError> {
     let Looked { tenant, asked, at, .. } = looked;
     let seen = match &looked.look {
@@ -180,14 +221,7 @@ async fn missing(
     if !is_new || job.state != State::Sending {
         return Ok(job.state);
     }
-    let before: bool = sqlx::query_scalar(
-        "SELECT EXISTS (SELECT 1 FROM attempts WHERE job_id = ? AND outcome = 'missing' AND id <> ?)",
-    )
-    .bind(asked.job.0)
-    .bind(asked.attempt.to_string())
-    .fetch_one(&mut *connection)
-    .await
-    .doing("read a job's attempts")?;
+    let before = ended_before(connection, asked.job, asked.attempt, &[OutcomeWord::Missing]).await? > 0;
     let (event, with) = match after_missing(known, job.attempts, policy.max_attempts.get(), before) {
         AfterMissing::Again(rest) => (Event::Absent, With { parked_until: Some(*at + rest), ..With::default() }),
         AfterMissing::Exhausted => exhausted(),
@@ -220,16 +254,10 @@ async fn nameless(
     let (event, mut with) = busy_with(job, None, at);
     if with.parked_until.is_some() {
         // Nothing will show its end: it is asked for at growing intervals.
-        let before: u32 =
-            sqlx::query_scalar("SELECT count(*) FROM attempts WHERE job_id = ? AND outcome = 'busy' AND id <> ?")
-                .bind(job.id.0)
-                .bind(asked.attempt.to_string())
-                .fetch_one(&mut *connection)
-                .await
-                .doing("read a job's attempts")?;
+        let before = ended_before(connection, job.id, asked.attempt, &[OutcomeWord::Busy]).await?;
         with.parked_until = Some(at + BLOCKED * (1 << before.min(4)));
     }
-    Ok((event, With { attempts: uncounted(connection, asked.attempt).await?, ..with }))
+    Ok((event, With { attempts: take_back(connection, asked.attempt).await?, ..with }))
 }
 
 /// The call had no effect.

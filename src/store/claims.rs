@@ -13,7 +13,7 @@ use crate::domain::eligibility::{Inactive, Rules, Verdict, judge};
 use crate::domain::id::{AttemptId, SlotId};
 use crate::domain::job::{Event, Reason};
 use crate::domain::ledger::{Admission, CallKind, Limits};
-use crate::domain::time::Wall;
+use crate::domain::time::{Boot, Wall};
 
 /// What a lane asks for.
 #[derive(Clone, Debug)]
@@ -39,6 +39,8 @@ pub struct Ask {
     pub blind: bool,
     /// Whether marks that this database did not write hold the lane.
     pub minds_marks: bool,
+    /// When the last look at the tenant's list began.
+    pub looked: Boot,
 }
 
 /// The right to make one call.
@@ -76,6 +78,9 @@ const DECIDE_AT_MOST: usize = 200;
 
 /// How long a job waits for the other scan type of the same machine to get its answer.
 const SIBLING: Duration = Duration::from_secs(5);
+
+/// How long a job that was refused waits for a look at the list, should there have been none since.
+const UNLOOKED: Duration = Duration::from_secs(5);
 
 /// How long at most before a job that waits for an action looks again, should the feed have missed
 /// its end.
@@ -140,6 +145,10 @@ async fn in_the_way(
         let with = With { parked_until: Some(ask.stamp.at + SIBLING), ..With::default() };
         return Ok(Some((Event::Parked, with)));
     }
+    if !ask.blind && attempts::was_refused_since(connection, job.id, &ask.stamp.boot_id, ask.looked).await? {
+        let with = With { parked_until: Some(ask.stamp.at + UNLOOKED), ..With::default() };
+        return Ok(Some((Event::Parked, with)));
+    }
     if ask.rules.inactive != Inactive::Send
         && let Some(why) = ineligible::why(connection, ask.tenant, job.machine).await?
         && let Some(done) = ask.rules.of_ineligible(why)
@@ -148,7 +157,7 @@ async fn in_the_way(
             let with = With { parked_until: Some(ask.stamp.at + INACTIVE), ..With::default() };
             return Ok(Some((Event::Parked, with)));
         }
-        let with = With { reason: Some(Reason::NotEligible), detail: Some(why.told()), ..With::default() };
+        let with = With { reason: Some(Reason::NotEligible), detail: Some(why.told().to_owned()), ..With::default() };
         return Ok(Some((Event::Skipped, with)));
     }
     let mut known = actions::known(connection, ask.tenant, job.machine).await?;

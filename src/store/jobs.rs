@@ -42,7 +42,7 @@ pub struct With {
     /// Why, if the new state wants a reason.
     pub reason: Option<Reason>,
     /// More than the reason says.
-    pub detail: Option<&'static str>,
+    pub detail: Option<String>,
     /// The action to follow from now on.
     pub action: Option<String>,
     /// The action that is in the way.
@@ -184,7 +184,7 @@ pub(crate) async fn apply(
     .bind(state.is_final().then_some(at.0))
     .bind(job.id.0)
     .bind(job.state.as_str())
-    .bind(with.detail)
+    .bind(&with.detail)
     .execute(&mut *connection)
     .await
     .doing("move a job")?

@@ -36,7 +36,7 @@ impl Standstill {
         let signed_out = self.sign_in_fails_since.map(|since| format!("the sign-in fails since {since}"));
         let held = self.hold.map(|(why, _)| match why {
             Hold::SignedOut => "Defender answers 401 to fresh tokens",
-            Hold::Forbidden => "Defender answers 403: the app lacks a permission",
+            Hold::Forbidden => "Defender answers 403 to scan calls",
             Hold::Malformed => "Defender calls our requests malformed (400)",
             Hold::Down => "Defender does not answer",
             Hold::NotThere => "404 is all that is answered: check api_url, cloud and region",

@@ -21,7 +21,8 @@ use crate::domain::eligibility::Rules;
 use crate::domain::id::{AttemptId, Epoch, JobId, SlotId};
 use crate::domain::job::{Event, Reason, State};
 use crate::domain::lookup::{Known, Question, next_look};
-use crate::domain::outcome::Outcome;
+use crate::domain::outcome::{Outcome, OutcomeWord};
+use crate::domain::retry::{AfterRefusal, after_refusal, pause, pause_uncounted};
 use crate::domain::silence::Change;
 use crate::domain::sweep::OnPending;
 use crate::domain::time::{Boot, Wall};
@@ -60,6 +61,8 @@ pub struct Settlement {
     pub http_status: Option<u16>,
     /// The answer as it came, capped; or why there was none.
     pub answer: String,
+    /// Code and message of the answer, as they may be shown.
+    pub said: Option<String>,
     /// The action in the answer, verbatim.
     pub raw: Option<String>,
     /// What it changed about the silence of scans.
@@ -193,20 +196,63 @@ async fn move_job(
     if job.state != State::Sending {
         return found_already(connection, s, outcome).await;
     }
-    let uncounted = With { attempts: -i64::from(!s.probe), ..With::default() };
     let (event, with) = match outcome {
+        Outcome::Refused(Reason::Refused) => refused(connection, s, policy, job).await?,
+        // Such a reason says all that the words do.
         Outcome::Refused(reason) => (Event::Refused, With { reason: Some(*reason), ..With::default() }),
-        Outcome::Unauthorized | Outcome::Throttled(_) | Outcome::NotSent => (Event::Returned, uncounted),
-        Outcome::Forbidden | Outcome::Malformed
+        Outcome::Throttled(_) | Outcome::NotSent => (Event::Returned, uncounted(s)),
+        Outcome::Unauthorized => returned(connection, s, job).await?,
+        Outcome::Forbidden(_) | Outcome::Malformed
             if s.probe || !attempts::is_its_own_trouble(connection, job).await? =>
         {
-            (Event::Returned, uncounted)
+            returned(connection, s, job).await?
         }
-        Outcome::Forbidden | Outcome::Malformed if job.attempts >= policy.max_attempts.get() => exhausted(),
-        Outcome::Forbidden | Outcome::Malformed => (Event::Returned, With::default()),
+        Outcome::Forbidden(_) | Outcome::Malformed if job.attempts >= policy.max_attempts.get() => {
+            let (event, with) = exhausted();
+            (event, With { detail: s.said.clone(), ..with })
+        }
+        Outcome::Forbidden(_) | Outcome::Malformed => {
+            (Event::Returned, With { parked_until: Some(s.at + pause(job.attempts)), ..said(s) })
+        }
         Outcome::Unknown | Outcome::Missing | Outcome::Busy(_) | Outcome::Created(_) => (Event::Lost, With::default()),
     };
     jobs::apply(connection, job, event, with, s.at).await.map(drop)
+}
+
+/// A move that keeps what Defender said.
+fn said(s: &Settlement) -> With {
+    With { detail: s.said.clone(), ..With::default() }
+}
+
+/// A move that does not count the attempt; a probe was not counted.
+fn uncounted(s: &Settlement) -> With {
+    With { attempts: -i64::from(!s.probe), ..With::default() }
+}
+
+/// Defender said no to this machine, in words: one more call is made after a while, and no other.
+async fn refused(
+    connection: &mut SqliteConnection,
+    s: &Settlement,
+    policy: &Policy,
+    job: &Job,
+) -> Result<(Event, With), StoreError> {
+    let noes = [OutcomeWord::Refused, OutcomeWord::Forbidden];
+    let before = attempts::ended_before(connection, job.id, s.attempt, &noes).await? > 0;
+    Ok(match after_refusal(before, job.attempts, policy.max_attempts.get(), policy.lookup_horizon) {
+        AfterRefusal::Final => (Event::Refused, With { reason: Some(Reason::Refused), ..said(s) }),
+        AfterRefusal::Again(pause) => (Event::Returned, With { parked_until: Some(s.at + pause), ..said(s) }),
+    })
+}
+
+/// The job goes back uncounted. What stops the lane, or probes it, needs no pause of the job's own.
+async fn returned(connection: &mut SqliteConnection, s: &Settlement, job: &Job) -> Result<(Event, With), StoreError> {
+    let alike = [OutcomeWord::Unauthorized, OutcomeWord::Forbidden, OutcomeWord::Malformed];
+    let pause = if s.probe || s.held.is_some() {
+        None
+    } else {
+        pause_uncounted(attempts::ended_before(connection, job.id, s.attempt, &alike).await?)
+    };
+    Ok((Event::Returned, With { parked_until: pause.map(|pause| s.at + pause), ..uncounted(s) }))
 }
 
 pub(crate) fn exhausted() -> (Event, With) {
@@ -261,7 +307,7 @@ pub(crate) fn busy_with(job: &Job, action: Option<&Action>, at: Wall) -> (Event,
 
 /// What takes an attempt back that was understood and had no effect: nothing for a probe, which
 /// was not counted.
-pub(crate) async fn uncounted(connection: &mut SqliteConnection, attempt: AttemptId) -> Result<i64, StoreError> {
+pub(crate) async fn take_back(connection: &mut SqliteConnection, attempt: AttemptId) -> Result<i64, StoreError> {
     sqlx::query_scalar("SELECT probe - 1 FROM attempts WHERE id = ?")
         .bind(attempt.to_string())
         .fetch_one(connection)
@@ -288,7 +334,7 @@ pub(crate) async fn blocked(
     // configured to count: Defender's word decides.
     let (event, mut with) = judged.unwrap_or_else(|| busy_with(&job, Some(&action), at));
     // The call had no effect and was understood: it does not count against the job.
-    with.attempts = uncounted(connection, attempt).await?;
+    with.attempts = take_back(connection, attempt).await?;
     jobs::apply(connection, &job, event, with, at).await.map(drop)
 }
 

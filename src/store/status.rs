@@ -113,6 +113,19 @@ pub(super) fn sweeps_beginning() -> String {
     format!("{SWEEPS} WHERE sweeps.id >= ?1 AND sweeps.id < ?1 || '~' ORDER BY sweeps.id")
 }
 
+/// Unknown words that are shown, and how much of each, in characters.
+const MAX_UNKNOWN_WORDS: i64 = 5;
+const MAX_WORD: i64 = 40;
+
+/// What counts the actions of a tenant by a status that sweepd does not know: its own while they are followed, and
+/// those of others since a time.
+pub(super) const UNKNOWN_STATUSES: &str = "SELECT substr(status, 1, ?3), count(*) FROM actions
+     WHERE tenant_id = ?1
+         AND status NOT IN ('Pending', 'InProgress', 'Succeeded', 'Failed', 'TimeOut', 'Cancelled', 'Gone')
+         AND iif(job_id IS NULL, first_seen_at > ?2,
+                 (SELECT state FROM jobs WHERE jobs.id = actions.job_id) = 'accepted')
+     GROUP BY 1 ORDER BY 2 DESC, 1 LIMIT ?4";
+
 impl View {
     /// Who asked for a sweep; nothing of one that has no file.
     pub async fn asker(&self, sweep: i64) -> Result<Asker, StoreError> {
@@ -128,6 +141,19 @@ impl View {
         .doing("read who asked for a sweep")?;
         let read = |text: Option<String>| text.and_then(|text| serde_json::from_str(&text).ok());
         Ok(Asker { observed: read(observed), claimed: read(claimed) })
+    }
+
+    /// How many actions have which status that sweepd does not know; of many words the most frequent.
+    pub async fn unknown_statuses(&self, tenant: TenantRow, since: Wall) -> Result<BTreeMap<String, u64>, StoreError> {
+        let rows: Vec<(String, i64)> = sqlx::query_as(UNKNOWN_STATUSES)
+            .bind(tenant)
+            .bind(since.0)
+            .bind(MAX_WORD)
+            .bind(MAX_UNKNOWN_WORDS)
+            .fetch_all(&mut *self.reader().await?)
+            .await
+            .doing("count actions of an unknown status")?;
+        Ok(rows.into_iter().map(|(word, n)| (word, unsigned(n))).collect())
     }
 
     /// All tenants that the database knows.

@@ -163,6 +163,23 @@ pub fn sign_in_body(failed: Option<&str>) -> serde_json::Value {
     }
 }
 
+/// Notes whether signing in fails: since the first failure of a row.
+async fn sign_in_fails(
+    connection: &mut SqliteConnection,
+    tenant: TenantRow,
+    fails: bool,
+    at: Wall,
+) -> Result<(), StoreError> {
+    sqlx::query("UPDATE tenants SET sign_in_fails_since = iif(?, coalesce(sign_in_fails_since, ?), NULL) WHERE id = ?")
+        .bind(fails)
+        .bind(at.0)
+        .bind(tenant)
+        .execute(connection)
+        .await
+        .doing("note a sign-in")
+        .map(drop)
+}
+
 impl Store {
     /// The row of a tenant, made if it is new.
     pub async fn tenant(&self, name: &TenantName) -> Result<TenantRow, StoreError> {
@@ -215,22 +232,29 @@ impl Store {
     }
 
     /// Records a sign-in, and since when they have failed: the first failure of a row is remembered over
-    /// a restart, and forgotten at the next that goes well. `failed` says why.
-    pub async fn record_sign_in(&self, tenant: TenantRow, failed: Option<String>, at: Wall) -> Result<(), StoreError> {
+    /// a restart, and forgotten at the next that goes well. `failed` says why. None goes well while Defender
+    /// `refuses` fresh tokens.
+    pub async fn record_sign_in(
+        &self,
+        tenant: TenantRow,
+        failed: Option<String>,
+        refuses: bool,
+        at: Wall,
+    ) -> Result<(), StoreError> {
         self.write(move |connection| {
             Box::pin(async move {
-                sqlx::query("UPDATE tenants SET sign_in_fails_since = iif(?, coalesce(sign_in_fails_since, ?), NULL) WHERE id = ?")
-                    .bind(failed.is_some())
-                    .bind(at.0)
-                    .bind(tenant)
-                    .execute(&mut *connection)
-                    .await
-                    .doing("note a sign-in")?;
+                sign_in_fails(connection, tenant, failed.is_some() || refuses, at).await?;
                 let body = sign_in_body(failed.as_deref());
                 events::append(connection, at, Kind::CallMade, Subject::tenant(tenant), &body).await
             })
         })
         .await
+    }
+
+    /// Notes that Defender refuses fresh tokens, or has accepted one. The calls themselves are on record.
+    pub async fn note_tokens(&self, tenant: TenantRow, are_refused: bool, at: Wall) -> Result<(), StoreError> {
+        self.write(move |connection| Box::pin(async move { sign_in_fails(connection, tenant, are_refused, at).await }))
+            .await
     }
 
     /// Ends a pause whose time is over. Whoever has prolonged it in the meantime is heeded.

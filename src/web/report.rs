@@ -1,6 +1,7 @@
 //! The status of everything, as `sweepd status --json`, `GET /api/status` and the dashboard show it.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use serde::Serialize;
 
@@ -64,6 +65,9 @@ pub struct TenantReport {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub eta_unknown: Option<String>,
     pub oldest_queued: Option<String>,
+    /// How many actions have which status that sweepd does not know.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub unknown_statuses: BTreeMap<String, u64>,
 }
 
 /// How much of a window is used.
@@ -88,6 +92,9 @@ pub struct SweepReport {
     pub received_at: String,
     pub eta: Option<String>,
 }
+
+/// How long an unknown status is shown of an action that others asked for: nobody follows it to its end.
+const FOREIGN_STATUS_SHOWN: Duration = Duration::from_hours(7 * 24);
 
 /// What a tenant waits for whose configuration cannot be used; why follows.
 pub const DISABLED: &str = "a correct configuration: ";
@@ -157,6 +164,7 @@ fn idle(budgets: &Budgets) -> TenantReport {
         eta: None,
         eta_unknown: None,
         oldest_queued: None,
+        unknown_statuses: BTreeMap::new(),
     }
 }
 
@@ -253,5 +261,6 @@ async fn one(store: &View, tenant: &TenantStatus, budgets: &Budgets, now: Now) -
     told.waiting_until = tenant.waiting.until.map(Wall::rfc3339);
     told.sign_in_fails_since = tenant.sign_in_fails_since.map(Wall::rfc3339);
     told.oldest_queued = tenant.oldest_queued.map(Wall::rfc3339);
+    told.unknown_statuses = store.unknown_statuses(tenant.row, now.at - FOREIGN_STATUS_SHOWN).await?;
     Ok(told)
 }

@@ -2,7 +2,7 @@
 
 use std::io::{self, Write as _};
 
-use super::{Seen, paused, unknown};
+use super::{Seen, paused, unknown, unknown_statuses};
 use crate::cli::forecast::spell;
 use crate::cli::output::{local, local_or_dash};
 use crate::cli::table::{Table, cut, id, name, number, padded, state, whole, wrapped};
@@ -112,6 +112,9 @@ fn tenant(lines: &mut Vec<String>, name: &str, told: &TenantReport, now: Wall, w
     let until = told.waiting_until.as_ref().and_then(left).unwrap_or_default();
     let ink = if told.waiting_for == "nothing" { Ink::Plain } else { Ink::Attention };
     labelled(lines, "waits for", &format!("{}{until}", told.waiting_for), ink, width, paint);
+    if let Some(unknown) = unknown_statuses(told) {
+        labelled(lines, "status", &unknown, Ink::Attention, width, paint);
+    }
     if let Some(eta) = &told.eta {
         let until = left(eta).unwrap_or_default();
         labelled(lines, "all sent", &format!("about {}{until}", local(eta)), Ink::Plain, width, paint);

@@ -15,6 +15,7 @@ mod workload;
 
 use std::fmt;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use secrecy::zeroize::Zeroize as _;
@@ -42,9 +43,21 @@ const APART: Duration = Duration::from_mins(1);
 pub struct Token {
     pub(super) secret: SecretString,
     generation: u64,
+    /// Whether Defender has accepted a machine with it; one for all copies.
+    accepted: Arc<AtomicBool>,
 }
 
 impl Token {
+    /// Defender has accepted a machine with it.
+    pub fn note_accepted(&self) {
+        self.accepted.store(true, Ordering::SeqCst);
+    }
+
+    /// Whether Defender has accepted a machine with it.
+    pub fn was_accepted(&self) -> bool {
+        self.accepted.load(Ordering::SeqCst)
+    }
+
     /// What it says of itself, if that can be read. For telling only: nothing verifies it, and Entra
     /// promises nothing about it.
     pub fn claims(&self) -> Option<Claims> {
@@ -172,7 +185,7 @@ impl SignIn {
             Ok((secret, lives)) => {
                 let now = self.clock.boot();
                 state.generations += 1;
-                let token = Token { secret, generation: state.generations };
+                let token = Token { secret, generation: state.generations, accepted: Arc::default() };
                 let renew = now + lives.saturating_sub(AHEAD.min(lives / 10));
                 state.live = Some(Live { token: token.clone(), renew, ends: now + lives });
                 state.failed = None;

@@ -4,7 +4,7 @@
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use super::{Lane, SignedOut, lock};
+use super::{Lane, lock};
 use crate::defender::{SignInError, Token};
 use crate::domain::time::{Boot, Wall, Witness, seconds_left};
 use crate::domain::trouble::Trouble;
@@ -15,6 +15,22 @@ const GAP: Duration = Duration::from_mins(1);
 const DOUBTFUL: Duration = Duration::from_secs(10);
 /// The server's time is written down again after this, if it could not be.
 const UNWRITTEN: Duration = Duration::from_secs(5);
+
+/// Why there is no token.
+#[derive(Clone, Debug)]
+pub struct SignedOut {
+    pub since: Wall,
+    pub why: String,
+    /// When it is tried again.
+    pub until: Boot,
+}
+
+impl SignedOut {
+    /// Sign-ins failed already before this lane began, which is to try one at once.
+    pub(super) const fn before(since: Wall) -> Self {
+        Self { since, why: String::new(), until: Boot(i64::MIN) }
+    }
+}
 
 impl Lane {
     /// Why there is no token, and until when none is asked for.
@@ -165,8 +181,30 @@ impl Lane {
     }
 
     async fn record_sign_in(&self, failed: Option<String>) {
-        if let Err(error) = self.shared.store.record_sign_in(self.row, failed, self.wall()).await {
+        let is_refused = self.tokens_are_refused.load(Ordering::SeqCst);
+        if let Err(error) = self.shared.store.record_sign_in(self.row, failed, is_refused, self.wall()).await {
             self.database_fails("the record of a sign-in", &error);
         }
+    }
+
+    /// Defender refuses a fresh token: no sign-in goes well until it accepts one, whatever Entra says.
+    pub async fn tokens_refused(&self) {
+        if !self.tokens_are_refused.swap(true, Ordering::SeqCst) {
+            self.note_tokens(true).await;
+        }
+    }
+
+    /// Defender has answered a call by more than a 401.
+    pub async fn tokens_accepted(&self) {
+        if self.tokens_are_refused.swap(false, Ordering::SeqCst) {
+            self.note_tokens(false).await;
+        }
+    }
+
+    async fn note_tokens(&self, are_refused: bool) {
+        if let Err(error) = self.shared.store.note_tokens(self.row, are_refused, self.wall()).await {
+            self.database_fails("whether Defender accepts tokens", &error);
+        }
+        self.wake.notify_one();
     }
 }

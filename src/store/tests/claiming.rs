@@ -3,7 +3,9 @@
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use super::*;
+use crate::domain::lane::Hold;
 use crate::domain::ledger::{Admission, HOUR, MARGIN, MINUTE, Window};
+use crate::store::tenants::Held;
 
 #[tokio::test]
 async fn job_slot_and_attempt_are_on_disk_before_the_call_may_leave() {
@@ -242,7 +244,7 @@ async fn a_probe_does_not_count_against_its_job() {
     let bench = Bench::with_machines(&[1]).await;
     let probe = bench.probe(1).await;
     assert_eq!(bench.job_of(machine(1)).await.attempts, 0);
-    assert_eq!(bench.settle(&probe, Outcome::Forbidden, 2).await, State::Queued);
+    assert_eq!(bench.settle(&probe, Outcome::Forbidden(Denial::Unnamed), 2).await, State::Queued);
     assert_eq!(bench.job_of(machine(1)).await.attempts, 0);
     bench.assert_whole().await;
 }
@@ -253,12 +255,14 @@ async fn a_lane_is_probed_with_who_was_not_asked_yet_then_with_who_came_back_fir
     for seconds in [1, 2] {
         let claim = bench.call(seconds).await;
         assert_eq!(claim.job.machine, machine(1), "the order of the file");
-        bench.settle(&claim, Outcome::Forbidden, seconds).await;
+        let held = Some(Held { why: Hold::Forbidden, until: boot(seconds) });
+        let stopped = bench.settlement(&claim, Outcome::Forbidden(Denial::Unnamed), seconds);
+        bench.store.settle(Settlement { held, ..stopped }, policy()).await.unwrap();
     }
     let mut probed = Vec::new();
     for seconds in 3..9 {
         let probe = bench.probe(seconds).await;
-        bench.settle(&probe, Outcome::Forbidden, seconds).await;
+        bench.settle(&probe, Outcome::Forbidden(Denial::Unnamed), seconds).await;
         probed.push(probe.job.machine);
     }
     assert_eq!(probed, [4, 3, 2, 1, 4, 3].map(machine));

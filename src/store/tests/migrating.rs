@@ -22,6 +22,11 @@ pub(super) fn later(step: &'static str) -> Migrator {
 
 pub(super) const STEP: &str = "ALTER TABLE tenants ADD COLUMN colour TEXT";
 
+/// How a refusal names the schema of a later version.
+fn later_schema() -> String {
+    format!("schema {}", MIGRATIONS.iter().map(|step| step.version).max().unwrap() + 1)
+}
+
 /// What a migration kept in the bench's folder.
 fn kept(bench: &Bench) -> Vec<PathBuf> {
     let names = fs::read_dir(bench.folder.path()).unwrap().map(|entry| entry.unwrap().path());
@@ -73,10 +78,10 @@ async fn a_newer_database_is_refused_with_the_way_back_and_stays_as_it_is() {
     let before = fs::read(bench.folder.path().join(FILE)).unwrap();
     let kept = kept(&bench);
     let why = refusal(Store::open(bench.folder.path(), at(120)).await);
-    assert!(why.contains("schema 2") && why.contains("newer"), "{why}");
+    assert!(why.contains(&later_schema()) && why.contains("newer"), "{why}");
     assert!(why.contains(kept[0].to_str().unwrap()), "it names the copy that fits: {why}");
     let why = refusal(Store::open_existing(bench.folder.path()).await.map(Option::unwrap));
-    assert!(why.contains("schema 2"), "commands refuse it too: {why}");
+    assert!(why.contains(&later_schema()), "commands refuse it too: {why}");
     assert_eq!(fs::read(bench.folder.path().join(FILE)).unwrap(), before);
     assert_eq!(self::kept(&bench), kept);
 }
@@ -91,7 +96,7 @@ async fn a_copy_of_an_older_database_is_migrated_and_of_a_newer_one_refused() {
     assert!(store.verify_record().await.unwrap().is_ok());
     store.close().await;
     let why = refusal(Store::open_copy(&copy, &copy, &MIGRATIONS).await.map(Option::unwrap));
-    assert!(why.contains("schema 2"), "{why}");
+    assert!(why.contains(&later_schema()), "{why}");
 }
 
 #[tokio::test]

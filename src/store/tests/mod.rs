@@ -21,7 +21,7 @@ use crate::domain::eligibility::{Inactive, PendingTypes, Rules};
 use crate::domain::id::{AttemptId, Epoch, MachineId, SlotId, SweepId};
 use crate::domain::job::State;
 use crate::domain::ledger::{CallKind, Limits};
-use crate::domain::outcome::Outcome;
+use crate::domain::outcome::{Denial, Outcome};
 use crate::domain::silence::{self, Silence};
 use crate::domain::sweep::{OnPending, Priority, ScanType, Source};
 use crate::domain::throttle::Told;
@@ -225,6 +225,7 @@ impl Bench {
             probe: false,
             blind: false,
             minds_marks: true,
+            looked: boot(seconds),
         }
     }
 
@@ -238,6 +239,12 @@ impl Bench {
             Claimed::Call(claim) => *claim,
             other => panic!("a call was expected: {other:?}"),
         }
+    }
+
+    /// Makes ready what is parked until then, and claims it.
+    async fn call_parked(&self, seconds: i64) -> Claim {
+        self.store.unpark_due(self.tenant, at(seconds)).await.unwrap();
+        self.call(seconds).await
     }
 
     /// Claims as a lane that is held does, to find out whether it may go on.
@@ -259,6 +266,7 @@ impl Bench {
             outcome,
             http_status: None,
             answer: String::new(),
+            said: None,
             raw: Some("{}".to_owned()),
             silence: None,
             held: None,

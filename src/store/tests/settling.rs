@@ -105,13 +105,75 @@ async fn a_refusal_ends_the_job_with_its_reason() {
     }
 }
 
+/// A no in words to machine 1; returns what became of its job.
+async fn refused(bench: &Bench, claim: &Claim, outcome: Outcome, seconds: i64) -> (String, Option<String>, i64) {
+    assert_eq!(claim.job.machine, machine(1));
+    let said = Some("InvalidInput: words.".to_owned());
+    let refused = Settlement { said, ..bench.settlement(claim, outcome, seconds) };
+    bench.store.settle(refused, policy()).await.unwrap();
+    told(bench).await
+}
+
+#[tokio::test]
+async fn a_readable_no_is_asked_once_more_then_rejects_the_job() {
+    let bench = Bench::with_machines(&[1, 2]).await;
+    let no = || Outcome::Refused(Reason::Refused);
+    assert_eq!(refused(&bench, &bench.call(1).await, no(), 2).await, expected("queued", None, 1));
+    assert_eq!(bench.job_of(machine(1)).await.detail.as_deref(), Some("InvalidInput: words."));
+    assert_eq!(bench.call(3).await.job.machine, machine(2), "the others go on at once");
+    bench.store.unpark_due(bench.tenant, at(31)).await.unwrap();
+    assert!(matches!(bench.claim(31).await, Claimed::Nothing), "it rests for half a minute");
+    assert_eq!(refused(&bench, &bench.call_parked(32).await, no(), 33).await, expected("rejected", Some("refused"), 2));
+    assert_eq!(bench.job_of(machine(1)).await.detail.as_deref(), Some("InvalidInput: words."));
+    bench.assert_whole().await;
+}
+
+#[tokio::test]
+async fn a_refused_machine_is_called_again_only_after_a_look_at_the_list() {
+    let bench = Bench::with_machines(&[1]).await;
+    let claim = bench.call(1).await;
+    refused(&bench, &claim, Outcome::Refused(Reason::Refused), 10).await;
+    bench.store.unpark_due(bench.tenant, at(40)).await.unwrap();
+    let before = Ask { looked: boot(9), ..bench.ask(40) };
+    assert!(matches!(bench.store.claim(before).await.unwrap(), Claimed::Nothing), "the last look was before the no");
+    // The no was not true: the look finds the scan.
+    bench.feed(&[scan("a1", machine(1), ActionStatus::Pending, &claim.attempt.mark("weekly"), 10)], 41).await;
+    assert_eq!(told(&bench).await, expected("accepted", None, 1));
+    bench.assert_whole().await;
+}
+
+#[tokio::test]
+async fn a_no_after_a_forbidden_call_is_final() {
+    let bench = Bench::with_machines(&[1]).await;
+    let forbidden = Outcome::Forbidden(Denial::Unnamed);
+    assert_eq!(refused(&bench, &bench.call(1).await, forbidden, 2).await, expected("queued", None, 0));
+    let again = bench.call(3).await;
+    let no = Outcome::Refused(Reason::Refused);
+    assert_eq!(refused(&bench, &again, no, 4).await, expected("rejected", Some("refused"), 1));
+    bench.assert_whole().await;
+}
+
+#[tokio::test]
+async fn a_job_that_goes_back_again_and_again_rests_longer_each_time() {
+    for outcome in [Outcome::Unauthorized, Outcome::Forbidden(Denial::Feature), Outcome::Malformed] {
+        let bench = Bench::with_machines(&[1]).await;
+        bench.settle(&bench.call(1).await, outcome.clone(), 2).await;
+        bench.settle(&bench.call(3).await, outcome.clone(), 4).await;
+        assert!(matches!(bench.claim(4).await, Claimed::Nothing), "{outcome:?}");
+        bench.settle(&bench.call_parked(9).await, outcome.clone(), 10).await;
+        bench.store.unpark_due(bench.tenant, at(19)).await.unwrap();
+        assert!(matches!(bench.claim(19).await, Claimed::Nothing), "{outcome:?}");
+        bench.call_parked(20).await;
+    }
+}
+
 #[tokio::test]
 async fn what_is_not_the_jobs_fault_does_not_count_against_it() {
     let bench = Bench::with_machines(&[1]).await;
     let outcomes = [Outcome::Unauthorized, Outcome::Throttled(Told::default()), Outcome::NotSent];
     for (n, outcome) in (0..).zip(outcomes.iter().cycle().take(12)) {
-        let claim = bench.call(n * 10).await;
-        assert_eq!(bench.settle(&claim, outcome.clone(), n * 10 + 1).await, State::Queued);
+        let claim = bench.call_parked(n * 100).await;
+        assert_eq!(bench.settle(&claim, outcome.clone(), n * 100 + 1).await, State::Queued);
         assert_eq!(told(&bench).await, expected("queued", None, 0));
     }
     bench.assert_whole().await;
@@ -142,9 +204,9 @@ async fn a_busy_answer_without_a_name_asks_which_action_it_is() {
 
 #[tokio::test]
 async fn a_machine_that_is_refused_while_others_are_not_is_its_own_trouble() {
-    for outcome in [Outcome::Malformed, Outcome::Forbidden] {
+    for outcome in [Outcome::Malformed, Outcome::Forbidden(Denial::Unnamed)] {
         let bench = Bench::with_machines(&[1, 2]).await;
-        let refused = async |claim: &Claim, seconds| {
+        let refused = async |claim: &Claim, seconds: i64| {
             bench.settle(claim, outcome.clone(), seconds).await;
             told(&bench).await
         };
@@ -158,8 +220,10 @@ async fn a_machine_that_is_refused_while_others_are_not_is_its_own_trouble() {
         let busy = scan("b", machine(2), ActionStatus::Pending, "by hand", 39).action;
         bench.settle(&other, Outcome::Busy(Some(busy)), 41).await;
         assert_eq!(refused(&bench.call(50).await, 51).await, expected("queued", None, 1), "others are not");
-        assert_eq!(refused(&bench.probe(60).await, 61).await, expected("queued", None, 2), "it alone is left");
-        assert_eq!(refused(&bench.probe(70).await, 71).await, expected("failed", Some("attempts_exhausted"), 3));
+        assert!(matches!(bench.claim(80).await, Claimed::Nothing), "it rests for half a minute");
+        assert_eq!(refused(&bench.call_parked(81).await, 82).await, expected("queued", None, 2), "it alone is left");
+        let last = bench.call_parked(142).await;
+        assert_eq!(refused(&last, 143).await, expected("failed", Some("attempts_exhausted"), 3));
         bench.assert_whole().await;
     }
 }

@@ -118,7 +118,7 @@ async fn what_else_holds_a_lane_is_known_after_a_restart_and_probed_at_once() {
     let mut bench = Bench::with_machines(&[1]).await;
     let claim = bench.call(1).await;
     let held = Some(Held { why: Hold::Forbidden, until: boot(3600) });
-    let settlement = Settlement { held, ..bench.settlement(&claim, Outcome::Forbidden, 2) };
+    let settlement = Settlement { held, ..bench.settlement(&claim, Outcome::Forbidden(Denial::Unnamed), 2) };
     bench.store.settle(settlement, policy()).await.unwrap();
     assert_eq!(bench.store.standstill(bench.tenant).await.unwrap().hold.map(|(_, until)| until), Some(boot(3600)));
     bench.restart(boot_2(10)).await;

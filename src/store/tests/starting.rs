@@ -99,16 +99,27 @@ async fn open_questions_begin_anew_with_each_incarnation() {
 async fn since_when_the_sign_in_fails_outlives_a_restart_and_ends_with_one_that_goes_well() {
     let mut bench = Bench::with_machines(&[1]).await;
     let failed = || Some("AADSTS7000215".to_owned());
-    bench.store.record_sign_in(bench.tenant, failed(), Wall(3000)).await.unwrap();
+    bench.store.record_sign_in(bench.tenant, failed(), false, Wall(3000)).await.unwrap();
     bench.restart(birth(10)).await;
-    bench.store.record_sign_in(bench.tenant, failed(), Wall(12000)).await.unwrap();
+    bench.store.record_sign_in(bench.tenant, failed(), false, Wall(12000)).await.unwrap();
     let memory = bench.store.lane_memory(bench.tenant).await.unwrap();
     assert_eq!(memory.sign_in_fails_since, Some(Wall(3000)));
     assert!(bench.store.standstill(bench.tenant).await.unwrap().without_end(true).is_some());
-    bench.store.record_sign_in(bench.tenant, None, Wall(20000)).await.unwrap();
+    bench.store.record_sign_in(bench.tenant, None, false, Wall(20000)).await.unwrap();
     assert_eq!(bench.store.lane_memory(bench.tenant).await.unwrap().sign_in_fails_since, None);
-    bench.store.record_sign_in(bench.tenant, failed(), Wall(30000)).await.unwrap();
+    bench.store.record_sign_in(bench.tenant, failed(), false, Wall(30000)).await.unwrap();
     assert_eq!(bench.store.lane_memory(bench.tenant).await.unwrap().sign_in_fails_since, Some(Wall(30000)));
+}
+
+#[tokio::test]
+async fn no_sign_in_goes_well_while_defender_refuses_fresh_tokens() {
+    let bench = Bench::with_machines(&[1]).await;
+    let since = async || bench.store.lane_memory(bench.tenant).await.unwrap().sign_in_fails_since;
+    bench.store.note_tokens(bench.tenant, true, Wall(3000)).await.unwrap();
+    bench.store.record_sign_in(bench.tenant, None, true, Wall(8000)).await.unwrap();
+    assert_eq!(since().await, Some(Wall(3000)), "Entra hands out tokens, and Defender refuses them");
+    bench.store.note_tokens(bench.tenant, false, Wall(9000)).await.unwrap();
+    assert_eq!(since().await, None);
 }
 
 #[tokio::test]

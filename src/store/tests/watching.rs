@@ -89,3 +89,28 @@ async fn what_needs_review_is_counted_by_machine_and_no_other_job_is_read() {
     assert!(steps.len() == 3 && steps.iter().all(|step| step.starts_with("SEARCH")), "{plan}");
     assert!(steps.iter().any(|step| step.contains("INDEX jobs_undecided")), "{plan}");
 }
+
+#[tokio::test]
+async fn unknown_statuses_are_counted_while_they_are_followed() {
+    let bench = Bench::with_machines(&[1, 2]).await;
+    let (first, second) = (bench.accepted("a1", 1).await, bench.accepted("a2", 3).await);
+    let ours = |id: &str, n, claim: &Claim, status: &str, updated| {
+        scan(id, machine(n), ActionStatus::parse(status), &claim.attempt.mark("weekly"), updated)
+    };
+    let long = "x".repeat(500);
+    let theirs = |id: &str, status: &str| scan(id, machine(9), ActionStatus::parse(status), "by hand", 5);
+    let page = [ours("a1", 1, &first, "Expired", 10), ours("a2", 2, &second, "Canceled", 10), theirs("b", &long)];
+    bench.feed(&page, 11).await;
+    let shown = async |since| bench.store.unknown_statuses(bench.tenant, at(since)).await.unwrap();
+    assert_eq!(shown(0).await, [("Expired".to_owned(), 1), ("x".repeat(40), 1)].into());
+    assert_eq!(shown(60).await, [("Expired".to_owned(), 1)].into(), "what others asked for is not followed");
+    assert_eq!(bench.job_of(machine(2)).await.state, "cancelled", "Canceled is Cancelled");
+    bench.feed(&[ours("a1", 1, &first, "Succeeded", 20)], 21).await;
+    assert!(shown(60).await.is_empty());
+    for n in 0..9 {
+        bench.feed(&[theirs(&format!("c{n}"), &format!("odd{n}"))], 30).await;
+    }
+    assert_eq!(shown(0).await.len(), 5, "of many words some");
+    let plan = bench.plan(crate::store::status::UNKNOWN_STATUSES.to_owned()).await;
+    assert!(plan.contains("actions_of_unknown_status"), "however many actions there are: {plan}");
+}
