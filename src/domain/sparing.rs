@@ -55,12 +55,21 @@ impl<K: Ord + Clone> Sparing<K> {
 
     /// One more. Returns whether it is told by itself; else it is to be counted.
     pub fn is_told_singly(&mut self, cause: K, now: Boot) -> bool {
+        self.is_among(SINGLY, cause, now)
+    }
+
+    /// The same where only the first of an hour is told by itself.
+    pub fn is_first(&mut self, cause: K, now: Boot) -> bool {
+        self.is_among(1, cause, now)
+    }
+
+    fn is_among(&mut self, singly: u32, cause: K, now: Boot) -> bool {
         let run = self.run(cause, now);
         if now.since(run.since) >= SPAN {
             (run.since, run.singly) = (now, 0);
         }
         // What is told together comes first, in its turn.
-        let is_singly = run.rest.is_none() && run.singly < SINGLY;
+        let is_singly = run.rest.is_none() && run.singly < singly;
         if is_singly {
             run.singly += 1;
             run.told = now;
@@ -150,6 +159,7 @@ mod tests {
         assert_eq!(sparing.due(at(10), false), [(Some("ann"), expected)]);
         assert!(sparing.due(at(20), true).is_empty());
         assert!(sparing.is_told_singly("ann", at(61)), "that is another hour");
+        assert_eq!([61, 62, 121].map(|minute| sparing.is_first("links", at(minute))), [true, false, true]);
     }
 
     #[test]

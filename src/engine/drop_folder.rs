@@ -245,14 +245,18 @@ impl<'a> Looking<'a> {
             let until = local(wall + self.allowance.until(*owner).unwrap_or(now).since(now), wall);
             tracing::warn!(
                 owner, files = over.files, file = %ShownPath::new(first), until, times = told.times,
-                "files wait in the drop folder: their owner has dropped more than intake.max_files_per_hour, and the next is taken when the hour allows; raise the limit if that is meant{told}"
+                "files wait: their owner drops more than intake.max_files_per_hour, and the next is taken when the hour allows; raise the limit if that is meant{told}"
             );
         }
     }
 
     /// Whether this is reported by itself; else it is counted.
     fn is_told_singly(&mut self, why: Left, path: &Path, count: u64, now: Boot) -> bool {
-        let is_singly = self.sparing.is_told_singly(why, now);
+        let is_singly = match why {
+            // One line of these may stand for any number.
+            Left::Odd => self.sparing.is_first(why, now),
+            Left::Open | Left::Later | Left::TakenBack => self.sparing.is_told_singly(why, now),
+        };
         if !is_singly {
             self.sparing.count(why, count, &ShownPath::new(path).to_string(), now);
         }
