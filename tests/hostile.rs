@@ -390,10 +390,8 @@ async fn useless_files_and_links_cost_a_bounded_number_of_lines_and_events() {
         let receipt = daemon.receipt(&format!("rejected/useless-{n}.txt")).await;
         assert_eq!(text(&receipt["refusals"][0], "text"), format!("useless {n}"));
     }
-    eventually("all links counted", || {
-        (metric(&daemon, "sweepd_intake_left_in_place_total") == 300).then_some(())
-    })
-    .await;
+    eventually("all links counted", || (metric(&daemon, "sweepd_intake_left_in_place_total") == 300).then_some(()))
+        .await;
     assert_eq!(daemon.get("/readyz").1.matches("drop folder").count(), 0);
     assert!(daemon.terminate().await.success());
     let log = daemon.log();
