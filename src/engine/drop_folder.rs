@@ -226,7 +226,9 @@ impl<'a> Looking<'a> {
             }
         };
         let (may, wait): (Vec<_>, Vec<_>) = ready.into_iter().partition(&mut may);
-        wait.iter().for_each(|ready| over.add(&ready.path, ready.found.uid));
+        for ready in &wait {
+            over.add(&ready.path, ready.found.uid);
+        }
         may
     }
 

@@ -190,7 +190,7 @@ mod tests {
 
     #[test]
     fn growing_file_is_read_no_further_than_may_be_and_put_off() {
-        let (_dir, dropped, copying) = scene(&[b'x'; 200_000], 100_000);
+        let (_dir, dropped, copying) = scene(&vec![b'x'; 200_000], 100_000);
         assert!(matches!(copying.copy(&dropped, None), Err(Refuse::Reject(..))), "its length says it");
         // It was shorter when it was looked at.
         let (mut from, mut to) = (dropped.dir.file(&dropped.name).unwrap(), tempfile::tempfile().unwrap());
@@ -202,7 +202,7 @@ mod tests {
 
     #[test]
     fn stop_ends_the_copying_between_two_reads() {
-        let (_dir, dropped, copying) = scene(&[b'x'; 200_000], 1_000_000);
+        let (_dir, dropped, copying) = scene(&vec![b'x'; 200_000], 1_000_000);
         assert!(copying.copy(&dropped, None).is_ok());
         copying.stop.cancel();
         assert!(why(copying.copy(&dropped, None)).contains("stopped"));

@@ -249,7 +249,8 @@ impl Dir {
             given => given?,
         }
         let mode = folder.mode & 0o640;
-        if folder.mode & 0o007 == 0 && Stat::of_file(file)?.mode != mode {
+        let is_closed = folder.mode.trailing_zeros() >= 3;
+        if is_closed && Stat::of_file(file)?.mode != mode {
             fchmod(file, Mode::from_bits_truncate(mode))?;
         }
         Ok(())

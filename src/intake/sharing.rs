@@ -79,26 +79,26 @@ fn carry_over(theirs: &Dir, found: &Stat, path: &Path) -> io::Result<()> {
 /// with the set-group-id bit has its group from the beginning, and keeps it where it is moved to. Only in a sticky folder,
 /// because only there no dropper can put another folder in its place. Returns whether that went well.
 fn make_there(theirs: &Dir, found: &Stat, path: &Path, mode: u32) -> io::Result<bool> {
-    let (made, name) = (OsStr::new(MADE), path.file_name().unwrap_or_default());
+    let (new, name) = (OsStr::new(MADE), path.file_name().unwrap_or_default());
     let is_ours = |made: Stat| made.kind == Kind::Folder && made.uid == nix::unistd::geteuid().as_raw();
-    if theirs.look(made).is_ok_and(is_ours) {
+    if theirs.look(new).is_ok_and(is_ours) {
         // A kill has left it.
-        theirs.remove_folder(made)?;
+        theirs.remove_folder(new)?;
     }
     // A dropper may have put something there: it is not ours to move.
-    if found.mode & 0o3000 != 0o3000 || !theirs.make_folder(made, mode)? {
+    if found.mode & 0o3000 != 0o3000 || !theirs.make_folder(new, mode)? {
         return Ok(false);
     }
-    let is_right = theirs.look(made).is_ok_and(|made| made.gid == found.gid && made.mode & 0o2000 != 0);
+    let is_right = theirs.look(new).is_ok_and(|made| made.gid == found.gid && made.mode & 0o2000 != 0);
     let moved = if is_right {
         let parent = Dir::trusted(path.parent().unwrap_or(Path::new(".")))?;
         // A folder that is not empty stays, and so does one that is not there any more.
-        std::fs::remove_dir(path).and_then(|()| theirs.rename(made, &parent, name))
+        std::fs::remove_dir(path).and_then(|()| theirs.rename(new, &parent, name))
     } else {
         Ok(())
     };
     if !is_right || moved.is_err() {
-        theirs.remove_folder(made)?;
+        theirs.remove_folder(new)?;
     }
     moved.map(|()| is_right)
 }

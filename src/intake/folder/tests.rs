@@ -1,3 +1,5 @@
+#![allow(clippy::disallowed_methods, reason = "folders of others, and with modes of others, are made")]
+
 use std::os::unix::ffi::OsStringExt;
 use std::os::unix::fs::PermissionsExt;
 
@@ -173,7 +175,6 @@ fn folders_that_are_made_let_the_group_put_files_and_replace_none() {
 }
 
 #[test]
-#[allow(clippy::disallowed_methods, reason = "a folder of somebody else's is made")]
 fn a_tenants_folder_of_a_dropper_is_not_read() {
     if !nix::unistd::geteuid().is_root() {
         return eprintln!("skipped: needs root");
