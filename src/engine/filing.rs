@@ -10,7 +10,7 @@ use super::steps::{Step, passed};
 use crate::domain::id::TenantName;
 use crate::domain::time::Wall;
 use crate::intake::dir::Dir;
-use crate::intake::folder::{Dropped, Ready, numbered, receipt_name, shortened};
+use crate::intake::folder::{Dropped, Ready, receipt_name, shortened};
 use crate::intake::receipt::{Aside, Receipt, Refusals, Status, write_aside, write_whole};
 use crate::store::sweeps::Counts;
 
@@ -78,9 +78,7 @@ pub fn put_away(original: Option<&Original>, content: Content, target: &Path, re
     };
     if let Err(error) = filed {
         // Whatever lies there must not get this receipt at the next start.
-        if let Err(left) = written.withdraw() {
-            tracing::debug!(error = %left, "a hidden receipt stays behind");
-        }
+        written.withdraw()?;
         return Err(error);
     }
     passed(Step::Moved);
@@ -158,7 +156,7 @@ impl Original {
         if through.look(&hidden)?.identity == self.found.identity {
             return through.remove(&hidden);
         }
-        put_back(&through, &hidden, dir, name)
+        through.rename(&hidden, dir, name)
     }
 
     /// Moves the file itself, if it still is the one that was looked at.
@@ -214,21 +212,9 @@ fn undo_or_end(dir: &Dir, hidden: &OsStr, rest: &OsStr, incoming: Option<&Dir>) 
     let is_meant = u64::from_str_radix(inode, 16) == Ok(dir.look(hidden)?.identity.inode());
     match incoming {
         _ if is_meant => dir.remove(hidden),
-        Some(incoming) => put_back(dir, hidden, incoming, OsStr::new(name)),
+        Some(incoming) => dir.rename(hidden, incoming, OsStr::new(name)),
         None => Ok(()),
     }
-}
-
-/// Puts a file back that is still to be taken: under its name, or with a number if a third file has that by now.
-fn put_back(from: &Dir, hidden: &OsStr, incoming: &Dir, name: &OsStr) -> io::Result<()> {
-    let mut moved = from.rename(hidden, incoming, name);
-    for n in 1..=100 {
-        if !moved.as_ref().is_err_and(|error| error.kind() == io::ErrorKind::AlreadyExists) {
-            break;
-        }
-        moved = from.rename(hidden, incoming, &numbered(name, n));
-    }
-    moved
 }
 
 /// What is between a name's beginning and its end.
@@ -404,11 +390,8 @@ mod tests {
             let hidden = scene.processed().join(format!(".removed-{inode:x}-{name}.tmp"));
             fs::rename(scene.incoming.path().join(name), hidden).unwrap();
         }
-        // A third one has come under its name meanwhile.
-        scene.original("other.txt", "third");
         finish_folder(&scene.processed(), Some(&scene.incoming), &|_, _| false).unwrap();
-        let back = vec!["other.1.txt".to_owned(), "other.txt".to_owned()];
-        assert_eq!((scene.names("processed"), scene.names("incoming")), (vec![], back));
+        assert_eq!((scene.names("processed"), scene.names("incoming")), (vec![], vec!["other.txt".to_owned()]));
     }
 
     #[test]
