@@ -105,7 +105,11 @@ impl From<StoreError> for Failure {
 
 impl From<anyhow::Error> for Failure {
     fn from(error: anyhow::Error) -> Self {
-        Self::new(Exit::Failed, format!("{error:#}"))
+        // What is wrong with the database is told, and ends the process, in one way wherever it is met.
+        match error.downcast::<StoreError>() {
+            Ok(error) => error.into(),
+            Err(error) => Self::new(Exit::Failed, format!("{error:#}")),
+        }
     }
 }
 
@@ -472,5 +476,19 @@ async fn feed_watchdog(health: Health, clock: Arc<dyn Clock>) {
             tracing::error!(loops = stuck.join(", "), "loops are stuck; systemd restarts this process");
         }
         clock.sleep_until(clock.boot() + patience / 3).await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_wrong_with_the_database_ends_the_process_in_one_way_wherever_it_is_met() {
+        let wrong = StoreError::Version("marker".to_owned());
+        let direct = Failure::from(wrong.clone());
+        assert_eq!(direct.exit, Exit::Config);
+        let through = Failure::from(anyhow::Error::from(wrong).context("start the engine"));
+        assert_eq!((through.exit, through.message), (direct.exit, direct.message));
     }
 }

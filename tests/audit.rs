@@ -231,6 +231,7 @@ async fn a_file_of_heads_is_read_line_by_line_and_within_bounds() {
         (format!("1 {hash}\n\n1 2 3\n"), 65, "heads.txt line 3: it has 3 words"),
         (format!("one {hash}\n"), 65, "heads.txt line 1: the first word is no number of an event"),
         ("\n".repeat(17 << 20), 65, "larger than 16 MiB"),
+        (" \n\n".to_owned(), 65, "heads.txt: it holds no head"),
         ("ab".repeat(32), 1, "the record does not hold the head abab"),
     ] {
         let refused = verify(&content);

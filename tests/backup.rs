@@ -135,6 +135,24 @@ async fn what_is_no_database_of_sweepd_ends_run_for_good() {
     let restored = daemon.command(&["restore", copy.to_str().unwrap(), "--yes"]);
     assert!(restored.code == 65 && restored.stderr.contains("`events_are_not_deleted` is missing"), "{restored:?}");
     assert!(!database.exists(), "nothing was put in its place");
+
+    // What would be waited for, or is an I/O error to SQLite.
+    let in_its_place = |told: &str| {
+        for command in ["run", "status", "pause"] {
+            let ended = daemon.command(&[command]);
+            assert!(ended.code == 78 && ended.stderr.contains(told), "{command}: {ended:?}");
+        }
+    };
+    nix::unistd::mkfifo(&database, nix::sys::stat::Mode::S_IRWXU).unwrap();
+    in_its_place("it is no regular file");
+    fs::remove_file(&database).unwrap();
+    fs::create_dir(&database).unwrap();
+    in_its_place("it is no regular file");
+    let lock = daemon.site.state().join("sweepd.lock");
+    fs::remove_file(&lock).unwrap();
+    nix::unistd::mkfifo(&lock, nix::sys::stat::Mode::S_IRWXU).unwrap();
+    let ended = daemon.command(&["run"]);
+    assert!(ended.code == 1 && ended.stderr.contains(lock.to_str().unwrap()), "{ended:?}");
 }
 
 /// Whoever was killed has its last events in the log beside the database, and both are put aside.

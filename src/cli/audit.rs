@@ -75,7 +75,13 @@ impl VerifyArgs {
             heads.add_bare(hash, "--head".to_owned());
         }
         if let Some(path) = &self.heads {
-            heads.add_file(&ShownPath::new(&path).to_string(), &text_of(path)?).map_err(|error| match error {
+            let text = text_of(path)?;
+            if text.trim().is_empty() {
+                // Where the query that was to print them has failed, that must not look like a record that holds them.
+                let why = "it holds no head: there is nothing to compare the record with; write SEQ HASH, or HASH alone, on each line";
+                return Err(Failure::new(Exit::Input, format!("{}: {why}", ShownPath::new(&path))));
+            }
+            heads.add_file(&ShownPath::new(&path).to_string(), &text).map_err(|error| match error {
                 FileError::Line(why) => Failure::new(Exit::Input, why),
                 FileError::Contradiction(contradiction) => contradiction.into(),
             })?;

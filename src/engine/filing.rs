@@ -10,7 +10,7 @@ use super::steps::{Step, passed};
 use crate::domain::id::TenantName;
 use crate::domain::time::Wall;
 use crate::intake::dir::Dir;
-use crate::intake::folder::{Dropped, Ready, receipt_name, shortened};
+use crate::intake::folder::{Dropped, Ready, numbered, receipt_name, shortened};
 use crate::intake::receipt::{Aside, Receipt, Refusals, Status, write_aside, write_whole};
 use crate::store::sweeps::Counts;
 
@@ -78,7 +78,9 @@ pub fn put_away(original: Option<&Original>, content: Content, target: &Path, re
     };
     if let Err(error) = filed {
         // Whatever lies there must not get this receipt at the next start.
-        written.withdraw()?;
+        if let Err(left) = written.withdraw() {
+            tracing::debug!(error = %left, "a hidden receipt stays behind");
+        }
         return Err(error);
     }
     passed(Step::Moved);
@@ -128,6 +130,9 @@ fn copy_name(name: &OsStr) -> OsString {
 /// What a file is called between its folder and its end: which one it is meant to be is in the name.
 const REMOVED: &str = ".removed-";
 
+/// So many numbers are tried for a file that goes back.
+const BACK_AT_MOST: u64 = 1000;
+
 fn is_free(target: &Path) -> io::Result<()> {
     if std::fs::symlink_metadata(target).is_ok() { Err(io::ErrorKind::AlreadyExists.into()) } else { Ok(()) }
 }
@@ -153,10 +158,11 @@ impl Original {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
             renamed => renamed?,
         }
-        if through.look(&hidden)?.identity == self.found.identity {
+        // Also one that somebody has written to since it was compared.
+        if self.found.is_unchanged(&through.look(&hidden)?) {
             return through.remove(&hidden);
         }
-        through.rename(&hidden, dir, name)
+        give_back(&through, &hidden, dir, name)
     }
 
     /// Moves the file itself, if it still is the one that was looked at.
@@ -167,9 +173,22 @@ impl Original {
         if to.look(new)?.identity == self.found.identity {
             return Ok(());
         }
-        to.rename(new, dir, name)?;
+        give_back(&to, new, dir, name)?;
         Err(io::Error::other("another file has taken its place while it was put away"))
     }
+}
+
+/// A file goes back to where it was dropped: under its name, or with a number where that is another's by now.
+fn give_back(from: &Dir, hidden: &OsStr, incoming: &Dir, name: &OsStr) -> io::Result<()> {
+    let short = OsString::from(shortened(&name.to_string_lossy()));
+    let names = std::iter::once(name.to_owned()).chain((1..=BACK_AT_MOST).map(|n| numbered(&short, n)));
+    for name in names {
+        match from.rename(hidden, incoming, &name) {
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+            other => return other,
+        }
+    }
+    Err(io::ErrorKind::AlreadyExists.into())
 }
 
 /// What a kill left half done in a folder that files are put away to. A copy whose file is still to be taken goes away
@@ -196,14 +215,20 @@ pub fn finish_folder(folder: &Path, incoming: Option<&Dir>, waits: &dyn Fn(&str,
             dir.remove(hidden)?;
         }
     }
-    for hidden in &names {
-        if between(hidden, b".", b".copy.tmp").is_some() && dir.look(hidden).is_ok() {
-            dir.remove(hidden)?;
+    let mut failed = None;
+    // What got its name above is there no more: a dropper may call a list as a removed file is called.
+    for hidden in names.iter().filter(|hidden| dir.look(hidden).is_ok()) {
+        let ended = if between(hidden, b".", b".copy.tmp").is_some() {
+            dir.remove(hidden)
         } else if let Some(rest) = between(hidden, REMOVED.as_bytes(), b".tmp") {
-            undo_or_end(&dir, hidden, &rest, incoming)?;
-        }
+            undo_or_end(&dir, hidden, &rest, incoming)
+        } else {
+            Ok(())
+        };
+        // One that cannot be ended keeps none of the others.
+        failed = failed.or(ended.err());
     }
-    Ok(finished)
+    failed.map_or(Ok(finished), Err)
 }
 
 /// Ends the removal of a file that a kill came into; one that only had its name goes back.
@@ -212,7 +237,7 @@ fn undo_or_end(dir: &Dir, hidden: &OsStr, rest: &OsStr, incoming: Option<&Dir>) 
     let is_meant = u64::from_str_radix(inode, 16) == Ok(dir.look(hidden)?.identity.inode());
     match incoming {
         _ if is_meant => dir.remove(hidden),
-        Some(incoming) => dir.rename(hidden, incoming, OsStr::new(name)),
+        Some(incoming) => give_back(dir, hidden, incoming, OsStr::new(name)),
         None => Ok(()),
     }
 }
@@ -392,6 +417,31 @@ mod tests {
         }
         finish_folder(&scene.processed(), Some(&scene.incoming), &|_, _| false).unwrap();
         assert_eq!((scene.names("processed"), scene.names("incoming")), (vec![], vec!["other.txt".to_owned()]));
+    }
+
+    #[test]
+    fn a_start_ends_what_it_can_whatever_droppers_call_their_files() {
+        let scene = Scene::new();
+        // Called as a removed file is, and as a copy.
+        for name in ["removed-5-list.txt", "list.copy.tmp.txt"] {
+            fs::write(scene.processed().join(format!(".{name}.receipt.json.tmp")), RECEIPT).unwrap();
+            fs::write(scene.processed().join(format!(".{name}.copy.tmp")), "one").unwrap();
+        }
+        // Removed by mistake, and another has its name by now.
+        scene.original("weekly.txt", "newer");
+        fs::write(scene.processed().join(".removed-0-weekly.txt.tmp"), "newest").unwrap();
+        assert_eq!(finish_folder(&scene.processed(), Some(&scene.incoming), &|_, _| false).unwrap(), 2);
+        assert_eq!(
+            scene.names("processed"),
+            [
+                "list.copy.tmp.txt",
+                "list.copy.tmp.txt.receipt.json",
+                "removed-5-list.txt",
+                "removed-5-list.txt.receipt.json"
+            ]
+        );
+        assert_eq!(scene.names("incoming"), ["weekly.1.txt", "weekly.txt"]);
+        assert_eq!(fs::read_to_string(scene.incoming.path().join("weekly.1.txt")).unwrap(), "newest");
     }
 
     #[test]

@@ -293,20 +293,7 @@ impl Folder {
         if !taken(name) {
             return name.to_owned();
         }
-        let path = Path::new(name);
-        let stem = path.file_stem().unwrap_or(name);
-        (1..=u64::MAX)
-            .map(|n| {
-                let mut numbered = stem.to_owned();
-                numbered.push(format!(".{n}"));
-                if let Some(ending) = path.extension() {
-                    numbered.push(".");
-                    numbered.push(ending);
-                }
-                numbered
-            })
-            .find(|name| !taken(name))
-            .unwrap_or_else(|| name.to_owned())
+        (1..=u64::MAX).map(|n| numbered(name, n)).find(|name| !taken(name)).unwrap_or_else(|| name.to_owned())
     }
 
     /// The folder that files of this tenant folder are put away to.
@@ -397,6 +384,18 @@ pub fn shortened(name: &str) -> String {
         short.push_str(ending);
     }
     short
+}
+
+/// A name with a number before its ending.
+pub fn numbered(name: &OsStr, n: u64) -> OsString {
+    let path = Path::new(name);
+    let mut numbered = path.file_stem().unwrap_or(name).to_owned();
+    numbered.push(format!(".{n}"));
+    if let Some(ending) = path.extension() {
+        numbered.push(".");
+        numbered.push(ending);
+    }
+    numbered
 }
 
 /// The name of the receipt of a file.

@@ -5,6 +5,7 @@
 //! clock decides what is orphaned.
 
 use std::fs::{File, OpenOptions, TryLockError};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,7 +15,7 @@ use sqlx::{Row, SqliteConnection};
 use super::events::{self, Kind, Subject};
 use super::jobs::machine_of;
 use super::slots::BudgetRow;
-use super::{Doing, Store, StoreError, boots};
+use super::{Doing, Store, StoreError, WITHOUT_WAITING, boots};
 use crate::domain::id::{Epoch, JobId};
 use crate::domain::lookup::{Question, next_look};
 use crate::domain::time::{Boot, BootId, Wall};
@@ -30,13 +31,13 @@ pub struct StateLock {
 
 impl StateLock {
     fn open(state_dir: &Path) -> Result<File, StoreError> {
-        use std::os::unix::fs::OpenOptionsExt;
         let path = state_dir.join(LOCK);
         OpenOptions::new()
             .create(true)
             .truncate(false)
             .write(true)
             .mode(0o600)
+            .custom_flags(WITHOUT_WAITING)
             .open(&path)
             .map_err(|source| StoreError::File { path, source: Arc::new(source) })
     }
@@ -55,9 +56,8 @@ impl StateLock {
 
     /// Whether a daemon holds the lock now.
     pub fn is_held(state_dir: &Path) -> bool {
-        let Ok(file) = OpenOptions::new().read(true).open(state_dir.join(LOCK)) else {
-            return false;
-        };
+        let opened = OpenOptions::new().read(true).custom_flags(WITHOUT_WAITING).open(state_dir.join(LOCK));
+        let Ok(file) = opened else { return false };
         // A shared lock, for an instant: it cannot keep a second command from looking.
         matches!(file.try_lock_shared(), Err(TryLockError::WouldBlock))
     }

@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use super::events::{Head, Kind, Subject};
 use super::tenants::{Operator, Sending};
-use super::{Store, StoreError};
+use super::{Store, StoreError, WITHOUT_WAITING};
 use crate::domain::id::TenantName;
 use crate::domain::time::Wall;
 
@@ -40,7 +40,7 @@ impl Landmark {
     /// What was noted last in this state folder; `None` where there is no note. Nothing is made.
     pub(super) fn noted(state_dir: &Path) -> Result<Option<Head>, StoreError> {
         let path = state_dir.join(FILE);
-        match File::open(&path) {
+        match OpenOptions::new().read(true).custom_flags(WITHOUT_WAITING).open(&path) {
             Ok(file) => Ok(last(&file)),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
             Err(source) => Err(StoreError::File { path, source: Arc::new(source) }),

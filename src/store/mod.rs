@@ -66,6 +66,10 @@ pub const FILE: &str = "sweepd.db";
 /// long commit, and under a fast clock a minute is a second.
 const PATIENCE: Duration = Duration::from_mins(10);
 
+/// For a file of the state folder that is not SQLite's: a pipe in its place would be waited for without end, and a stop
+/// too.
+const WITHOUT_WAITING: i32 = nix::fcntl::OFlag::O_NONBLOCK.bits();
+
 /// The first SQLite without the WAL-reset corruption (3.7.0 to 3.51.2).
 const SQLITE_AT_LEAST: (u32, u32, u32) = (3, 51, 3);
 
@@ -394,6 +398,8 @@ async fn is_current(path: &Path) -> Result<bool, StoreError> {
 fn has_content(path: &Path) -> Result<bool, StoreError> {
     let failed = |error| StoreError::File { path: path.to_owned(), source: Arc::new(error) };
     match std::fs::metadata(path) {
+        // SQLite would wait for a pipe without end, and call a folder an I/O error.
+        Ok(found) if !found.is_file() => return Err(Candidate::Database(path).refused("it is no regular file")),
         Ok(found) if found.len() > 0 => {}
         Ok(_) => return Ok(false),
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(false),

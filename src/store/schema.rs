@@ -40,7 +40,7 @@ impl Candidate<'_> {
     }
 
     /// It is not what it should be.
-    fn refused(&self, why: &str) -> StoreError {
+    pub(super) fn refused(&self, why: &str) -> StoreError {
         let remedy = match self {
             Self::Database(_) => "put a backup in its place with `sweepd restore`, or move the file away",
             Self::CopyOf(_) => "choose another backup",
