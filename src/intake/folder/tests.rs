@@ -256,6 +256,10 @@ fn a_tenants_folders_have_its_droppers_group() {
     }
 }
 
+fn set_mode(folder: &Path, mode: u32) {
+    fs::File::open(folder).unwrap().set_permissions(fs::Permissions::from_mode(mode)).unwrap();
+}
+
 #[test]
 fn folders_that_the_daemon_makes_keep_no_tenant_apart() {
     // As an operator, an older version or a container has made `incoming/`.
@@ -263,13 +267,13 @@ fn folders_that_the_daemon_makes_keep_no_tenant_apart() {
         let dir = tempfile::tempdir().unwrap();
         let incoming = dir.path().join("incoming");
         fs::create_dir(&incoming).unwrap();
-        fs::set_permissions(&incoming, fs::Permissions::from_mode(mode)).unwrap();
+        set_mode(&incoming, mode);
         let folder = Folder::new(dir.path(), &tenants(&["a", "b"]));
         folder.create().unwrap();
         assert!(!folder.are_apart().unwrap(), "{mode:o}");
         let made = fs::metadata(incoming.join("a")).unwrap().permissions().mode() & 0o7777;
         assert_eq!(made, 0o3000 | mode & 0o777, "sticky, whatever incoming/ is");
-        fs::set_permissions(incoming.join("a"), fs::Permissions::from_mode(0o3700)).unwrap();
+        set_mode(&incoming.join("a"), 0o3700);
         assert_eq!(folder.are_apart().unwrap(), mode != 0o700);
     }
 }
@@ -281,6 +285,6 @@ fn a_tenants_folder_that_cannot_be_seen_keeps_the_question_open() {
     folder.create().unwrap();
     fs::rename(dir.path().join("incoming/a"), dir.path().join("elsewhere")).unwrap();
     assert!(folder.are_apart().unwrap_err().to_string().contains("incoming/a/"));
-    fs::set_permissions(dir.path().join("incoming/b"), fs::Permissions::from_mode(0o3700)).unwrap();
+    set_mode(&dir.path().join("incoming/b"), 0o3700);
     assert!(folder.are_apart().unwrap(), "another one shows it");
 }
