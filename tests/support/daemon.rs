@@ -119,7 +119,10 @@ impl Daemon {
         }
         // Where this was built may be nobody else's to enter.
         let binary = self.site.path().join("sweepd");
-        fs::copy(env!("CARGO_BIN_EXE_sweepd"), &binary).unwrap();
+        // By another process: a child that is forked here meanwhile would hold the file open for writing, and nobody
+        // could execute it.
+        let copied = Command::new("cp").arg(env!("CARGO_BIN_EXE_sweepd")).arg(&binary).status();
+        assert!(copied.unwrap().success());
         let owned = Command::new("chown").args(["-R", &format!("{NOBODY}:{NOBODY}")]).arg(self.site.path()).status();
         assert!(owned.unwrap().success());
         let words = ["setpriv", "--reuid", NOBODY, "--regid", NOBODY, "--clear-groups"];
