@@ -145,7 +145,7 @@ impl Scene {
             self.run_until(kill, n == 0).await;
         }
         self.daemon.start().await;
-        let what = format!("{name:?} killed at {kills:?}");
+        let what = format!("{} killed at {kills:?}", name.to_string_lossy());
         let place = if kind == Kind::Useless { "rejected" } else { "processed" };
         let shown = name.to_string_lossy();
         let receipt = self.daemon.receipt(&format!("{place}/{shown}")).await;
