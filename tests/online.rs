@@ -330,8 +330,8 @@ async fn without_the_ledger_nothing_is_read() {
     fs::set_permissions(&database, fs::Permissions::from_mode(0o700)).unwrap();
     fs::write(database.join("x"), "x").unwrap();
     let (tenant, output) = checked(&scene.daemon);
-    assert_eq!(output.code, 1, "{output:?}");
-    assert!(output.stderr.contains("the database: open the database"), "{output:?}");
+    assert_eq!(output.code, 78, "{output:?}");
+    assert!(output.stderr.contains("it is no regular file"), "{output:?}");
     assert_eq!(tenant["signed_in"], json!(true), "the token tells all the same");
     assert!(text(&tenant["features"][1], "because").contains("no read was made"), "{tenant}");
     assert_eq!(arrivals(&scene.simulator), before);
