@@ -1,7 +1,7 @@
 //! Whose a database is, which schema it has, and the way from an older one to this version's.
 //!
 //! A file is opened for reading alone until it is known as sweepd's: by the steps that are noted in it, and by each
-//! object that those make ([`super::objects`]). A database only goes forward. Before it does, a copy stays behind in its old schema: with that,
+//! object that those make (`super::objects`). A database only goes forward. Before it does, a copy stays behind in its old schema: with that,
 //! and the program that fits it, one goes back.
 
 use std::fs;
