@@ -111,7 +111,9 @@ fn file_copy(original: Option<&Original>, copy: &Path, target: &Path) -> io::Res
     folder_dir.sync()?;
     passed(Step::CopyAside);
     if let Err(error) = original.map_or(Ok(()), |original| original.remove(folder)) {
-        std::fs::remove_file(&hidden)?;
+        if let Err(left) = std::fs::remove_file(&hidden) {
+            tracing::debug!(error = %left, "a hidden copy stays behind");
+        }
         return Err(error);
     }
     passed(Step::Removed);

@@ -6,6 +6,7 @@ use super::taking::{Refuse, Taking};
 use crate::domain::id::TenantName;
 use crate::domain::shown::ShownPath;
 use crate::domain::trouble::Trouble;
+use crate::intake::dir::Kind;
 use crate::intake::folder::Dropped;
 use crate::store::StoreError;
 
@@ -78,7 +79,7 @@ impl Taking {
                 let tenant = folder.tenant_at(&path);
                 let waits = |file: &str, sha256: &str| {
                     let is_there = |relative: &String| {
-                        copy_again(&copying, folder.recorded(relative), sha256).is_ok_and(|found| found.is_some())
+                        folder.recorded(relative).is_some_and(|dropped| copying.is_there(&dropped, sha256))
                     };
                     folder.relatives(tenant, file).iter().any(is_there)
                 };
@@ -96,7 +97,9 @@ impl Taking {
 
 /// Copies a file once more, if it is there and has this SHA-256.
 pub fn copy_again(copying: &Copying, dropped: Option<Dropped>, sha256: &str) -> Result<Option<Copied>, Refuse> {
-    let Some(dropped) = dropped else { return Ok(None) };
+    // A link or a folder that has its name by now is none that was taken.
+    let is_file = |dropped: &Dropped| dropped.dir.look(&dropped.name).is_ok_and(|found| found.kind == Kind::File);
+    let Some(dropped) = dropped.filter(is_file) else { return Ok(None) };
     match copying.copy(&dropped, None) {
         Ok(copied) => Ok(Some(copied).filter(|copied| copied.sha256 == sha256)),
         // Another one by now: that one is still to be taken.

@@ -108,8 +108,15 @@ impl Copying {
         Ok(Copied { original: Original { dropped: dropped.clone(), found }, copy, sha256, is_text })
     }
 
+    /// Whether a file with this SHA-256 lies there. It needs no room on the disk, so that a full one is no answer.
+    pub fn is_there(&self, dropped: &Dropped, sha256: &str) -> bool {
+        let Ok(mut file) = dropped.dir.file(&dropped.name) else { return false };
+        Stat::of_file(&file).is_ok_and(|found| found.kind == Kind::File)
+            && self.pour(&mut file, &mut io::sink()).is_ok_and(|(found, _)| found == sha256)
+    }
+
     /// Copies what there is; no more than may be, however the file grows meanwhile.
-    fn pour(&self, from: &mut File, to: &mut File) -> Result<(String, bool), Refuse> {
+    fn pour(&self, from: &mut File, to: &mut impl Write) -> Result<(String, bool), Refuse> {
         let mut hash = Sha256::new();
         let (mut is_text, mut is_wide) = (true, false);
         let (mut buffer, mut length) = (vec![0; 64 * 1024], 0);
@@ -214,6 +221,7 @@ mod tests {
         let listed = dropped.dir.look(&dropped.name).unwrap().identity;
         let copied = copying.copy(&dropped, Some(listed)).unwrap();
         assert!(copied.is_text && !copied.original.is_rewritten());
+        assert!(copying.is_there(&dropped, &copied.sha256) && !copying.is_there(&dropped, "another"));
         std::fs::write(dir.path().join("incoming/list.txt"), "one, and more").unwrap();
         assert!(copied.original.is_rewritten());
         std::fs::hard_link(dir.path().join("incoming/list.txt"), dir.path().join("second")).unwrap();
