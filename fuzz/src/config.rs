@@ -4,6 +4,8 @@ use crate::domain::time::millis;
 
 #[path = "../../src/config/der.rs"]
 mod der;
+#[path = "../../src/config/urls.rs"]
+mod urls;
 #[path = "../../src/config/values.rs"]
 mod values;
 
@@ -27,7 +29,7 @@ pub fn read_as_everything(text: &str) {
     values::socket(text).map(drop).unwrap_or_else(told);
     values::day(text).map(drop).unwrap_or_else(told);
     values::log_level(text).map(drop).unwrap_or_else(told);
-    values::service_url(text).map(drop).unwrap_or_else(told);
+    urls::service_url(text).map(drop).unwrap_or_else(told);
     drop(values::shown(text));
 }
 
