@@ -23,6 +23,8 @@ const MAX_UNKNOWN_WORDS: usize = 50;
 struct Inner {
     beats: BTreeMap<String, Boot>,
     database: Option<String>,
+    /// Who keeps the database from being written to.
+    locked: Option<String>,
     watching: bool,
     /// Why no file is taken.
     intake_stopped: Option<String>,
@@ -78,9 +80,14 @@ impl Health {
         self.with(|inner| inner.database = trouble);
     }
 
-    /// Whether the database takes no writes.
-    pub fn database_stopped(&self) -> bool {
-        self.with(|inner| inner.database.is_some())
+    /// Whether somebody else holds the database's write lock, and has for longer than a write takes: who, and what follows.
+    pub fn database_locked(&self, why: Option<String>) {
+        self.with(|inner| inner.locked = why);
+    }
+
+    /// Why the database takes no writes, if it takes none.
+    pub fn why_database_stopped(&self) -> Option<String> {
+        self.with(|inner| inner.locked.clone().or_else(|| inner.database.clone()))
     }
 
     /// Whether the drop folder is watched.
@@ -121,7 +128,7 @@ impl Health {
     pub fn stuck(&self) -> Vec<String> {
         let now = self.clock.boot();
         self.with(|inner| {
-            if inner.database.is_some() {
+            if inner.database.is_some() || inner.locked.is_some() {
                 return Vec::new();
             }
             inner.beats.iter().filter(|(_, at)| now.since(**at) > self.patience).map(|(name, _)| name.clone()).collect()
@@ -132,7 +139,8 @@ impl Health {
     pub fn missing(&self) -> Vec<String> {
         self.with(|inner| {
             let mut missing = Vec::new();
-            missing.extend(inner.database.iter().map(|why| format!("the database takes no writes: {why}")));
+            let stopped = inner.locked.iter().chain(&inner.database).take(1);
+            missing.extend(stopped.map(|why| format!("the database takes no writes: {why}")));
             if !inner.watching {
                 missing.push("the drop folder cannot be read (the log says why), or was not yet".to_owned());
             }

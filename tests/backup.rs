@@ -29,6 +29,31 @@ fn counts(daemon: &Daemon) -> (u64, u64) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn of_backups_at_one_time_to_one_file_one_gets_it_whole() {
+    let tenant = quick_tenant(fleet(72, 1, "backup"));
+    let simulator = simulate(72, vec![tenant.clone()]).await;
+    let daemon = Daemon::started(Site::new(&simulator, &[Configured::of("contoso", &tenant)], "")).await;
+    let file = daemon.site.path().join("backup.db");
+    let name = file.to_str().unwrap();
+    let ended: Vec<_> = std::thread::scope(|scope| {
+        let at_once: Vec<_> = (0..4).map(|_| scope.spawn(|| daemon.command(&["backup", name]))).collect();
+        at_once.into_iter().map(|one| one.join().unwrap()).collect()
+    });
+    assert_eq!(ended.iter().filter(|one| one.code == 0).count(), 1, "{ended:?}");
+    for other in ended.iter().filter(|one| one.code != 0) {
+        assert!(other.code == 1 && other.stderr.contains("is there already"), "{other:?}");
+    }
+    let left = |name: &str| name.contains("backup.db") && name != "backup.db" || name.ends_with(".unfinished");
+    let names = fs::read_dir(daemon.site.path()).unwrap().flatten().map(|entry| entry.file_name());
+    assert!(!names.into_iter().any(|name| left(&name.to_string_lossy())), "nothing is left behind");
+    assert_eq!(fs::metadata(&file).unwrap().permissions().mode() & 0o777, 0o600, "its owner's alone");
+    let view = sqlx::sqlite::SqliteConnectOptions::new().filename(&file).read_only(true);
+    let mut copy = view.connect().await.unwrap();
+    let whole: String = sqlx::query_scalar("PRAGMA integrity_check").fetch_one(&mut copy).await.unwrap();
+    assert_eq!(whole, "ok");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_backup_is_restored_and_sends_nothing_twice() {
     let machines = fleet(71, 5, "backup");
     let long = (Duration::from_hours(2), Duration::from_hours(2));

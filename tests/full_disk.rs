@@ -93,6 +93,8 @@ async fn survives_a_full_disk(into_the_wall: bool) {
         assert!(waits(&daemon, "short.txt") && waits(&daemon, "useless.txt"));
         eventually("word of it to probes", || (daemon.get("/readyz").0 == 503).then_some(())).await;
         assert!(daemon.get("/metrics").1.contains("sweepd_intake_stopped 1"));
+        let waits = daemon.status()["tenants"]["contoso"]["waiting_for"].to_string();
+        assert!(waits.contains("is full"), "{waits}");
     }
     fs::remove_file(ballast).unwrap();
 

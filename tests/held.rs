@@ -83,6 +83,28 @@ async fn a_list_in_pieces_is_held_like_a_whole_one() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_large_retry_is_held_like_a_file() {
+    let (simulator, daemon, machines) = scene("hold_above = 4").await;
+    daemon.told(&["pause"]);
+    daemon.site.put("large.txt", list(&machines[..5]));
+    let receipt = daemon.receipt("processed/large.txt").await;
+    let large = text(&receipt, "sweep_id");
+    daemon.told(&["sweep", "cancel", large, "--yes"]);
+    daemon.results("", large).await;
+    daemon.told(&["resume"]);
+    let told = daemon.lines(&["sweep", "retry", large]);
+    assert_eq!((text(&told[0], "state"), number(&told[0], "queued")), ("held", 5), "{told:?}");
+    assert!(text(&told[0], "reason").contains("more than hold_above = 4"), "{told:?}");
+    others_go_on(&daemon, &machines[5..]).await;
+    assert_scanned_once(&seen(&simulator), &machines[5..]);
+    let retry = text(&told[0], "id");
+    daemon.told(&["sweep", "release", retry]);
+    let results = daemon.results("", retry).await;
+    assert_eq!(number(&results["states"], "succeeded"), 5, "{results}");
+    assert_scanned_once(&seen(&simulator), &machines);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn full_scans_are_held_at_a_lower_number() {
     let (simulator, daemon, machines) = scene("hold_above = 100\nhold_full_above = 4").await;
     let (held, others) = machines.split_at(5);

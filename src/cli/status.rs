@@ -5,6 +5,7 @@ mod screen;
 mod watch;
 
 use std::io::{self, Write};
+use std::path::Path;
 use std::time::Duration;
 
 use super::Context;
@@ -14,9 +15,10 @@ use super::terminal::tame;
 use crate::app::{Failure, disabled_of, terms_of};
 use crate::config::{Config, duration_of};
 use crate::domain::share::Foreign;
-use crate::intake::room::shortage;
+use crate::intake::room::{full, shortage};
 use crate::store::View;
 use crate::store::incarnations::StateLock;
+use crate::store::write_lock::Holder;
 use crate::web::overview::{LastFailure, last_failures};
 use crate::web::report::{self, Now, Report, TenantReport};
 
@@ -64,8 +66,25 @@ async fn look(context: &Context, config: &Config) -> Result<Seen, Failure> {
 
 async fn look_for(context: &Context, config: &Config, failures: usize) -> Result<Seen, Failure> {
     let short = shortage(&[&config.daemon.state_dir, &config.daemon.spool_dir], config.intake.min_free);
+    let stopped = database_stopped(context, &config.daemon.state_dir).await;
     let Seen { report, failures } = read(context, config, failures).await?;
-    Ok(Seen { report: report.with_disabled(&disabled_of(config)).with_intake_stopped(short), failures })
+    let report = report.with_disabled(&disabled_of(config)).with_intake_stopped(short).with_database_stopped(stopped);
+    Ok(Seen { report, failures })
+}
+
+/// How long a process may write that is not the daemon: a command does for less.
+const WRITES_AT_MOST: Duration = Duration::from_secs(1);
+
+/// Why the database takes no writes, as far as can be seen from here: the daemon cannot write it down.
+async fn database_stopped(context: &Context, state_dir: &Path) -> Option<String> {
+    if let Some(full) = full(state_dir) {
+        return Some(full);
+    }
+    let daemon = StateLock::holder(state_dir);
+    let holder = || Holder::of(state_dir).filter(|holder| Some(holder.pid) != daemon);
+    let first = holder()?;
+    context.clock.sleep_until(context.clock.boot() + WRITES_AT_MOST).await;
+    holder().filter(|second| *second == first).map(|holder| holder.to_string())
 }
 
 async fn read(context: &Context, config: &Config, failures: usize) -> Result<Seen, Failure> {
@@ -113,6 +132,9 @@ pub fn show(out: &mut dyn Write, report: &Report) -> io::Result<()> {
     }
     if let Some(why) = &report.daemon.intake_stopped {
         writeln!(out, "No file is taken: {why}.\n")?;
+    }
+    if let Some(why) = &report.daemon.database_stopped {
+        writeln!(out, "The database takes no writes: {}.\n", tame(why))?;
     }
     for (name, tenant) in &report.tenants {
         let jobs: Vec<_> =

@@ -91,7 +91,7 @@ pub async fn run(context: &Context, config: &Config, command: &Command) -> Resul
         Command::List => show(context, &store.all_sweeps().await?)?,
         Command::Show { id } => show_one(context, &store, id).await?,
         Command::Cancel(args) => cancel::run(context, &store, args).await?,
-        Command::Retry(args) => retry::run(context, &store, args).await?,
+        Command::Retry(args) => retry::run(context, config, &store, args).await?,
         Command::Export(args) => export::run(context, &store, args).await?,
         Command::Release { id, yes } => release(context, &store, id, *yes).await?,
     }

@@ -11,6 +11,7 @@ use rustls::pki_types::pem::PemObject;
 
 use crate::domain::id::TenantName;
 use crate::domain::shown::ShownPath;
+use crate::domain::sweep::HoldAbove;
 use crate::domain::sweep::words;
 
 use super::Around;
@@ -187,10 +188,8 @@ pub struct Intake {
     /// With less room left in the state and spool folders, no file is taken; bytes. None: 64 MiB, or a tenth of the
     /// file system if that is less.
     pub min_free: Option<u64>,
-    /// A file with more machines is held; 0: never.
-    pub hold_above: u64,
-    /// The same for Full scans.
-    pub hold_full_above: u64,
+    /// A sweep of more machines is held.
+    pub hold_above: HoldAbove,
     /// Rows of a portal export that are not onboarded are not sent.
     pub only_onboarded: bool,
     /// Whose a file is that names no tenant.
@@ -230,8 +229,7 @@ impl Intake {
             rescan: rescan?,
             max_file_size: max_file_size?,
             min_free: min_free?,
-            hold_above: hold_above?,
-            hold_full_above: hold_full_above?,
+            hold_above: HoldAbove { all: hold_above?, full: hold_full_above? },
             only_onboarded: only_onboarded?,
             default_tenant: default_tenant?,
             named_tenants: named_tenants?,

@@ -155,6 +155,28 @@ pub struct CommentTooLong {
     length: usize,
 }
 
+/// How many machines a sweep may ask for before it is held until an operator lets it go (`intake.hold_above`,
+/// `intake.hold_full_above`); 0 holds none.
+#[derive(Clone, Copy, Debug)]
+pub struct HoldAbove {
+    /// Of all scans.
+    pub all: u64,
+    /// Of Full scans.
+    pub full: u64,
+}
+
+impl HoldAbove {
+    /// Why a sweep of so many scans is held, if it is. `when` says which scans these are, after a blank; empty: its own.
+    pub fn why(self, quick: u64, full: u64, when: &str) -> Option<String> {
+        let above = |n: u64, limit: u64| limit > 0 && n > limit;
+        let all = quick.saturating_add(full);
+        if above(all, self.all) {
+            return Some(format!("{all} machines{when}, more than hold_above = {}", self.all));
+        }
+        above(full, self.full).then(|| format!("{full} Full scans{when}, more than hold_full_above = {}", self.full))
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

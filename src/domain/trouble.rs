@@ -42,6 +42,8 @@ pub enum Trouble {
     Machines,
     /// The database cannot be read or written.
     Database,
+    /// Another process holds the database's write lock.
+    Locked,
     /// What has happened is kept in memory, since the database does not take it.
     Unwritten,
     /// No file is taken, since the disk is short.
@@ -78,6 +80,7 @@ impl fmt::Display for Trouble {
             Self::ListFails => f.write_str("the list of actions could not be read"),
             Self::Machines => f.write_str("the list of machines could not be read"),
             Self::Database => f.write_str("the database could not be read or written"),
+            Self::Locked => f.write_str("another process held the database's write lock"),
             Self::Unwritten => f.write_str("answers were kept in memory"),
             Self::DiskShort => f.write_str("the disk was short"),
             Self::Folder => f.write_str("the drop folder could not be read"),

@@ -2,6 +2,7 @@
 //! end, the record's head.
 
 use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -9,7 +10,11 @@ use tokio_util::sync::CancellationToken;
 
 use super::{Running, Shared};
 use crate::domain::id::TenantName;
+use crate::domain::shown::ShownPath;
+use crate::domain::time::Boot;
+use crate::domain::trouble::Trouble;
 use crate::store::events::Head;
+use crate::store::write_lock::Holder;
 
 /// A command takes effect within this, and a second is promised. Nearly all that an idle daemon does is to look for one.
 const NOTICE: Duration = Duration::from_millis(750);
@@ -43,6 +48,60 @@ pub async fn notice(shared: Shared, lanes: Arc<Mutex<BTreeMap<TenantName, Runnin
         }
     }
     shared.health.ended("notice");
+}
+
+/// How long a write may wait to begin before it is told: a command of ours writes for less.
+const PATIENCE: Duration = Duration::from_secs(5);
+const LOOK: Duration = Duration::from_secs(1);
+
+/// Tells when writes wait for somebody else's, and when they go on. Asks the database nothing, which would wait too.
+pub async fn watch_writer(shared: Shared, state_dir: PathBuf, stop: CancellationToken) {
+    let mut waiting: Option<(u64, Boot)> = None;
+    let mut is_told = false;
+    let mut probed = shared.clock.boot();
+    while pause(&shared, &stop, LOOK).await {
+        let now = shared.clock.boot();
+        if waiting.is_none() && now.since(probed) >= PATIENCE {
+            shared.store.probe_writer();
+            probed = now;
+        }
+        waiting = shared.store.waits_to_begin().map(|n| match waiting {
+            Some((before, since)) if before == n => (n, since),
+            _ => (n, now),
+        });
+        match waiting {
+            Some((_, since)) if now.since(since) >= PATIENCE => {
+                let why = held_by(&state_dir);
+                if let Some(told) = (!is_told).then(|| shared.health.met(Trouble::Locked, "")).flatten() {
+                    tracing::warn!(
+                        times = told.times,
+                        "{why}: nothing is queued, sent or recorded until it lets go; end that process, or what it does{told}"
+                    );
+                }
+                is_told = true;
+                shared.health.database_locked(Some(why));
+            }
+            _ if is_told => {
+                is_told = false;
+                shared.health.database_locked(None);
+                if let Some(told) = shared.health.over(Trouble::Locked, "") {
+                    tracing::info!(times = told.times, "the database can be written to again{told}");
+                }
+            }
+            _ => {}
+        }
+    }
+}
+
+/// Who holds the write lock, in words.
+fn held_by(state_dir: &Path) -> String {
+    Holder::of(state_dir).map_or_else(
+        || {
+            let name = state_dir.join(crate::store::FILE);
+            format!("another process holds the write lock of {} (`fuser` tells which)", ShownPath::new(&name))
+        },
+        |holder| holder.to_string(),
+    )
 }
 
 /// Finishes releases: a command that lets a long sweep go may be interrupted half-way.

@@ -39,8 +39,7 @@ pub async fn run(lane: Arc<Lane>) {
             Ok(Round::Answer) => lane.wait(&lane.wake, None).await,
             Ok(Round::Wait(what, until)) => {
                 lane.tell(what, until).await;
-                let look_again = lane.now() + Duration::from_secs(30);
-                lane.wait(&lane.wake, Some(until.map_or(look_again, |until| until.min(look_again)))).await;
+                lane.wait(&lane.wake, Some(next_round(until, lane.now()))).await;
             }
             // The beat stays and grows old: the watchdog ends a process that has lost its database.
             Err(StoreError::Closed) if !lane.stop.is_cancelled() => {
@@ -55,6 +54,18 @@ pub async fn run(lane: Arc<Lane>) {
         }
     }
     lane.shared.health.ended(&beat);
+}
+
+/// So long at least lies between two rounds that nobody woke.
+const SHORTEST_WAIT: Duration = Duration::from_millis(50);
+/// And so long at most.
+const LONGEST_WAIT: Duration = Duration::from_secs(30);
+
+/// When the next round is, though nobody wakes the loop. Never at once: what is waited for may be over by now, and be
+/// waited for all the same.
+fn next_round(until: Option<Boot>, now: Boot) -> Boot {
+    let (soonest, latest) = (now + SHORTEST_WAIT, now + LONGEST_WAIT);
+    until.map_or(latest, |until| until.clamp(soonest, latest))
 }
 
 async fn round(lane: &Arc<Lane>) -> Result<Round, StoreError> {
@@ -279,5 +290,24 @@ fn held(lane: &Lane, hold: Hold) -> String {
                 .to_owned()
         }
         Hold::Down => "Defender, which does not answer; one call probes it at {until}".to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_waited_for_in_vain_is_looked_at_again_and_never_at_once() {
+        let now = Boot(1_000_000);
+        for (until, expected) in [
+            (None, now + LONGEST_WAIT),
+            (Some(Boot(0)), now + SHORTEST_WAIT),
+            (Some(now), now + SHORTEST_WAIT),
+            (Some(now + Duration::from_secs(7)), now + Duration::from_secs(7)),
+            (Some(now + Duration::from_hours(7)), now + LONGEST_WAIT),
+        ] {
+            assert_eq!(next_round(until, now), expected, "{until:?}");
+        }
     }
 }

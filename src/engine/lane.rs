@@ -17,7 +17,6 @@ use super::machines::AtHand;
 use super::spending::Spending;
 use super::{Known, Shared, client_of};
 use crate::budget::Budget;
-use crate::clock::local;
 use crate::config::{Config, FollowUp, Tenant, UnknownMarks};
 use crate::defender::Client;
 use crate::domain::cadence::Rest;
@@ -457,7 +456,7 @@ impl Lane {
     }
 
     /// Writes down what the lane waits for, if that has changed and will last. `{until}` in the text
-    /// stands for the time.
+    /// stands for the time ([`Waiting::told`]).
     pub async fn tell(&self, what: String, until: Option<Boot>) {
         if until.is_some_and(|until| until.since(self.now()) < WORTH_TELLING) {
             return;
@@ -479,8 +478,6 @@ impl Lane {
             }
             *told = Some(waiting.clone());
         }
-        let shown = waiting.until.map_or_else(String::new, |until| local(until.whole_second(), self.wall()));
-        let waiting = Waiting { what: waiting.what.replace("{until}", &shown), ..waiting };
         if let Err(error) = self.shared.store.set_waiting(self.row, waiting).await {
             self.database_fails("what the tenant waits for", &error);
         }

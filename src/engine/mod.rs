@@ -274,6 +274,8 @@ impl Engine {
         engine.start_intake(config)?;
         let noticing = control::notice(engine.shared.clone(), Arc::clone(&engine.lanes), engine.stop.clone());
         engine.loops.spawn(noticing);
+        let state_dir = config.daemon.state_dir.clone();
+        engine.loops.spawn(control::watch_writer(engine.shared.clone(), state_dir, engine.stop.clone()));
         Ok(engine)
     }
 

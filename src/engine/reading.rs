@@ -15,7 +15,7 @@ use super::steps::{Step, passed};
 use super::taking::{Refuse, Taking, reject};
 use crate::config::Tenant;
 use crate::domain::id::{MachineId, SweepId, TenantName};
-use crate::domain::sweep::Source;
+use crate::domain::sweep::{HoldAbove, Source};
 use crate::domain::time::Wall;
 use crate::intake::folder::{Place, Ready};
 use crate::intake::formats::{self, Claim, Line, Stop, Unusable};
@@ -230,7 +230,6 @@ impl Work<'_> {
             claim: claim_word(&self.opened.header.submitted_by, self.source(), self.opened.uid),
             now: self.now(),
             hold_above: self.taking.intake.hold_above,
-            hold_full_above: self.taking.intake.hold_full_above,
         }
     }
 
@@ -341,15 +340,14 @@ struct CompletionParts {
     filed_as: String,
     claim: Option<String>,
     now: Stamp,
-    hold_above: u64,
-    hold_full_above: u64,
+    hold_above: HoldAbove,
 }
 
 impl CompletionParts {
     fn complete(self, counts: Counts, asked: Asked) -> Completion {
         let mut receipt = self.receipt;
         count(&mut receipt, counts, self.refusals);
-        let why = why_held(&asked, self.hold_above, self.hold_full_above);
+        let why = why_held(&asked, self.hold_above);
         let held = why.is_some();
         let mut words = Vec::new();
         if let Some(why) = why {
@@ -374,17 +372,8 @@ impl CompletionParts {
 
 /// Why a sweep is held, if it is: it asks for too much by itself, or with what came within the hour before it and
 /// was not held.
-fn why_held(asked: &Asked, hold_above: u64, hold_full_above: u64) -> Option<String> {
-    let above = |n: u64, limit: u64| limit > 0 && n > limit;
-    for (machines, when) in [(asked.alone, ""), (asked.within_the_hour, " within an hour, with the files before it")] {
-        let all = machines.quick + machines.full;
-        if above(all, hold_above) {
-            return Some(format!("{all} machines{when}, more than hold_above = {hold_above}"));
-        }
-        if above(machines.full, hold_full_above) {
-            let full = machines.full;
-            return Some(format!("{full} Full scans{when}, more than hold_full_above = {hold_full_above}"));
-        }
-    }
-    None
+fn why_held(asked: &Asked, above: HoldAbove) -> Option<String> {
+    let (own, all) = (asked.alone, asked.within_the_hour);
+    let within = " within an hour, with the files before it";
+    above.why(own.quick, own.full, "").or_else(|| above.why(all.quick, all.full, within))
 }

@@ -62,6 +62,16 @@ pub fn shortage(folders: &[&Path], min_free: Option<u64>) -> Option<String> {
     })
 }
 
+/// With less room than this, in bytes, SQLite can write next to nothing.
+const FULL: u64 = 64 << 10;
+
+/// That the file system of this folder is full, in words, if it is.
+pub fn full(folder: &Path) -> Option<String> {
+    let space = Space::of(folder).ok()?;
+    let (folder, kib) = (ShownPath::new(&folder), space.free >> 10);
+    (space.free < FULL).then(|| format!("the disk of {folder} is full ({kib} KiB left): make room"))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

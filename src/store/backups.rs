@@ -1,5 +1,6 @@
 //! A consistent copy of the database while the daemon runs, and a copy in the place of the database.
 
+use std::ffi::OsString;
 use std::fs::{self, File};
 use std::io;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
@@ -56,14 +57,26 @@ async fn check_pages(connection: &mut SqliteConnection) -> Result<(), StoreError
 
 impl Store {
     /// Writes a consistent copy of the database to `to`, which must not exist: readable by its owner alone,
-    /// checked, and on disk when this returns. Nobody waits for it meanwhile.
+    /// checked, and on disk when this returns. Nobody waits for it meanwhile. Of two at a time to one name, the first to
+    /// be finished gets it.
     pub async fn back_up(&self, to: &Path, operator: Operator, at: Wall) -> Result<Copied, StoreError> {
+        let is_there = || StoreError::Guard(format!("{} is there already: choose another name", ShownPath::new(&to)));
         if to.exists() {
-            return Err(StoreError::Guard(format!("{} is there already: choose another name", ShownPath::new(&to))));
+            return Err(is_there());
         }
-        let unfinished = beside(to, ".unfinished");
-        let copied = copy_of(&mut *self.reader().await?, &unfinished).await?;
-        into_place(&unfinished, to)?;
+        // Each backup has a name of its own until it is finished, and takes it away if it fails.
+        let mut name = OsString::from(".");
+        name.push(to.file_name().unwrap_or_default());
+        name.push(".");
+        let folder = folder_of(to);
+        let made = tempfile::Builder::new().prefix(&name).suffix(".unfinished").tempfile_in(folder);
+        let unfinished = made.map_err(file_error(folder))?.into_temp_path();
+        let copied = copy_into(&mut *self.reader().await?, &unfinished).await?;
+        unfinished.persist_noclobber(to).map_err(|failed| match failed.error.kind() {
+            io::ErrorKind::AlreadyExists => is_there(),
+            _ => file_error(to)(failed.error),
+        })?;
+        to_disk(folder)?;
         self.record_backup(to, &copied, operator, at).await?;
         Ok(copied)
     }

@@ -15,7 +15,7 @@ use sqlx::{Row, SqliteConnection};
 use super::events::{self, Kind, Subject};
 use super::jobs::machine_of;
 use super::slots::BudgetRow;
-use super::{Doing, Store, StoreError, WITHOUT_WAITING, boots};
+use super::{Doing, Store, StoreError, WITHOUT_WAITING, boots, write_lock};
 use crate::domain::id::{Epoch, JobId};
 use crate::domain::lookup::{Question, next_look};
 use crate::domain::time::{Boot, BootId, Wall};
@@ -60,6 +60,11 @@ impl StateLock {
         let Ok(file) = opened else { return false };
         // A shared lock, for an instant: it cannot keep a second command from looking.
         matches!(file.try_lock_shared(), Err(TryLockError::WouldBlock))
+    }
+
+    /// The process that holds it, where the kernel tells: the daemon, or for an instant a command that looks at it.
+    pub fn holder(state_dir: &Path) -> Option<u32> {
+        write_lock::holder_of_file(&state_dir.join(LOCK))
     }
 }
 

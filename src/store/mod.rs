@@ -54,6 +54,7 @@ pub mod unasked;
 mod under_way;
 pub mod unsent;
 pub mod withdrawals;
+pub mod write_lock;
 mod writer;
 
 pub use landmark::FILE as HEAD_FILE;
@@ -340,6 +341,18 @@ impl Store {
                 })
             })
             .await
+    }
+
+    /// A number that is another with each transaction, while one waits to begin: another process writes, or the disk hangs.
+    /// Asks nobody who could wait too.
+    pub fn waits_to_begin(&self) -> Option<u64> {
+        self.writer.waits_to_begin()
+    }
+
+    /// Has the writer begin a transaction that writes nothing, without waiting for it: [`Store::waits_to_begin`] tells how
+    /// that goes, also while nobody has anything to write.
+    pub fn probe_writer(&self) {
+        self.writer.probe();
     }
 
     /// Closes readers and writer after what is queued is written.

@@ -8,10 +8,10 @@ use super::chunks::{add, release_some};
 use super::events::{self, Kind, Subject};
 use super::sweeps::{CHUNK, Chunk, Counts, NewJob, SweepRow};
 use super::tenants::{Operator, TenantRow};
-use super::{Doing, Store, StoreError, jobs, unsent};
+use super::{Doing, Store, StoreError, jobs, unasked, unsent};
 use crate::domain::id::SweepId;
 use crate::domain::job::State;
-use crate::domain::sweep::{Priority, Source};
+use crate::domain::sweep::{HoldAbove, Priority, Source};
 use crate::domain::time::Wall;
 
 /// A sweep that tries another one's machines again.
@@ -25,6 +25,8 @@ pub struct Retry {
     pub tenant: TenantRow,
     /// What people call it.
     pub name: String,
+    /// Above how many machines it is held, as a file is.
+    pub hold_above: HoldAbove,
     /// Who gives the command.
     pub operator: Operator,
     /// When.
@@ -73,8 +75,8 @@ impl Store {
     }
 
     /// Queues a sweep of these machines, all of it or nothing: whoever interrupts the command finds either
-    /// the whole sweep or none.
-    pub async fn retry_sweep(&self, retry: Retry, jobs: Vec<NewJob>) -> Result<Counts, StoreError> {
+    /// the whole sweep or none. Returns its counts, and why it is held, if it is.
+    pub async fn retry_sweep(&self, retry: Retry, jobs: Vec<NewJob>) -> Result<(Counts, Option<String>), StoreError> {
         self.write(move |connection| {
             Box::pin(async move {
                 // There is no file, so none is to be put away.
@@ -101,18 +103,22 @@ impl Store {
                     counts.joined += added.joined;
                     counts.duplicates += added.duplicates;
                 }
-                sqlx::query("UPDATE sweeps SET state = 'open' WHERE n = ?")
+                let asked = unasked::asked(connection, retry.tenant, sweep).await?.alone;
+                let why_held = retry.hold_above.why(asked.quick, asked.full, "");
+                sqlx::query("UPDATE sweeps SET state = iif(?, 'held', 'open') WHERE n = ?")
+                    .bind(why_held.is_some())
                     .bind(sweep)
                     .execute(&mut *connection)
                     .await
                     .doing("open a retry")?;
-                let body = json!({ "sweep": sweep, "retry_of": retry.of, "counts": counts, "by": retry.operator });
+                let (counted, held) = (&counts, &why_held);
+                let body = json!({ "sweep": sweep, "retry_of": retry.of, "counts": counted, "held": held, "by": retry.operator });
                 events::append(connection, retry.at, Kind::SweepRetried, Subject::tenant(retry.tenant), &body).await?;
-                let mut at = Some((0, 0));
+                let mut at = why_held.is_none().then_some((0, 0));
                 while let Some(after) = at {
                     at = release_some(connection, sweep, after, retry.at).await?;
                 }
-                Ok(counts)
+                Ok((counts, why_held))
             })
         })
         .await

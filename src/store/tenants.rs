@@ -49,10 +49,30 @@ pub struct Operator {
 /// What a lane waits for: a line for people, and until when if that is known.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Waiting {
-    /// In words; `nothing` when there is nothing to do.
+    /// In words; `nothing` when there is nothing to do. `{until}` stands for the time.
     pub what: String,
     /// By the wall clock.
     pub until: Option<Wall>,
+}
+
+/// A daemon that has not gone on for so long after the time that it named is asked about.
+const OVERDUE: Duration = Duration::from_mins(1);
+
+impl Waiting {
+    /// In words, with the time as `shown`. A time that is past is not told as one that is waited for: the step is due, and
+    /// once it is overdue, the words say so.
+    pub fn told(&self, shown: impl Fn(Wall) -> String, now: Wall) -> String {
+        match self.until {
+            Some(until) if until <= now => {
+                let due = self.what.replace("at {until}", "now").replace("{until}", "now");
+                if now.since(until) < OVERDUE {
+                    return due;
+                }
+                format!("{due}; due since {}, and the daemon has not said why it waits: see its log", shown(until))
+            }
+            until => self.what.replace("{until}", &until.map(shown).unwrap_or_default()),
+        }
+    }
 }
 
 /// What a lane has to know of its tenant before each decision.
@@ -333,5 +353,35 @@ impl Store {
             })
         })
         .await
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_time_that_is_past_is_told_as_one_that_is_waited_for() {
+        let now = Wall(100_000_000);
+        let shown = |at: Wall| format!("<{}>", at.0);
+        let words = [
+            "minute window: next call at {until}",
+            "throttled by Defender until {until} (429)",
+            "`sweepd resume`, or {until}: paused",
+            "nothing",
+        ];
+        for (ago, times) in [(-1, 1), (0, 0), (59_999, 0), (60_000, 1)] {
+            let until = Some(Wall(now.0 - ago));
+            for what in words {
+                let told = Waiting { what: what.to_owned(), until }.told(shown, now);
+                let expected = if ago < 0 && !what.contains("{until}") { 0 } else { times };
+                assert_eq!(told.matches('<').count(), expected, "{told}");
+                assert!(!told.contains('{'), "{told}");
+                assert_eq!(told.contains("see its log"), ago >= 60_000, "{told}");
+            }
+        }
+        let due = Waiting { what: words[0].to_owned(), until: Some(now) };
+        assert_eq!(due.told(shown, now), "minute window: next call now");
+        assert_eq!(Waiting { what: "nothing".to_owned(), until: None }.told(shown, now), "nothing");
     }
 }

@@ -12,6 +12,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::landmark::Landmark;
 use super::under_way::{Operation, UnderWay};
+use super::write_lock::Beginning;
 use super::{Doing, StoreError, events};
 use crate::domain::shown::ShownPath;
 
@@ -72,6 +73,8 @@ enum Order {
     InTransaction(Box<dyn Work>, usize),
     /// Between transactions.
     Outside(Box<dyn Work>),
+    /// Begin a transaction and end it: the wait for it shows whether anything could be written.
+    Probe,
     /// Note there from now on what is committed.
     Keep(Landmark),
     Close(oneshot::Sender<()>),
@@ -81,6 +84,7 @@ enum Order {
 pub(super) struct Writer {
     orders: mpsc::Sender<Order>,
     under_way: UnderWay,
+    beginning: Beginning,
 }
 
 impl fmt::Debug for Writer {
@@ -92,8 +96,14 @@ impl fmt::Debug for Writer {
 impl Writer {
     pub(super) fn start(connection: SqliteConnection, under_way: UnderWay) -> Self {
         let (orders, waiting) = mpsc::channel(1024);
-        tokio::spawn(serve(connection, waiting));
-        Self { orders, under_way }
+        let beginning = Beginning::default();
+        tokio::spawn(serve(connection, waiting, beginning.clone()));
+        Self { orders, under_way, beginning }
+    }
+
+    /// See [`super::Store::waits_to_begin`].
+    pub(super) fn waits_to_begin(&self) -> Option<u64> {
+        self.beginning.waits()
     }
 
     /// `rows` says how many rows the unit takes in beside a few.
@@ -125,6 +135,12 @@ impl Writer {
         self.orders.send(Order::Keep(landmark)).await.map_err(|_| StoreError::Closed)
     }
 
+    /// See [`super::Store::probe_writer`].
+    pub(super) fn probe(&self) {
+        // Full, the queue has writes that show the same.
+        drop(self.orders.try_send(Order::Probe));
+    }
+
     pub(super) async fn close(&self) {
         let (done, closed) = oneshot::channel();
         if self.orders.send(Order::Close(done)).await.is_ok() {
@@ -133,7 +149,7 @@ impl Writer {
     }
 }
 
-async fn serve(mut connection: SqliteConnection, mut waiting: mpsc::Receiver<Order>) {
+async fn serve(mut connection: SqliteConnection, mut waiting: mpsc::Receiver<Order>, beginning: Beginning) {
     let mut orders = Vec::with_capacity(GROUP);
     let mut closed = None;
     let mut landmark = None;
@@ -144,7 +160,7 @@ async fn serve(mut connection: SqliteConnection, mut waiting: mpsc::Receiver<Ord
             match order {
                 Order::InTransaction(work, rows) => {
                     if rows > room && !group.is_empty() {
-                        commit(&mut connection, std::mem::take(&mut group), &mut landmark).await;
+                        commit(&mut connection, std::mem::take(&mut group), &mut landmark, &beginning).await;
                         room = ROWS;
                     }
                     room = room.saturating_sub(rows);
@@ -154,12 +170,13 @@ async fn serve(mut connection: SqliteConnection, mut waiting: mpsc::Receiver<Ord
                     let (_, finish) = work.run(&mut connection).await;
                     finish(Ok(()));
                 }
+                Order::Probe => probe(&mut connection, &beginning).await,
                 Order::Keep(kept) => landmark = Some(kept),
                 Order::Close(done) => closed = Some(done),
             }
         }
         if !group.is_empty() {
-            commit(&mut connection, group, &mut landmark).await;
+            commit(&mut connection, group, &mut landmark, &beginning).await;
         }
     }
     if let Err(error) = connection.close().await {
@@ -169,9 +186,25 @@ async fn serve(mut connection: SqliteConnection, mut waiting: mpsc::Receiver<Ord
     drop(closed);
 }
 
-async fn commit(connection: &mut SqliteConnection, group: Vec<Box<dyn Work>>, landmark: &mut Option<Landmark>) {
+async fn probe(connection: &mut SqliteConnection, beginning: &Beginning) {
+    let begins = beginning.begins();
+    let begun = sqlx::query("BEGIN IMMEDIATE").execute(&mut *connection).await;
+    drop(begins);
+    if begun.is_ok()
+        && let Err(error) = sqlx::query("ROLLBACK").execute(connection).await
+    {
+        tracing::debug!(%error, "an empty transaction does not end");
+    }
+}
+
+async fn commit(
+    connection: &mut SqliteConnection,
+    group: Vec<Box<dyn Work>>,
+    landmark: &mut Option<Landmark>,
+    beginning: &Beginning,
+) {
     let mut finishes = Vec::with_capacity(group.len());
-    let fate = run(connection, group, &mut finishes).await;
+    let fate = run(connection, group, &mut finishes, beginning).await;
     if fate.is_err() {
         // SQLite may have rolled back by itself (a full disk does that), and then says that there
         // is no transaction: either way none is open afterwards.
@@ -209,9 +242,12 @@ async fn run(
     connection: &mut SqliteConnection,
     group: Vec<Box<dyn Work>>,
     finishes: &mut Vec<Finish>,
+    beginning: &Beginning,
 ) -> Result<(), StoreError> {
+    let begins = beginning.begins();
     let mut fate =
         sqlx::query("BEGIN IMMEDIATE").execute(&mut *connection).await.doing("begin a transaction").map(drop);
+    drop(begins);
     for work in group {
         match &fate {
             Ok(()) => fate = one(connection, work, finishes).await,

@@ -242,6 +242,7 @@ function failures(told) {
 function notices(told) {
   const { daemon } = told, all = [];
   if (daemon.intake_stopped) all.push(h("p.notice", { "data-kind": "bad" }, h("b", "No file is taken: "), daemon.intake_stopped));
+  if (daemon.database_stopped) all.push(h("p.notice", { "data-kind": "bad" }, h("b", "The database takes no writes: "), daemon.database_stopped));
   for (const sweep of told.sweeps) if (sweep.state === "held") all.push(h("p.notice", { "data-kind": "warn" }, h("b", `${sweep.name} is held: `), `${many(sweep.total, "machine")} for ${sweep.tenant}. `, h("code", `sweepd sweep release ${short(sweep.id, told)}`), " lets it go."));
   for (const [name, tenant] of Object.entries(told.tenants)) if (tenant.jobs.needs_review) {
     const recent = told.detail[name]?.failures.some(failure => failure.state === "needs_review");

@@ -173,7 +173,7 @@ pub fn render(shown: &Shown, told: &Told, now: Now) -> Result<String, std::fmt::
     shown.metrics.register(&mut registry);
     let set = Set::default();
     set.register(&mut registry);
-    set.stopped.set(i64::from(shown.health.database_stopped()));
+    set.stopped.set(i64::from(shown.health.why_database_stopped().is_some()));
     set.told(told, now);
     let mut text = String::new();
     encode(&mut text, &registry)?;

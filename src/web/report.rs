@@ -6,6 +6,7 @@ use std::time::Duration;
 use serde::Serialize;
 
 use super::forecast;
+use crate::clock::local;
 use crate::domain::budgets::{Budgets, CallBudget};
 use crate::domain::forecast::Terms;
 use crate::domain::id::TenantName;
@@ -37,6 +38,9 @@ pub struct Daemon {
     /// Why no file is taken, if that is so.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub intake_stopped: Option<String>,
+    /// Why the database takes no writes, if that is so.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub database_stopped: Option<String>,
 }
 
 /// A tenant as it stands.
@@ -130,6 +134,21 @@ impl Report {
         self
     }
 
+    /// The same, with why the database takes no writes, if that is so. A running daemon waits for nothing else then, and
+    /// cannot write down that it does.
+    #[must_use]
+    pub fn with_database_stopped(mut self, why: Option<String>) -> Self {
+        if let Some(why) = why.as_ref().filter(|_| self.daemon.running) {
+            for tenant in self.tenants.values_mut() {
+                tenant.waiting_for = format!("the database to take writes again: {why}");
+                (tenant.waiting_until, tenant.eta) = (None, None);
+            }
+            self.sweeps.iter_mut().for_each(|sweep| sweep.eta = None);
+        }
+        self.daemon.database_stopped = why;
+        self
+    }
+
     /// The same, with those tenants that are configured and cannot be used, and why.
     #[must_use]
     pub fn with_disabled(mut self, disabled: &BTreeMap<TenantName, String>) -> Self {
@@ -145,7 +164,7 @@ impl Report {
 }
 
 const fn daemon(running: bool) -> Daemon {
-    Daemon { running, version: env!("CARGO_PKG_VERSION"), intake_stopped: None }
+    Daemon { running, version: env!("CARGO_PKG_VERSION"), intake_stopped: None, database_stopped: None }
 }
 
 fn idle(budgets: &Budgets) -> TenantReport {
@@ -247,7 +266,7 @@ async fn one(store: &View, tenant: &TenantStatus, budgets: &Budgets, now: Now) -
     told.paused_reason = tenant.pause.as_ref().and_then(|pause| pause.reason.clone());
     told.paused_since = tenant.pause.as_ref().map(|pause| pause.at.rfc3339());
     told.paused_until = tenant.pause.as_ref().and_then(|pause| pause.until).map(Wall::rfc3339);
-    told.waiting_for.clone_from(&tenant.waiting.what);
+    told.waiting_for = tenant.waiting.told(|until| local(until.whole_second(), now.at), now.at);
     let sending = tenant.jobs.get(&State::Sending).copied().unwrap_or(0);
     // Not written down by the lane: it would be a write more for each call.
     if told.waiting_for == "nothing" && sending > 0 {
@@ -258,7 +277,7 @@ async fn one(store: &View, tenant: &TenantStatus, budgets: &Budgets, now: Now) -
             more => told.waiting_for = format!("the answers to {more} calls on the wire"),
         }
     }
-    told.waiting_until = tenant.waiting.until.map(Wall::rfc3339);
+    told.waiting_until = tenant.waiting.until.filter(|until| *until > now.at).map(Wall::rfc3339);
     told.sign_in_fails_since = tenant.sign_in_fails_since.map(Wall::rfc3339);
     told.oldest_queued = tenant.oldest_queued.map(Wall::rfc3339);
     told.unknown_statuses = store.unknown_statuses(tenant.row, now.at - FOREIGN_STATUS_SHOWN).await?;

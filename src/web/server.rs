@@ -69,7 +69,8 @@ impl Shown {
         let terms = self.terms.read().unwrap_or_else(std::sync::PoisonError::into_inner).clone();
         let report = report::read(&self.view, &terms, self.now(), true).await?;
         let stopped = self.health.why_intake_stopped();
-        Ok(report.with_disabled(&self.disabled()).with_intake_stopped(stopped))
+        let database = self.health.why_database_stopped();
+        Ok(report.with_disabled(&self.disabled()).with_intake_stopped(stopped).with_database_stopped(database))
     }
 
     fn disabled(&self) -> BTreeMap<TenantName, String> {

@@ -74,6 +74,9 @@ fn heading(seen: &Seen, trouble: Option<&str>, width: usize, paint: Paint) -> Ve
     if let Some(why) = &daemon.intake_stopped {
         warn(format!("No file is taken: {why}."));
     }
+    if let Some(why) = &daemon.database_stopped {
+        warn(format!("The database takes no writes: {why}."));
+    }
     lines.push(String::new());
     lines
 }

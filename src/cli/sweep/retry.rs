@@ -7,6 +7,7 @@ use super::super::output::{json_line, print};
 use super::super::{Context, ask, operator};
 use super::{line, row_of};
 use crate::app::{Exit, Failure};
+use crate::config::Config;
 use crate::domain::job::State;
 use crate::domain::sweep::ScanType;
 use crate::engine::{Ids, RandomIds};
@@ -29,7 +30,7 @@ pub struct Args {
     yes: bool,
 }
 
-pub async fn run(context: &Context, store: &Store, args: &Args) -> Result<(), Failure> {
+pub async fn run(context: &Context, config: &Config, store: &Store, args: &Args) -> Result<(), Failure> {
     if let Some(wrong) = args.state.iter().find(|state| !NOT_SUCCEEDED.contains(state)) {
         return Err(Failure::new(Exit::Usage, format!("--state {wrong}: there is nothing to try again there")));
     }
@@ -58,19 +59,24 @@ pub async fn run(context: &Context, store: &Store, args: &Args) -> Result<(), Fa
         of: sweep.n,
         tenant: store.tenant(&sweep.tenant).await?,
         name: format!("retry of {}", sweep.name),
+        hold_above: config.intake.hold_above,
         operator: operator(),
         at: context.clock.wall(),
     };
     let id = retry.id.to_string();
-    let counts = store.retry_sweep(retry, jobs).await?;
+    let (counts, held) = store.retry_sweep(retry, jobs).await?;
     let new = row_of(store, &id).await?;
     print(|out| {
         if context.json {
             let mut told = line(&new);
             told.insert("queued".to_owned(), counts.queued.into());
             told.insert("joined".to_owned(), counts.joined.into());
+            told.insert("reason".to_owned(), held.into());
             return json_line(out, &told);
         }
-        writeln!(out, "{id}: {} queued, {} joined", counts.queued, counts.joined)
+        match held {
+            None => writeln!(out, "{id}: {} queued, {} joined", counts.queued, counts.joined),
+            Some(why) => writeln!(out, "{id}: held: {why}; `sweepd sweep release {id}` lets it go"),
+        }
     })
 }

@@ -15,7 +15,7 @@ fn environment_beats_the_file_and_flags_beat_both() {
         .set("STATE_DIRECTORY", "/srv/one:/srv/two");
     let config = house.load_with(&[("log.level", "trace"), ("daemon.spool_dir", "here")]).unwrap();
     assert_eq!((config.log.level.as_str(), config.log.format), ("trace", LogFormat::Text));
-    assert_eq!(config.intake.hold_above, 55);
+    assert_eq!(config.intake.hold_above.all, 55);
     assert!(!config.intake.only_onboarded);
     assert_eq!(config.daemon.state_dir, Path::new("/srv/one"));
     assert_eq!(config.daemon.spool_dir, Path::new("/srv/here"));
