@@ -74,8 +74,20 @@ pub(super) fn read(name: &Path, around: &Around<'_>, wanted: Wanted) -> Result<C
             Unusable::Content(wrong) => wrong,
         });
     }
-    for folder in &folders {
-        match content(&folder.join(name), wanted) {
+    for (n, folder) in folders.iter().enumerate() {
+        let path = folder.join(name);
+        // The second line of packaging/systemd/credentials.conf hands over an empty file in the place of a missing one.
+        if n + 1 < folders.len() && is_blank(&path) {
+            let what = format!(
+                "{} is empty: LoadCredential= names no file that is there, or an empty one, so {} is missing",
+                ShownPath::new(&path),
+                wanted.name
+            );
+            let how =
+                "put the file where `systemctl show --property=LoadCredential sweepd` says, then restart the service";
+            return Err(Wrong::new(what, how));
+        }
+        match content(&path, wanted) {
             Ok(content) => return Ok(content),
             Err(Unusable::Unreadable(error)) if error.kind() == ErrorKind::NotFound => {}
             Err(Unusable::Unreadable(error)) => {
@@ -87,6 +99,12 @@ pub(super) fn read(name: &Path, around: &Around<'_>, wanted: Wanted) -> Result<C
     }
     let folders: Vec<_> = folders.iter().map(|folder| ShownPath::new(&folder).to_string()).collect();
     Err(Wrong::new(format!("no file of this name is in {}", folders.join(" or ")), READABLE))
+}
+
+/// Whether a file is there, and holds at most a line's end.
+fn is_blank(path: &Path) -> bool {
+    let is_short = fs::metadata(path).is_ok_and(|found| found.is_file() && found.len() <= 2);
+    is_short && read_to_be_wiped(path).is_ok_and(|bytes| bytes.trim_ascii().is_empty())
 }
 
 enum Unusable {

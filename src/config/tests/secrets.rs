@@ -21,6 +21,22 @@ fn secrets_are_looked_up_and_lose_one_newline() {
 }
 
 #[test]
+fn credential_that_systemd_had_no_file_for_is_named() {
+    let credentials = tempfile::tempdir().unwrap();
+    let folder = credentials.path().to_str().unwrap();
+    let house = House::contoso("").set("CREDENTIALS_DIRECTORY", folder);
+    for content in ["\n", ""] {
+        fs::write(credentials.path().join("secret"), content).unwrap();
+        let expected = format!(
+            "sweepd.toml: tenants.contoso.auth.secret_file: {folder}/secret is empty: LoadCredential= names no file that is \
+             there, or an empty one, so the secret is missing; put the file where `systemctl show \
+             --property=LoadCredential sweepd` says, then restart the service"
+        );
+        assert_eq!(house.problems(), [expected]);
+    }
+}
+
+#[test]
 fn secrets_that_cannot_be_used_are_refused_without_being_shown() {
     let house = House::contoso("");
     for (content, expected) in
