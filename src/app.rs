@@ -1,6 +1,6 @@
 //! Puts the parts together: the only place that knows them all.
 
-mod manager;
+mod readiness;
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -384,10 +384,10 @@ pub async fn run(
     let mut hangup = signal(SignalKind::hangup())?;
     tell_troubles(&config);
     let app = App::start(&config, Arc::clone(&clock)).await?;
-    let watchdog = tokio::spawn(manager::feed_watchdog(app.health.clone(), Arc::clone(&clock)));
+    let watchdog = tokio::spawn(readiness::feed_watchdog(app.health.clone(), Arc::clone(&clock)));
     tracing::info!(version = env!("CARGO_PKG_VERSION"), tenants = config.tenants.len(), state_dir = %ShownPath::new(&config.daemon.state_dir),
         incoming = %ShownPath::new(&config.daemon.spool_dir.join("incoming")), "ready");
-    manager::tell(&[NotifyState::Ready, NotifyState::Status("ready")]);
+    readiness::tell(&[NotifyState::Ready, NotifyState::Status("ready")]);
     let mut config = config;
     let why = loop {
         let asked = tokio::select! {
@@ -401,7 +401,7 @@ pub async fn run(
         }
     };
     tracing::info!(signal = why, "stopping");
-    manager::tell(&[NotifyState::Stopping]);
+    readiness::tell(&[NotifyState::Stopping]);
     watchdog.abort();
     let grace = config.daemon.shutdown_grace;
     tokio::select! {
@@ -428,7 +428,7 @@ fn tell_troubles(config: &Config) {
 /// Reads the configuration again. A wrong one changes nothing.
 async fn reload(app: &App, old: Config, read: &impl Fn() -> Result<Config, Failure>) -> Config {
     if let Ok(now) = NotifyState::monotonic_usec_now() {
-        manager::tell(&[NotifyState::Reloading, now]);
+        readiness::tell(&[NotifyState::Reloading, now]);
     }
     let config = match read() {
         Err(error) => {
@@ -457,7 +457,7 @@ async fn reload(app: &App, old: Config, read: &impl Fn() -> Result<Config, Failu
             }
         }
     };
-    manager::tell(&[NotifyState::Ready]);
+    readiness::tell(&[NotifyState::Ready]);
     config
 }
 

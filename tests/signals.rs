@@ -214,7 +214,7 @@ async fn service_manager_that_cannot_be_told_is_warned_of() {
     daemon.launch_with(&[("NOTIFY_SOCKET", &format!("@{name}"))]);
     eventually("word that the daemon is ready", || ready(&daemon)).await;
     assert!(daemon.terminate().await.success());
-    let mut heard = || {
+    let heard = || {
         let mut message = [0; 100];
         let length = manager.recv(&mut message).unwrap();
         String::from_utf8_lossy(&message[..length]).into_owned()

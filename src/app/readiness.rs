@@ -65,7 +65,8 @@ fn send(socket: &OsStr, states: &[NotifyState<'_>]) -> io::Result<()> {
         [b'@', name @ ..] => SocketAddr::from_abstract_name(name),
         _ => SocketAddr::from_pathname(socket),
     }?;
-    let message: String = states.iter().map(|state| format!("{state}\n")).collect();
+    let lines: Vec<_> = states.iter().map(ToString::to_string).collect();
+    let message = lines.join("\n") + "\n";
     let sent = UnixDatagram::unbound()?.send_to_addr(message.as_bytes(), &address)?;
     if sent == message.len() { Ok(()) } else { Err(io::ErrorKind::WriteZero.into()) }
 }
