@@ -1,5 +1,7 @@
 //! Puts the parts together: the only place that knows them all.
 
+mod readiness;
+
 use std::collections::BTreeMap;
 use std::fmt;
 use std::net::SocketAddr;
@@ -8,6 +10,7 @@ use std::path::Path;
 use std::sync::{Arc, OnceLock, PoisonError, RwLock};
 use std::time::Duration;
 
+use sd_notify::NotifyState;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -381,10 +384,10 @@ pub async fn run(
     let mut hangup = signal(SignalKind::hangup())?;
     tell_troubles(&config);
     let app = App::start(&config, Arc::clone(&clock)).await?;
-    let watchdog = tokio::spawn(feed_watchdog(app.health.clone(), Arc::clone(&clock)));
+    let watchdog = tokio::spawn(readiness::feed_watchdog(app.health.clone(), Arc::clone(&clock)));
     tracing::info!(version = env!("CARGO_PKG_VERSION"), tenants = config.tenants.len(), state_dir = %ShownPath::new(&config.daemon.state_dir),
         incoming = %ShownPath::new(&config.daemon.spool_dir.join("incoming")), "ready");
-    notify(&[sd_notify::NotifyState::Ready, sd_notify::NotifyState::Status("ready")]);
+    readiness::tell(&[NotifyState::Ready, NotifyState::Status("ready")]);
     let mut config = config;
     let why = loop {
         let asked = tokio::select! {
@@ -398,7 +401,7 @@ pub async fn run(
         }
     };
     tracing::info!(signal = why, "stopping");
-    notify(&[sd_notify::NotifyState::Stopping]);
+    readiness::tell(&[NotifyState::Stopping]);
     watchdog.abort();
     let grace = config.daemon.shutdown_grace;
     tokio::select! {
@@ -424,8 +427,8 @@ fn tell_troubles(config: &Config) {
 
 /// Reads the configuration again. A wrong one changes nothing.
 async fn reload(app: &App, old: Config, read: &impl Fn() -> Result<Config, Failure>) -> Config {
-    if let Ok(now) = sd_notify::NotifyState::monotonic_usec_now() {
-        notify(&[sd_notify::NotifyState::Reloading, now]);
+    if let Ok(now) = NotifyState::monotonic_usec_now() {
+        readiness::tell(&[NotifyState::Reloading, now]);
     }
     let config = match read() {
         Err(error) => {
@@ -454,29 +457,8 @@ async fn reload(app: &App, old: Config, read: &impl Fn() -> Result<Config, Failu
             }
         }
     };
-    notify(&[sd_notify::NotifyState::Ready]);
+    readiness::tell(&[NotifyState::Ready]);
     config
-}
-
-/// Tells systemd; elsewhere this is nothing.
-fn notify(state: &[sd_notify::NotifyState<'_>]) {
-    if let Err(error) = sd_notify::notify(state) {
-        tracing::debug!(%error, "systemd could not be told");
-    }
-}
-
-/// Feeds systemd's watchdog as long as no loop is stuck.
-async fn feed_watchdog(health: Health, clock: Arc<dyn Clock>) {
-    let Some(patience) = sd_notify::watchdog_enabled() else { return };
-    loop {
-        let stuck = health.stuck();
-        if stuck.is_empty() {
-            notify(&[sd_notify::NotifyState::Watchdog]);
-        } else {
-            tracing::error!(loops = stuck.join(", "), "loops are stuck; systemd restarts this process");
-        }
-        clock.sleep_until(clock.boot() + patience / 3).await;
-    }
 }
 
 #[cfg(test)]

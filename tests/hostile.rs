@@ -370,6 +370,7 @@ async fn whatever_bytes_there_are_each_line_is_in_the_receipt_once() {
 #[tokio::test(flavor = "multi_thread")]
 async fn useless_files_and_links_cost_a_bounded_number_of_lines_and_events() {
     const USELESS: usize = 130;
+    const ODD: u64 = 60;
     let (_simulator, mut daemon) = scene(&["contoso"], "").await;
     daemon.start().await;
     daemon.told(&["pause"]);
@@ -382,6 +383,9 @@ async fn useless_files_and_links_cost_a_bounded_number_of_lines_and_events() {
     for n in 0..USELESS {
         fs::write(aside.join(format!("useless-{n}.txt")), format!("useless {n}")).unwrap();
     }
+    for n in 0..ODD {
+        fs::write(aside.join(format!("odd-{n}.bak")), "marker").unwrap();
+    }
     for entry in fs::read_dir(&aside).unwrap() {
         let entry = entry.unwrap();
         fs::rename(entry.path(), incoming.join(entry.file_name())).unwrap();
@@ -390,8 +394,17 @@ async fn useless_files_and_links_cost_a_bounded_number_of_lines_and_events() {
         let receipt = daemon.receipt(&format!("rejected/useless-{n}.txt")).await;
         assert_eq!(text(&receipt["refusals"][0], "text"), format!("useless {n}"));
     }
-    eventually("all links counted", || (metric(&daemon, "sweepd_intake_left_in_place_total") == 300).then_some(()))
-        .await;
+    let all = 300 + ODD;
+    eventually("all that stays counted", || {
+        (metric(&daemon, "sweepd_intake_left_in_place_total") == all).then_some(())
+    })
+    .await;
+    let stays = || {
+        fs::read_dir(&incoming)
+            .unwrap()
+            .filter(|entry| entry.as_ref().unwrap().file_name().to_str().unwrap().starts_with("odd-"))
+    };
+    assert_eq!(stays().count() as u64, ODD);
     assert_eq!(daemon.get("/readyz").1.matches("drop folder").count(), 0);
     assert!(daemon.terminate().await.success());
     let log = daemon.log();
@@ -403,6 +416,13 @@ async fn useless_files_and_links_cost_a_bounded_number_of_lines_and_events() {
     // At most 20 looks tell of links one by one.
     let odd = lines("left in place: it is no regular file").len();
     assert!((1..=20).contains(&odd), "{odd} lines about 300 links");
+    let named =
+        log.iter().filter(|line| text(line, "message").starts_with("left in place: lists are taken by their ending"));
+    let named = named.count() as u64;
+    let rest =
+        lines("more files were not taken").into_iter().filter(|line| line["why"].to_string().contains("endings"));
+    let rest: u64 = rest.map(|line| number(line, "count")).sum();
+    assert!((1..=20).contains(&named) && named + rest == ODD, "{named} lines and {rest} together about {ODD} files");
 
     let events = daemon.lines(&["audit", "export"]).into_iter().filter(|event| event["kind"] == "file_rejected");
     let bodies: Vec<Value> = events.map(|event| serde_json::from_str(text(&event, "body")).unwrap()).collect();

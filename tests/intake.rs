@@ -285,7 +285,7 @@ async fn files_that_come_to_want_one_name_are_all_kept() {
             let useless = format!("nothing of use in {n} of {tenant}\n");
             for (begin, content) in [(b'u', useful), (b'x', useless)] {
                 // As text, the names of a pair are the same.
-                fs::write(incoming.join(OsStr::from_bytes(&[begin, n + b'A', letter, b'.', b'd'])), &content).unwrap();
+                fs::write(incoming.join(OsStr::from_bytes(&[begin, n + b'A', letter])), &content).unwrap();
                 assert!(dropped.insert(content));
             }
         }

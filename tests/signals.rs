@@ -184,3 +184,41 @@ async fn sighup_does_not_make_an_even_pace_faster() {
     let calls = scan_arrivals(&simulator, 0);
     assert!(calls <= 1 + minutes, "{calls} calls within {minutes} whole minutes and a part");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn service_manager_that_cannot_be_told_is_warned_of() {
+    use std::os::linux::net::SocketAddrExt;
+    use std::os::unix::net::{SocketAddr, UnixDatagram};
+
+    let (_simulator, mut daemon, _machines) = scene().await;
+    assert!(daemon.terminate().await.success());
+    assert!(!daemon.has_logged("service manager"), "nobody is to be told");
+    let ready = |daemon: &Daemon| daemon.log().iter().any(|line| line["message"] == "ready").then_some(());
+    let long = format!("/{}", "n".repeat(200));
+    for socket in ["/nowhere/at-all", &long] {
+        daemon.launch_with(&[("NOTIFY_SOCKET", socket)]);
+        let warning = eventually("warning", || {
+            daemon.log().into_iter().find(|line| line["level"] == "WARN" && line["state"] == "READY=1")
+        });
+        let warning = warning.await;
+        assert!(
+            text(&warning, "message").starts_with("the service manager could not be told: systemd ends"),
+            "{warning}"
+        );
+        assert_eq!(warning["socket"], socket);
+        assert!(daemon.terminate().await.success(), "it serves all the same");
+    }
+
+    let name = format!("sweepd-signals-{}", std::process::id());
+    let manager = UnixDatagram::bind_addr(&SocketAddr::from_abstract_name(&name).unwrap()).unwrap();
+    daemon.launch_with(&[("NOTIFY_SOCKET", &format!("@{name}"))]);
+    eventually("word that the daemon is ready", || ready(&daemon)).await;
+    assert!(daemon.terminate().await.success());
+    let heard = || {
+        let mut message = [0; 100];
+        let length = manager.recv(&mut message).unwrap();
+        String::from_utf8_lossy(&message[..length]).into_owned()
+    };
+    assert_eq!([heard(), heard()], ["READY=1\nSTATUS=ready\n", "STOPPING=1\n"]);
+    assert!(!daemon.has_logged("could not be told"), "{}", daemon.log_text());
+}

@@ -98,6 +98,22 @@ async fn a_dry_run_and_a_useless_input_queue_nothing() {
     let report: Value = serde_json::from_str(&dry.stdout).unwrap();
     assert_eq!((number(&report, "machines"), number(&report, "refused")), (8, 1), "{report}");
 
+    // Whatever a file is called that is named.
+    let id = |n: usize| machines[n].id.to_string();
+    for (name, content) in [
+        ("fleet.csv.bak", format!("DeviceId,priority\n{},low\n{},high\n", id(0), id(1))),
+        ("fleet.json~", serde_json::json!({ "machines": [id(0), id(1)] }).to_string()),
+        ("hosts.2026-12-01", format!("{}\n{}\n", id(0), id(1))),
+        (".hidden.part", format!("{}\n{}\n", id(0), id(1))),
+    ] {
+        let path = daemon.site.path().join(name);
+        std::fs::write(&path, content).unwrap();
+        let dry = daemon.command(&["submit", path.to_str().unwrap(), "--dry-run", "--json"]);
+        assert_eq!(dry.code, 0, "{name}: {}", dry.stderr);
+        let report: Value = serde_json::from_str(&dry.stdout).unwrap();
+        assert_eq!((number(&report, "machines"), number(&report, "refused")), (2, 0), "{name}: {report}");
+    }
+
     let useless = daemon.command_with_input(&["submit", "-"], "# nothing\n1234\nabcd\n");
     assert_eq!((useless.code, useless.stdout.as_str()), (65, ""), "{}", useless.stderr);
     let empty = daemon.command_with_input(&["submit", "-", "--wait"], "");

@@ -151,6 +151,18 @@ gets_its_credentials() {
     within 100 answers /readyz 200
     check 'LoadCredentialEncrypted serves it too' "" answers /readyz 200
     mv /root/contoso-secret /etc/sweepd/
+    drop_in credentials 'LoadCredential=contoso-secret:/etc/sweepd/nowhere'
+    mark
+    systemctl restart "$unit"
+    check 'a credential without a file ends the start with 243, once' "$(properties ExecMainStatus SubState NRestarts)" \
+        same "$(properties ExecMainStatus SubState)" '243 failed'
+    printf 'SetCredential=contoso-secret:\\n\n' >>"/etc/systemd/system/$unit.d/credentials.conf"
+    systemctl daemon-reload
+    systemctl restart "$unit"
+    check 'with its second line sweepd ends with 78, once, and names it' "$(journal | grep -m 1 'contoso-secret')" \
+        has_logged "/run/credentials/$unit/contoso-secret is empty: LoadCredential= names no file that is there"
+    check 'and is not started again' "$(properties ExecMainStatus SubState NRestarts)" same "$(properties ExecMainStatus SubState)" '78 failed'
+    systemctl reset-failed "$unit"
     drop_in credentials 'LoadCredential=contoso-secret:/etc/sweepd/contoso-secret'
     systemctl restart "$unit"
     within 100 answers /readyz 200

@@ -11,7 +11,7 @@ use super::Around;
 use super::certificate::{self, At, Certificate};
 use super::profiles;
 use super::reader::Section;
-use super::secret_file;
+use super::secret_file::{self, Content};
 use super::values::{self, Wrong};
 
 /// How a tenant signs in.
@@ -312,7 +312,12 @@ fn text(
     file: &Path,
     wanted: secret_file::Wanted,
 ) -> Option<(SecretString, PathBuf)> {
-    secret_file::read(file, around, wanted).map_err(|wrong| section.complain(key, wrong)).ok()
+    let Content { text, place, oddity } =
+        secret_file::read(file, around, wanted).map_err(|wrong| section.complain(key, wrong)).ok()?;
+    if let Some(oddity) = oddity {
+        section.warn(key, &oddity);
+    }
+    Some((text, place))
 }
 
 fn warn_if_exposed(section: &mut Section<'_, '_>, key: &str, place: &Path) {

@@ -14,13 +14,13 @@ use secrecy::zeroize::Zeroizing;
 use crate::domain::time::Wall;
 
 use super::der;
-use super::secret_file::Wanted;
+use super::secret_file::{Form, Wanted};
 use super::values::Wrong;
 
 /// The file of a certificate.
-pub(super) const CERTIFICATE: Wanted = Wanted { name: "the certificate", how: PEM };
+pub(super) const CERTIFICATE: Wanted = Wanted { name: "the certificate", how: PEM, form: Form::Pem };
 /// The file of a key alone.
-pub(super) const KEY: Wanted = Wanted { name: "the key", how: PEM };
+pub(super) const KEY: Wanted = Wanted { name: "the key", how: PEM, form: Form::Pem };
 
 const PEM: &str = "write it as PEM text; from a .pfx: openssl pkcs12 -in FILE.pfx -out FILE.pem -nodes";
 const RSA: &str = "make an RSA key of 2048 to 4096 bits with a certificate of its own";

@@ -23,7 +23,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::path::{Path, PathBuf};
 
-use config::{Map, Value};
+use config::{Map, Value, ValueKind};
 
 use crate::domain::budgets::Budgets;
 use crate::domain::id::TenantName;
@@ -40,7 +40,7 @@ pub use tenant::{Tenant, UnknownMarks};
 pub use urls::{LOOPBACK, is_localhost, is_loopback};
 
 use reader::{Findings, Notes, Section};
-use source::Layers;
+use source::{Layers, variable_for};
 
 /// Reads a duration of the command line, written as in the configuration and above zero.
 pub fn duration_of(text: &str) -> Result<std::time::Duration, String> {
@@ -169,6 +169,10 @@ fn read(layers: Layers, environment: &Environment) -> (Result<Config, ConfigErro
         let own = name.parse::<TenantName>();
         let file = own.as_ref().ok().and_then(|own| layers.separate.get(own));
         let place = file.map_or_else(|| place.clone(), |file| ShownPath::new(file).to_string());
+        if let Some(problem) = only_of_variables(name, value, sections.keys()) {
+            problems.push(problem);
+            continue;
+        }
         let (tenant, mut findings) = read_tenant(name, value, &place, &around);
         warnings.append(&mut findings.warnings);
         keys.append(&mut findings.keys);
@@ -183,6 +187,7 @@ fn read(layers: Layers, environment: &Environment) -> (Result<Config, ConfigErro
             (Err(error), _) => problems.push(misnamed(name, value, &place, &error.to_string())),
         }
     }
+    warnings.extend(environment.misspelt(&keys));
     warnings.extend(profiles::unused(&around.profiles));
     warnings.extend(shared_registrations(&mut tenants));
     if sections.len() <= layers.separate.len() && tenants.is_empty() {
@@ -237,6 +242,19 @@ fn shared_registrations(tenants: &mut BTreeMap<TenantName, Tenant>) -> Vec<Strin
         }
     }
     warnings
+}
+
+/// What is wrong with a tenant of which variables of the environment set some keys, and nothing the tenant's id: the
+/// name in them is no tenant's.
+fn only_of_variables<'a>(name: &str, value: &Value, names: impl Iterator<Item = &'a &'a str>) -> Option<Problem> {
+    let ValueKind::Table(table) = &value.kind else { return None };
+    let origin = reader::from_variables(table.values()).filter(|_| !table.contains_key("tenant_id"))?;
+    let remedy = match reader::nearest(name, names.copied().filter(|other| *other != name)) {
+        Some(near) => format!("did you mean `{}`?", variable_for(&format!("tenants.{near}"))),
+        None => format!("add a section [tenants.{name}], or unset the variable"),
+    };
+    let what = "no such tenant is configured, and the variable alone makes none".to_owned();
+    Some(Problem { place: origin.to_owned(), key: format!("tenants.{name}"), what, remedy })
 }
 
 fn misnamed(name: &str, value: &Value, place: &str, what: &str) -> Problem {

@@ -4,22 +4,25 @@ use std::fmt;
 use std::path::Path;
 use std::str::FromStr;
 
+use hyper::Uri;
+use hyper_util::client::proxy::matcher::Matcher;
 use secrecy::{ExposeSecret, SecretString};
 use url::Url;
 
 use super::Around;
 use super::reader::Section;
-use super::secret_file::{self, Wanted};
-use super::source::{COMMAND_LINE, ENVIRONMENT};
+use super::secret_file::{self, Content, Form, Wanted};
+use super::source::{COMMAND_LINE, variable_of};
 use super::urls;
 use super::values::{self, Wrong};
 
 const EXAMPLE: &str = "http://proxy.example.com:3128";
 
 /// The content of `proxy_password_file`.
-const PASSWORD: Wanted = Wanted { name: "the password", how: "put nothing but the proxy's password into the file" };
+const PASSWORD: Wanted =
+    Wanted { name: "the password", how: "put nothing but the proxy's password into the file", form: Form::Line };
 
-/// The variables that name a proxy where `network.proxy` does not.
+/// The variables that may name a proxy, and hold its password.
 const VARIABLES: [&str; 6] = ["HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy", "HTTP_PROXY", "http_proxy"];
 
 /// A proxy, and what it asks for. Printing it shows neither user nor password.
@@ -59,6 +62,9 @@ impl Proxy {
         let proxy = section.key("proxy", "", values::optional(Self::parse));
         let file = section.key("proxy_password_file", "", values::optional(values::path));
         warn_of_variables(section, around);
+        if proxy.as_ref().is_some_and(Option::is_none) {
+            warn_of_useless(section, around);
+        }
         let (mut proxy, file) = (proxy?, file?);
         match (&mut proxy, file) {
             (None, None) => {}
@@ -101,8 +107,8 @@ impl Proxy {
             return;
         }
         let place = match section.place_of("proxy") {
-            Some(ENVIRONMENT) => exposed_variable("SWEEPD__NETWORK__PROXY"),
             Some(COMMAND_LINE) => "the password stands on the command line, which every user may read".to_owned(),
+            Some(place) if let Some(variable) = variable_of(place) => exposed_variable(variable),
             _ => match around.file.and_then(secret_file::exposed) {
                 Some(exposed) => format!("the password stands in a file that others may read: {exposed}"),
                 None => return,
@@ -134,6 +140,33 @@ fn warn_of_variables(section: &mut Section<'_, '_>, around: &Around<'_>) {
     }
 }
 
+/// Warns of a variable that should name the proxy, because `network.proxy` names none, and does not.
+fn warn_of_useless(section: &mut Section<'_, '_>, around: &Around<'_>) {
+    // As the HTTP client looks for them: the first of each pair that is set. An empty one names none.
+    for names in [["HTTPS_PROXY", "https_proxy"], ["ALL_PROXY", "all_proxy"]] {
+        let set = names.iter().find_map(|name| Some((*name, around.environment.get(name)?)));
+        if let Some((name, what)) = set.and_then(|(name, text)| Some((name, useless(text)?))) {
+            let how = format!("write it as {EXAMPLE}, or set network.proxy");
+            section.warn("proxy", &format!("the environment variable {name} {what}; {how}"));
+        }
+    }
+}
+
+/// Why the text of a proxy variable is of no use, if so. It is not repeated: it may hold a password.
+fn useless(text: &str) -> Option<String> {
+    let target = Uri::from_static("https://host.invalid");
+    match Matcher::builder().all(text.to_owned()).build().intercept(&target) {
+        None => Some("cannot be read as a proxy's address and is ignored: calls go without it".to_owned()),
+        Some(proxy) => match proxy.uri().scheme_str() {
+            Some("http" | "https") => None,
+            scheme => Some(format!(
+                "names a proxy of the kind {}, which sweepd cannot use: no call gets through",
+                scheme.unwrap_or_default()
+            )),
+        },
+    }
+}
+
 /// Whether the text of a proxy variable, which need not have a scheme, holds a password.
 fn holds_password(text: &str) -> bool {
     let rest = text.split_once("://").map_or(text, |(_, rest)| rest);
@@ -149,11 +182,11 @@ fn password_in(section: &mut Section<'_, '_>, around: &Around<'_>, file: &Path) 
         return Some(None);
     }
     let read = secret_file::read(file, around, PASSWORD).map_err(|wrong| section.complain(KEY, wrong));
-    let (password, place) = read.ok()?;
-    if let Some(warning) = secret_file::exposed(&place) {
+    let Content { text, place, oddity } = read.ok()?;
+    for warning in secret_file::exposed(&place).into_iter().chain(oddity) {
         section.warn(KEY, &warning);
     }
-    Some(Some(SecretString::from(password.expose_secret().replace('%', "%25"))))
+    Some(Some(SecretString::from(text.expose_secret().replace('%', "%25"))))
 }
 
 /// For tests and tools: as `network.proxy` is written.
@@ -190,6 +223,18 @@ mod tests {
             let wrong = proxy(text).unwrap_err();
             assert!(!format!("{wrong:?}").contains("s3cret"), "{wrong:?}");
         }
+    }
+
+    #[test]
+    fn proxy_variable_that_the_client_would_ignore_is_of_no_use() {
+        for text in ["http://proxy:3128", "proxy:3128", "proxy", "https://ann:pw@proxy/", "http://[::1]:3128"] {
+            assert_eq!(useless(text), None, "{text}");
+        }
+        for text in ["http//ann:pw@proxy", "http://", "//proxy:3128", "ftp://proxy", "http://pro xy", " http://proxy"] {
+            let why = useless(text).unwrap_or_default();
+            assert!(why.starts_with("cannot be read as a proxy's address and is ignored: "), "{text}: {why}");
+        }
+        assert!(useless("socks5://proxy:1080").unwrap().contains("of the kind socks5, which sweepd cannot use"));
     }
 
     #[test]

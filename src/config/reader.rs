@@ -9,13 +9,13 @@ use std::fmt;
 
 use config::{Map, Value, ValueKind};
 
-use super::source::{COMMAND_LINE, ENVIRONMENT};
+use super::source::{variable_for, variable_of};
 use super::values::Wrong;
 
 /// One thing that is wrong with the configuration. Holds no secret.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Problem {
-    /// Where the value came from: a file, `environment` or `command line`.
+    /// Where the value came from: a file, an environment variable by its name, or `command line`.
     pub place: String,
     /// The dotted path of the key; empty when the place as a whole is meant.
     pub key: String,
@@ -111,14 +111,14 @@ impl Notes {
     /// Ends the walk; only now all keys are known, and the nearest to an unknown one.
     pub(super) fn finish(mut self) -> Findings {
         for (path, place) in std::mem::take(&mut self.unknown) {
-            let (what, remedy) = self.explain_unknown(&path);
+            let (what, remedy) = self.explain_unknown(&path, &place);
             self.problems.push(Problem { place, key: path, what, remedy });
         }
         let keys = self.keys.into_iter().map(|(path, default)| KnownKey { path, default }).collect();
         Findings { problems: self.problems, warnings: self.warnings, keys }
     }
 
-    fn explain_unknown(&self, path: &str) -> (String, String) {
+    fn explain_unknown(&self, path: &str, place: &str) -> (String, String) {
         let (parent, leaf) = split(path);
         if SECRET_KEYS.contains(&leaf) {
             return (
@@ -129,6 +129,19 @@ impl Notes {
         let known = || self.keys.keys().chain(&self.sections).map(|path| split(path));
         let sibling = nearest(leaf, known().filter(|(section, _)| *section == parent).map(|(_, name)| name));
         let elsewhere = known().find(|(_, name)| *name == leaf);
+        if variable_of(place).is_some() {
+            let near = match (sibling, elsewhere) {
+                (Some(name), _) => Some(variable_for(&join(parent, name))),
+                (None, Some((section, name))) => Some(variable_for(&join(section, name))),
+                (None, None) => {
+                    // The words may be right, and one underscore stand where two do.
+                    let flat = |path: &str| path.replace('.', "_");
+                    self.keys.keys().find(|known| flat(known) == flat(path)).map(|known| variable_for(known))
+                }
+            };
+            let remedy = near.map_or_else(|| "unset it".to_owned(), |near| format!("did you mean `{near}`?"));
+            return ("is not a known key".into(), remedy);
+        }
         let remedy = match (sibling, elsewhere) {
             (Some(name), _) => format!("did you mean `{name}`?"),
             (None, Some((section, name))) => format!("did you mean `{}`?", join(section, name)),
@@ -270,12 +283,27 @@ impl<'t> Section<'_, 't> {
     /// Notes a problem with a key, or with what it says beside others.
     pub(super) fn complain(&mut self, name: &str, wrong: Wrong) {
         let value = self.table.and_then(|table| table.get(name));
-        self.notes.problems.push(Problem {
-            place: value.and_then(origin).unwrap_or(&self.notes.place).to_owned(),
-            key: join(&self.path, name),
-            what: wrong.what,
-            remedy: wrong.remedy,
-        });
+        let place = value.and_then(origin).or_else(|| self.origin()).unwrap_or(&self.notes.place).to_owned();
+        let mut what = wrong.what;
+        let beside = self.variables();
+        if variable_of(&place).is_none() && !beside.is_empty() {
+            // What stands in the file may be right but for them.
+            what.push_str(&format!(" (this section also has what {} sets)", beside.join(" and ")));
+        }
+        self.notes.problems.push(Problem { place, key: join(&self.path, name), what, remedy: wrong.remedy });
+    }
+
+    /// The variables that set keys right in this section, in order.
+    fn variables(&self) -> Vec<&str> {
+        let values = self.table.into_iter().flat_map(|table| table.values());
+        let mut found: Vec<_> = values.filter_map(Value::origin).filter_map(variable_of).collect();
+        found.sort_unstable();
+        found
+    }
+
+    /// Where the whole section is from, if variables alone set it.
+    fn origin(&self) -> Option<&str> {
+        self.table.and_then(|table| from_variables(table.values()))
     }
 
     /// Notes what works, and should not stay so.
@@ -317,15 +345,26 @@ impl<'t> Section<'_, 't> {
 /// Where a value came from; a section that has no place of its own has that of its first key.
 pub(super) fn origin(value: &Value) -> Option<&str> {
     match (value.origin(), &value.kind) {
-        (Some("the environment"), _) => Some(ENVIRONMENT),
-        (Some(COMMAND_LINE), _) => Some(COMMAND_LINE),
-        (Some(file), _) => Some(file),
+        (Some(place), _) => Some(place),
         (None, ValueKind::Table(table)) => {
             let sorted: BTreeMap<_, _> = table.iter().collect();
             sorted.into_values().find_map(origin)
         }
         (None, _) => None,
     }
+}
+
+/// Where these values are from, if variables of the environment have set all of them: the first in order.
+pub(super) fn from_variables<'t>(values: impl Iterator<Item = &'t Value>) -> Option<&'t str> {
+    let mut first = None;
+    for value in values {
+        let origin = match &value.kind {
+            ValueKind::Table(table) => from_variables(table.values())?,
+            _ => value.origin().filter(|origin| variable_of(origin).is_some())?,
+        };
+        first = Some(first.map_or(origin, |first: &str| first.min(origin)));
+    }
+    first
 }
 
 fn one(value: &Value) -> Result<String, Wrong> {

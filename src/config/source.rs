@@ -13,15 +13,27 @@ use crate::domain::shown::ShownPath;
 use crate::domain::time::Wall;
 
 use super::ConfigError;
-use super::reader::Problem;
+use super::reader::{KnownKey, Problem};
 
 /// Where the file is unless somebody says otherwise.
 pub const DEFAULT_FILE: &str = "/etc/sweepd/sweepd.toml";
 
-pub(super) const ENVIRONMENT: &str = "environment";
+const ENVIRONMENT: &str = "environment";
 pub(super) const COMMAND_LINE: &str = "command line";
+/// The place of a value that a variable sets, before the variable's name.
+const VARIABLE: &str = "environment variable ";
 const PREFIX: &str = "SWEEPD";
 const SEPARATOR: &str = "__";
+
+/// The variable that set a value of this origin, if one did.
+pub(super) fn variable_of(origin: &str) -> Option<&str> {
+    origin.strip_prefix(VARIABLE)
+}
+
+/// The variable that sets the key of this path.
+pub(super) fn variable_for(path: &str) -> String {
+    format!("{PREFIX}{SEPARATOR}{}", path.replace('.', SEPARATOR)).to_uppercase()
+}
 
 /// The environment as it was at one moment: the variables, the folder that relative paths start
 /// from, and what time it was.
@@ -77,16 +89,28 @@ impl Environment {
 
     /// The variables that set keys, those of longer names first: where one names a section and
     /// another a key in it, the section's wins, and is refused, rather than one of them by chance.
-    fn settings(&self) -> Vec<(String, String)> {
+    fn settings(&self) -> Vec<Setting> {
         let prefix = format!("{PREFIX}{SEPARATOR}").to_lowercase();
-        let mut settings: Vec<_> = self
-            .variables
-            .iter()
-            .filter(|(name, _)| name.to_lowercase().starts_with(&prefix))
-            .map(|(name, value)| (name.clone(), value.clone()))
-            .collect();
-        settings.sort_by(|(one, _), (other, _)| other.len().cmp(&one.len()).then_with(|| one.cmp(other)));
+        let setting = |(name, value): (&String, &String)| {
+            let path = name.to_lowercase().strip_prefix(&prefix)?.split(SEPARATOR).map(str::to_owned).collect();
+            Some(Setting { name: name.clone(), path, value: value.clone() })
+        };
+        let mut settings: Vec<_> = self.variables.iter().filter_map(setting).collect();
+        settings.sort_by(|one, other| other.name.len().cmp(&one.name.len()).then_with(|| one.name.cmp(&other.name)));
         settings
+    }
+
+    /// Warnings of variables that set nothing, and would set a key if their underscores were doubled.
+    pub(super) fn misspelt(&self, keys: &[KnownKey]) -> Vec<String> {
+        let single = |name: &str| name.to_uppercase().replace(SEPARATOR, "_");
+        let known: BTreeMap<_, _> =
+            keys.iter().map(|key| variable_for(&key.path)).map(|name| (single(&name), name)).collect();
+        let prefix = format!("{PREFIX}{SEPARATOR}");
+        let unread = self.variables.keys().filter(|name| !name.to_uppercase().starts_with(&prefix));
+        unread
+            .filter_map(|name| Some((name, known.get(&single(name))?)))
+            .map(|(name, meant)| format!("{VARIABLE}{name}: sets nothing; did you mean `{meant}`?"))
+            .collect()
     }
 }
 
@@ -162,12 +186,7 @@ pub(super) fn layers(
 
     let mut builder = Config::builder().add_source(Document(document));
     for setting in settings {
-        builder = builder.add_source(
-            config::Environment::with_prefix(PREFIX)
-                .prefix_separator(SEPARATOR)
-                .separator(SEPARATOR)
-                .source(Some(Map::from([setting]))),
-        );
+        builder = builder.add_source(setting);
     }
     let origin = COMMAND_LINE.to_owned();
     for (key, text) in overrides {
@@ -326,6 +345,45 @@ impl config::Source for Document {
     /// As it is: the crate would read a quoted key such as `"log.level"` as a path.
     fn collect_to(&self, cache: &mut Value) -> Result<(), config::ConfigError> {
         *cache = Value::new(None, self.0.clone());
+        Ok(())
+    }
+}
+
+/// A variable of the environment, as a source: each value has its variable as its origin.
+#[derive(Clone)]
+struct Setting {
+    name: String,
+    path: Vec<String>,
+    value: String,
+}
+
+impl fmt::Debug for Setting {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Setting").field("name", &self.name).finish_non_exhaustive()
+    }
+}
+
+impl config::Source for Setting {
+    fn clone_into_box(&self) -> Box<dyn config::Source + Send + Sync> {
+        Box::new(self.clone())
+    }
+
+    fn collect(&self) -> Result<Map<String, Value>, config::ConfigError> {
+        let mut tree = Value::new(None, Map::<String, Value>::new());
+        self.collect_to(&mut tree)?;
+        tree.into_table()
+    }
+
+    fn collect_to(&self, cache: &mut Value) -> Result<(), config::ConfigError> {
+        let mut at = cache;
+        for part in &self.path {
+            if !matches!(at.kind, ValueKind::Table(_)) {
+                *at = Value::new(None, Map::<String, Value>::new());
+            }
+            let ValueKind::Table(table) = &mut at.kind else { return Ok(()) };
+            at = table.entry(part.clone()).or_insert_with(|| Value::new(None, ValueKind::Nil));
+        }
+        *at = Value::new(Some(&format!("{VARIABLE}{}", self.name)), self.value.as_str());
         Ok(())
     }
 }

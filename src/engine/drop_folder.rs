@@ -22,7 +22,8 @@ use crate::domain::time::Boot;
 use crate::domain::trouble::Trouble;
 use crate::intake::Watch;
 use crate::intake::dir::Stat;
-use crate::intake::folder::{Folder, Found, Ready};
+use crate::intake::folder::{Folder, Found, Moment, Ready};
+use crate::intake::left::{Stray, Why};
 use crate::intake::moved::Moved;
 
 /// After a file could have been taken for so long but for a writer that does not close it.
@@ -34,8 +35,8 @@ const SHORT: Duration = Duration::from_secs(5);
 /// Why something stays where it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Left {
-    /// It is no regular file.
-    Odd,
+    /// It is nothing to take.
+    InPlace(Why),
     /// A program has it open for writing.
     Open,
     /// It cannot be taken now.
@@ -167,14 +168,15 @@ impl<'a> Looking<'a> {
             }
             is_over || put_off.contains(file, begun)
         };
-        let found = self.folder.look(&mut self.moved, self.taking.intake.settle, begun, waits);
+        let at = Moment { now: begun, wall: clock.wall(), settle: self.taking.intake.settle };
+        let found = self.folder.look(&mut self.moved, at, waits);
         if !found.unreadable.is_empty() && self.folder.create().is_ok() {
             self.watch.folders(&self.folder.incoming());
         }
         // One tenant's folder is that tenant's trouble, and a dropper may cause it.
         self.taking.shared.health.watching(found.is_watched);
         self.tell_unreadable(&found);
-        self.tell_odd(found.odd, begun);
+        self.tell_left(found.left, begun);
         self.unsettled = found.unsettled;
         let (ready, written_to): (Vec<_>, Vec<_>) =
             found.ready.into_iter().partition(|ready| self.is_closed(&ready.path));
@@ -256,8 +258,8 @@ impl<'a> Looking<'a> {
     fn is_told_singly(&mut self, why: Left, path: &Path, count: u64, now: Boot) -> bool {
         let is_singly = match why {
             // One line of these may stand for any number.
-            Left::Odd => self.sparing.is_first(why, now),
-            Left::Open | Left::Later | Left::TakenBack => self.sparing.is_told_singly(why, now),
+            Left::InPlace(Why::NoFile) => self.sparing.is_first(why, now),
+            Left::InPlace(_) | Left::Open | Left::Later | Left::TakenBack => self.sparing.is_told_singly(why, now),
         };
         if !is_singly {
             self.sparing.count(why, count, &ShownPath::new(path).to_string(), now);
@@ -265,12 +267,31 @@ impl<'a> Looking<'a> {
         is_singly
     }
 
-    /// Reports what is no regular file: the first by name, and how many.
-    fn tell_odd(&mut self, odd: Option<(PathBuf, u64)>, now: Boot) {
-        let Some((first, count)) = odd else { return };
-        self.taking.shared.metrics.left_in_place(count);
-        if self.is_told_singly(Left::Odd, &first, count, now) {
-            tracing::warn!(path = %ShownPath::new(&first), count, "left in place: it is no regular file");
+    /// Reports what is new of what is left in place: what is no regular file in one line, the rest name by name.
+    fn tell_left(&mut self, left: Vec<Stray>, now: Boot) {
+        for Stray { why, named, count } in left {
+            self.taking.shared.metrics.left_in_place(count);
+            let unnamed = count.saturating_sub(named.len() as u64);
+            if let (Some(path), true) = (named.first(), why == Why::NoFile) {
+                if self.is_told_singly(Left::InPlace(why), path, count, now) {
+                    tracing::warn!(path = %ShownPath::new(path), count, "left in place: it is no regular file");
+                }
+                continue;
+            }
+            for path in &named {
+                if !self.is_told_singly(Left::InPlace(why), path, 1, now) {
+                    continue;
+                }
+                let path = ShownPath::new(path);
+                if why == Why::Ending {
+                    tracing::warn!(%path, "left in place: lists are taken by their ending, and this one is none of theirs; rename it to end in .txt, .list, .csv, .tsv, .json, .jsonl or .ndjson, or move it away");
+                } else {
+                    tracing::warn!(%path, "left in place: its name is that of an unfinished file, and it has not changed for a day; rename it if it is whole, or remove it");
+                }
+            }
+            if let (Some(last), 1..) = (named.last(), unnamed) {
+                self.sparing.count(Left::InPlace(why), unnamed, &ShownPath::new(last).to_string(), now);
+            }
         }
     }
 
@@ -286,7 +307,11 @@ impl<'a> Looking<'a> {
     fn tell_together(&mut self, all: bool) {
         for (cause, rest) in self.sparing.due(self.taking.shared.clock.boot(), all) {
             let why = match cause {
-                Some(Left::Odd) => "they are no regular files",
+                Some(Left::InPlace(Why::NoFile)) => "they are no regular files",
+                Some(Left::InPlace(Why::Ending)) => "their endings are none of those that lists have",
+                Some(Left::InPlace(Why::Unfinished)) => {
+                    "their names are those of unfinished files, and they have not changed for a day"
+                }
                 Some(Left::Open) => "programs have them open for writing",
                 Some(Left::TakenBack) => "they were taken back",
                 Some(Left::Later) | None => "they cannot be taken now, each for a reason of its own",

@@ -1,6 +1,6 @@
 //! The drop folder: what is ready to be taken, and where it goes afterwards.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::ffi::{OsStr, OsString};
 use std::fs;
 use std::io;
@@ -10,10 +10,11 @@ use std::time::{Duration, SystemTime};
 
 use super::dir::{Dir, Kind, Stat};
 use super::incoming::{ACCESS, Incoming, MODE, TOP};
+use super::left::{self, Known, Stray, Why};
 use super::listing::{Candidate, list};
 use super::moved::Moved;
 use crate::domain::id::TenantName;
-use crate::domain::time::Boot;
+use crate::domain::time::{Boot, Wall};
 
 /// A file that is whole and may be taken.
 #[derive(Clone, Debug)]
@@ -64,8 +65,8 @@ pub struct Found {
     pub unsettled: bool,
     /// Whether `incoming/` itself can be read.
     pub is_watched: bool,
-    /// Things that are no regular files, seen for the first time: the first of them by name, and how many.
-    pub odd: Option<(PathBuf, u64)>,
+    /// What is left in place, and was not there at the last look.
+    pub left: Vec<Stray>,
     /// Folders that cannot be read, and why.
     pub unreadable: Vec<(PathBuf, String)>,
 }
@@ -76,8 +77,19 @@ struct Shape {
     modified: Option<SystemTime>,
 }
 
-/// Things that are no regular files are remembered up to so many: there may be any number.
-const MOST_ODD: usize = 1000;
+/// After so long a file with the name of an unfinished one is forgotten by whoever wrote it.
+const FORGOTTEN: Duration = Duration::from_hours(24);
+
+/// When a look is made, and how long a file has to stay the same.
+#[derive(Clone, Copy, Debug)]
+pub struct Moment {
+    /// The clock that nobody can set.
+    pub now: Boot,
+    /// What file times are compared with.
+    pub wall: Wall,
+    /// How long size and time of a file have to stay the same, on the first of these.
+    pub settle: Duration,
+}
 
 /// The four folders below the spool folder.
 #[derive(Clone, Debug)]
@@ -89,9 +101,7 @@ pub struct Folder {
     pub(super) tenants: Vec<TenantName>,
     pub(super) opened: Incoming,
     seen: HashMap<PathBuf, Settling>,
-    warned: HashSet<PathBuf>,
-    /// How many things that are no regular files there were at the last look.
-    odd_count: usize,
+    left: Known,
 }
 
 #[derive(Clone, Copy)]
@@ -124,21 +134,24 @@ impl Place {
     }
 }
 
+impl Candidate {
+    /// Whether a file with the name of an unfinished one, which has stayed the same for so long, is a day old: by our
+    /// clock, or by its own time if it is not just being renamed.
+    fn is_forgotten(&self, same_for: Option<Duration>, at: Moment) -> bool {
+        let Some(same_for) = same_for else { return false };
+        let (seconds, _) = self.found.modified;
+        let age = at.wall.since(Wall(seconds.saturating_mul(1000)));
+        same_for >= FORGOTTEN || same_for >= at.settle && age >= FORGOTTEN
+    }
+}
+
 impl Folder {
     /// The spool folder of these tenants. With one tenant there are no tenant folders.
     pub fn new(spool: &Path, tenants: &[TenantName]) -> Self {
         let only = if let [only] = tenants { Some(only.clone()) } else { None };
         let tenants = if tenants.len() > 1 { tenants.to_vec() } else { Vec::new() };
         let opened = Incoming::new(spool);
-        Self {
-            spool: spool.to_owned(),
-            only,
-            tenants,
-            opened,
-            seen: HashMap::new(),
-            warned: HashSet::new(),
-            odd_count: 0,
-        }
+        Self { spool: spool.to_owned(), only, tenants, opened, seen: HashMap::new(), left: Known::default() }
     }
 
     /// Makes what is missing of the folders.
@@ -203,17 +216,11 @@ impl Folder {
     /// are told, a few thousand at most; those for which `is_put_off` are left out.
     ///
     /// A file in `moved` was renamed into place and is whole; any other is once its size and time have stayed the same
-    /// for `settle`, on our clock. What is there no more is forgotten in `moved`.
-    pub fn look(
-        &mut self,
-        moved: &mut Moved,
-        settle: Duration,
-        now: Boot,
-        mut is_put_off: impl FnMut(&Path, &Stat) -> bool,
-    ) -> Found {
+    /// for `at.settle`, on our clock. What is there no more is forgotten in `moved`.
+    pub fn look(&mut self, moved: &mut Moved, at: Moment, mut is_put_off: impl FnMut(&Path, &Stat) -> bool) -> Found {
         let mut found = Found::default();
         let before = std::mem::take(&mut self.seen);
-        let (mut odd, mut odd_count, mut new_odd) = (HashSet::new(), 0, Vec::new());
+        let [mut no_files, mut endings, mut unfinished] = [const { left::Found::new() }; 3];
         let whose: Vec<_> = self.whose().map(Option::<&TenantName>::cloned).collect();
         for tenant in whose {
             let shown = tenant.iter().fold(self.spool.join(TOP), |top, tenant| top.join(tenant.as_str()));
@@ -239,20 +246,28 @@ impl Folder {
             };
             found.unsettled |= listed.more;
             found.is_watched |= tenant.is_none();
-            odd_count += listed.odd.len();
-            for path in listed.odd.into_iter().take(MOST_ODD - odd.len()).map(|name| shown.join(name)) {
-                if !self.warned.contains(&path) {
-                    new_odd.push(path.clone());
+            let mut watched = 0;
+            for (why, candidate) in listed.left {
+                let path = shown.join(&candidate.name);
+                match why {
+                    Why::NoFile => no_files.add(path),
+                    Why::Ending => endings.add(path),
+                    Why::Unfinished if watched < left::MOST => {
+                        watched += 1;
+                        let same_for = self.same_for(&before, &path, &candidate, at.now);
+                        if candidate.is_forgotten(same_for, at) {
+                            unfinished.add(path);
+                        }
+                    }
+                    // The others have their turn when these are gone.
+                    Why::Unfinished => {}
                 }
-                odd.insert(path);
             }
-            for Candidate { name, modified, found: stat } in listed.oldest {
-                let path = shown.join(&name);
-                let shape = Shape { size: stat.size, modified };
-                let same = before.get(&path).filter(|before| before.shape == shape);
-                let since = same.map_or(now, |before| before.since);
-                let is_whole = moved.contains(&path) || same.is_some() && now.since(since) >= settle;
-                self.seen.insert(path.clone(), Settling { shape, since });
+            for candidate in listed.oldest {
+                let path = shown.join(&candidate.name);
+                let same_for = self.same_for(&before, &path, &candidate, at.now);
+                let is_whole = moved.contains(&path) || same_for.is_some_and(|same_for| same_for >= at.settle);
+                let Candidate { name, found: stat, .. } = candidate;
                 if is_whole {
                     let (dir, folder) = (Arc::clone(&dir), tenant.clone());
                     found.ready.push(Ready { dir, path, folder, name, found: stat });
@@ -261,12 +276,24 @@ impl Folder {
                 }
             }
         }
-        // With more of them than are remembered, it is their number that tells what is new.
-        let count = if odd_count > MOST_ODD { odd_count.saturating_sub(self.odd_count) } else { new_odd.len() };
-        let first = new_odd.into_iter().next().or_else(|| odd.iter().next().cloned());
-        found.odd = first.filter(|_| count > 0).map(|first| (first, count as u64));
-        (self.warned, self.odd_count) = (odd, odd_count);
+        let all = [(Why::NoFile, no_files), (Why::Ending, endings), (Why::Unfinished, unfinished)];
+        found.left = self.left.new_ones(all);
         found
+    }
+
+    /// How long a file has stayed the same, as far as the looks have shown: `None` if it is new or has changed.
+    fn same_for(
+        &mut self,
+        before: &HashMap<PathBuf, Settling>,
+        path: &Path,
+        file: &Candidate,
+        now: Boot,
+    ) -> Option<Duration> {
+        let shape = Shape { size: file.found.size, modified: file.modified };
+        let same = before.get(path).filter(|before| before.shape == shape);
+        let since = same.map_or(now, |before| before.since);
+        self.seen.insert(path.to_owned(), Settling { shape, since });
+        same.map(|_| now.since(since))
     }
 
     /// Whether this is a tenant's folder, where those lie.

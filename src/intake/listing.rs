@@ -8,6 +8,8 @@ use std::path::Path;
 use std::time::SystemTime;
 
 use super::dir::{Dir, Kind, Stat};
+use super::formats::is_taken_by_name;
+use super::left::Why;
 use super::moved::Moved;
 
 /// So many files of a folder are looked at more closely, the oldest: there may be any number.
@@ -43,8 +45,8 @@ pub struct Listed {
     pub oldest: Vec<Candidate>,
     /// Whether there are more of them.
     pub more: bool,
-    /// What is no regular file, and not expected.
-    pub odd: Vec<OsString>,
+    /// What is not taken.
+    pub left: Vec<(Why, Candidate)>,
 }
 
 /// Lists a folder. Files for which `is_put_off` are left out; what is there no more is forgotten in `moved`.
@@ -58,21 +60,25 @@ pub fn list(
     let mut oldest = BinaryHeap::new();
     let mut present = HashSet::new();
     for name in folder.names()? {
-        if is_unfinished(&name) {
-            continue;
-        }
         let path = folder.path().join(&name);
         // Not followed: a link is no file of ours. Gone meanwhile: somebody took it back.
         let Ok(found) = folder.look(&name) else { continue };
         if moved.contains(&path) {
             present.insert(name.clone());
         }
-        if found.kind != Kind::File {
-            if !is_expected(&name, found.kind) {
-                listed.odd.push(name);
-            }
-        } else if !is_put_off(&path, &found) {
-            oldest.push(Candidate { modified: found.modified_at(), name, found });
+        let is_unfinished = is_unfinished(&name);
+        let why = match found.kind {
+            Kind::File if is_unfinished => Some(Why::Unfinished),
+            Kind::File if !is_taken_by_name(&name) => Some(Why::Ending),
+            Kind::File => None,
+            Kind::Folder | Kind::Other if is_unfinished || is_expected(&name, found.kind) => continue,
+            Kind::Folder | Kind::Other => Some(Why::NoFile),
+        };
+        let candidate = Candidate { modified: found.modified_at(), name, found };
+        if let Some(why) = why {
+            listed.left.push((why, candidate));
+        } else if !is_put_off(&path, &candidate.found) {
+            oldest.push(candidate);
             if oldest.len() > AT_ONCE {
                 oldest.pop();
                 listed.more = true;

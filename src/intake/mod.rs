@@ -8,6 +8,7 @@ pub mod expiry;
 pub mod folder;
 pub mod formats;
 pub mod incoming;
+pub mod left;
 mod listing;
 pub mod moved;
 pub mod names;

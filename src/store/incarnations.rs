@@ -21,7 +21,7 @@ use crate::domain::lookup::{Question, next_look};
 use crate::domain::time::{Boot, BootId, Wall};
 
 /// The name of the lock in the state folder.
-const LOCK: &str = "sweepd.lock";
+pub(super) const LOCK: &str = "sweepd.lock";
 
 /// The exclusive right to a state folder, until dropped or the process ends.
 #[derive(Debug)]

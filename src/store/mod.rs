@@ -38,6 +38,7 @@ pub mod long_files;
 pub mod marks;
 mod objects;
 pub mod outlook;
+mod privacy;
 pub mod recent;
 pub mod record;
 pub mod retries;
@@ -257,6 +258,7 @@ impl Store {
     /// is not sweepd's, is refused, and stays as it is.
     pub async fn open_with(state_dir: &Path, migrations: &Migrator, at: Wall) -> Result<Self, StoreError> {
         let path = state_dir.join(FILE);
+        privacy::close_to_others(state_dir)?;
         if has_content(&path)? {
             schema::look(&path, Candidate::Database(&path), migrations).await?;
         }

@@ -11,12 +11,29 @@ fn secret_of(config: &Config) -> &str {
 fn secrets_are_looked_up_and_lose_one_newline() {
     let credentials = tempfile::tempdir().unwrap();
     let house = House::contoso("").set("CREDENTIALS_DIRECTORY", credentials.path().to_str().unwrap());
-    for (content, secret) in [("a\n", "a"), ("a\r\n", "a"), ("a\n\n", "a\n"), (" a ", " a ")] {
+    for content in ["a", "a\n", "a\r\n", "\u{feff}a", "\u{feff}a\r\n"] {
         house.put("secret", content);
-        assert_eq!(secret_of(&house.good()), secret);
+        let config = house.good();
+        assert_eq!((secret_of(&config), &*config.warnings), ("a", &[][..]), "{content:?}");
     }
     fs::write(credentials.path().join("secret"), "from systemd").unwrap();
     assert_eq!(secret_of(&house.good()), "from systemd");
+}
+
+#[test]
+fn credential_that_systemd_had_no_file_for_is_named() {
+    let credentials = tempfile::tempdir().unwrap();
+    let folder = credentials.path().to_str().unwrap();
+    let house = House::contoso("").set("CREDENTIALS_DIRECTORY", folder);
+    for content in ["\n", ""] {
+        fs::write(credentials.path().join("secret"), content).unwrap();
+        let expected = format!(
+            "sweepd.toml: tenants.contoso.auth.secret_file: {folder}/secret is empty: LoadCredential= names no file that is \
+             there, or an empty one, so the secret is missing; put the file where `systemctl show \
+             --property=LoadCredential sweepd` says, then restart the service"
+        );
+        assert_eq!(house.problems(), [expected]);
+    }
 }
 
 #[test]
@@ -47,6 +64,63 @@ fn secrets_that_cannot_be_used_are_refused_without_being_shown() {
         text.contains("tenants.contoso.auth.secret: is not a known key: a secret") && !text.contains("s3cret"),
         "{text}"
     );
+}
+
+#[test]
+fn secret_with_characters_that_were_copied_along_is_refused() {
+    let house = House::contoso("");
+    let blank = "the secret begins or ends with a blank or an invisible character: ";
+    for (content, expected) in [
+        ("s3cret\n\n", "the secret has more than one line: all of them would be sent"),
+        ("s3cret\nsecond", "the secret has more than one line"),
+        ("s3cret\rsecond", "the secret has more than one line"),
+        ("\ns3cret", "the secret has more than one line"),
+        ("s3c\tret", "the secret holds a control character"),
+        (" s3cret", blank),
+        ("s3cret \r\n", blank),
+        ("s3cret\u{a0}", blank),
+        ("s3cret\u{200b}\n", blank),
+        ("\"s3cret\"\n", "the secret stands in quotes: "),
+        ("'s3cret'", "the secret stands in quotes: "),
+        ("\u{201c}s3cret\u{201d}", "the secret stands in quotes: "),
+    ] {
+        let problems = house.put("secret", content).problems();
+        let whole = format!("sweepd.toml: tenants.contoso.auth.secret_file: {expected}");
+        assert!(problems.len() == 1 && problems[0].starts_with(&whole), "{content:?}: {problems:?}");
+        assert!(problems[0].ends_with("; put nothing but the secret's value into the file"), "{problems:?}");
+        assert!(!problems[0].contains("s3c"), "{problems:?}");
+    }
+    // What a secret may hold inside is Entra's business.
+    for content in ["a b", "a'b\"c", "'", "it's", "\"a"] {
+        assert_eq!(secret_of(&house.put("secret", content).good()), content);
+    }
+}
+
+#[test]
+fn secret_in_utf16_is_named_as_such() {
+    let house = House::new(
+        &format!(
+            "{}[tenants.contoso.auth]\nmethod = 'client_certificate'\nclient_id = 'app'\ncertificate_file = 'pem'",
+            tenant("contoso", "")
+        )
+        .replace("auth = { client_id = 'app', secret_file = 'secret' }\n", ""),
+    );
+    let (plain, file) = (House::contoso(""), "sweepd.toml: tenants.contoso.auth");
+    for (mark, is_big) in [(true, false), (true, true), (false, false), (false, true)] {
+        let mark: &[u16] = if mark { &[0xfeff] } else { &[] };
+        let units = mark.iter().copied().chain("s3cret\r\n".encode_utf16());
+        let bytes: Vec<u8> =
+            units.flat_map(|unit| if is_big { unit.to_be_bytes() } else { unit.to_le_bytes() }).collect();
+        fs::write(plain.dir.path().join("secret"), &bytes).unwrap();
+        fs::write(house.dir.path().join("pem"), &bytes).unwrap();
+        for (house, key, what) in
+            [(&plain, "secret_file", "the secret"), (&house, "certificate_file", "the certificate")]
+        {
+            let problems = house.problems();
+            let expected = format!("{file}.{key}: {what} is UTF-16 text, as PowerShell's `>` writes it: ");
+            assert!(problems.len() == 1 && problems[0].starts_with(&expected), "{problems:?}");
+        }
+    }
 }
 
 #[test]
@@ -134,7 +208,38 @@ fn proxy_password_that_cannot_be_used_is_refused() {
     }
     let house = House::contoso(WITH_FILE);
     assert!(house.problems()[0].contains("network.proxy_password_file: no file of this name is in"));
-    assert!(house.put("proxy-password", "\n").problems()[0].contains("the password is empty"));
+    for (content, expected) in [
+        ("\n", "the password is empty"),
+        ("s3cret\nsecond", "the password has more than one line"),
+        ("s3c\u{1b}ret", "the password holds a control character"),
+        ("\u{feff}s\u{0}3\u{0}c", "the password holds a control character"),
+        ("s\u{0}3\u{0}c\u{0}", "the password is UTF-16 text"),
+    ] {
+        let problems = house.put("proxy-password", content).problems();
+        assert!(problems.len() == 1 && problems[0].contains(expected), "{content:?}: {problems:?}");
+        assert!(!problems[0].contains("s3c"), "{problems:?}");
+    }
+}
+
+#[test]
+fn proxy_password_with_odd_ends_is_used_and_warned_of() {
+    let house = House::contoso(WITH_FILE);
+    for (content, url, odd) in [
+        ("\u{feff}s3cret\n", "http://ann:s3cret@proxy:3128/", None),
+        (
+            " s3cret\n",
+            "http://ann:%20s3cret@proxy:3128/",
+            Some("begins or ends with a blank or an invisible character"),
+        ),
+        ("'s3cret'\n", "http://ann:'s3cret'@proxy:3128/", Some("stands in quotes")),
+    ] {
+        let config = house.put("proxy-password", content).good();
+        assert_eq!(proxy_url(&config), url);
+        let how =
+            "that is sent as a part of it; if it is not meant, put nothing but the proxy's password into the file";
+        let expected = odd.map(|odd| format!("network.proxy_password_file: the password {odd}: {how}"));
+        assert_eq!(config.warnings, Vec::from_iter(expected));
+    }
 }
 
 #[test]

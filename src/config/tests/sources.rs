@@ -31,20 +31,98 @@ fn problems_name_the_source_of_the_value() {
         .set("SWEEPD__LOG__LEVL", "debug")
         .set("SWEEPD__DAEMON", "x")
         .set("SWEEPD__DAEMON__STATE_DIR", "y")
-        .set("SWEEPD__HTTP__LISTEN__PORT", "1");
+        .set("SWEEPD__HTTP__LISTEN__PORT", "1")
+        .set("SWEEPD__INTAKE_SETTLE", "1s")
+        .set("sweepd__intake__rescan", "soon")
+        .set("SWEEPD__NETWORK__ZZZ", "1");
     let error = house.load_with(&[("follow_up.interval", "soon")]).unwrap_err();
     assert_eq!(
         house.lines(&error.to_string()),
         [
-            "environment: daemon: is a section, not a value; write [daemon] and its keys below",
-            "environment: http.listen: is a value, not a section; write a single value",
+            "environment variable SWEEPD__DAEMON: daemon: is a section, not a value; write [daemon] and its keys below",
+            "environment variable SWEEPD__HTTP__LISTEN__PORT: http.listen: is a value, not a section; write a single value",
+            "environment variable sweepd__intake__rescan: intake.rescan: `soon` is not a duration; write a whole number \
+             and a unit: ms, s, m, h or d, such as 30s, 5m or 7d",
             "command line: follow_up.interval: `soon` is not a duration; write a whole number and a unit: ms, s, m, h or d, \
              such as 30s, 5m or 7d",
-            "environment: log.levl: is not a known key; did you mean `level`?",
+            "environment variable SWEEPD__LOG__LEVL: log.levl: is not a known key; did you mean `SWEEPD__LOG__LEVEL`?",
+            "environment variable SWEEPD__NETWORK__ZZZ: network.zzz: is not a known key; unset it",
+            "environment variable SWEEPD__INTAKE_SETTLE: intake_settle: is not a known key; did you mean `SWEEPD__INTAKE__SETTLE`?",
         ]
     );
     let error = house.load_with(&[("a b", "x")]).unwrap_err().to_string();
     assert!(error.starts_with("command line: a b: is not a dotted key"), "{error}");
+}
+
+#[test]
+fn variable_is_blamed_for_what_it_breaks_in_a_right_file() {
+    let tenant = "tenants.contoso";
+    for (variable, value, expected) in [
+        (
+            "SWEEPD__TENANTS__CONTSO__LIMITS__PER_MINUTE",
+            "5",
+            "environment variable SWEEPD__TENANTS__CONTSO__LIMITS__PER_MINUTE: tenants.contso: no such tenant is configured, \
+             and the variable alone makes none; did you mean `SWEEPD__TENANTS__CONTOSO`?"
+                .to_owned(),
+        ),
+        (
+            "SWEEPD__TENANTS__CONTOSO__LIMITS__PER_MINUTE",
+            "2000",
+            format!("environment variable SWEEPD__TENANTS__CONTOSO__LIMITS__PER_MINUTE: {tenant}.limits.per_hour: is 1500, below per_minute (2000); raise it, or lower per_minute"),
+        ),
+        (
+            "SWEEPD__TENANTS__CONTOSO__AUTH__METHOD",
+            "managed_identity",
+            format!("sweepd.toml: {tenant}.auth.secret_file: is of no use to managed_identity (this section also has what SWEEPD__TENANTS__CONTOSO__AUTH__METHOD sets); remove it, or write method = \"client_secret\""),
+        ),
+        (
+            "SWEEPD__TENANTS__CONTOSO__AUTH__SECRET_FIEL",
+            "x",
+            format!("environment variable SWEEPD__TENANTS__CONTOSO__AUTH__SECRET_FIEL: {tenant}.auth.secret_fiel: is not a known key; did you mean `SWEEPD__TENANTS__CONTOSO__AUTH__SECRET_FILE`?"),
+        ),
+    ] {
+        assert_eq!(House::contoso("").set(variable, value).problems(), [expected]);
+    }
+}
+
+#[test]
+fn variable_with_single_underscores_is_warned_of() {
+    // The others are what Kubernetes sets for a service of this name, and what other programs have.
+    let house = House::contoso("")
+        .set("SWEEPD_LOG_LEVEL", "debug")
+        .set("sweepd_tenants_contoso_limits_per_minute", "5")
+        .set("SWEEPD_PORT", "tcp://10.0.0.1:80")
+        .set("SWEEPD_SERVICE_HOST", "10.0.0.1")
+        .set("LOG_LEVEL", "debug");
+    let config = house.good();
+    assert_eq!(
+        config.warnings,
+        [
+            "environment variable SWEEPD_LOG_LEVEL: sets nothing; did you mean `SWEEPD__LOG__LEVEL`?",
+            "environment variable sweepd_tenants_contoso_limits_per_minute: sets nothing; did you mean \
+             `SWEEPD__TENANTS__CONTOSO__LIMITS__PER_MINUTE`?"
+        ]
+    );
+    assert_eq!(config.log.level, "info");
+}
+
+#[test]
+fn proxy_variable_that_names_no_proxy_is_warned_of() {
+    let bad = |house: House| house.set("HTTPS_PROXY", "http//ann:s3cret@proxy").set("all_proxy", "socks5://proxy");
+    let warnings = bad(House::contoso("")).good().warnings;
+    let warnings: Vec<_> = warnings.iter().filter(|warning| !warning.contains("the password stands")).collect();
+    assert_eq!(
+        warnings,
+        [
+            "network.proxy: the environment variable HTTPS_PROXY cannot be read as a proxy's address and is ignored: calls go \
+             without it; write it as http://proxy.example.com:3128, or set network.proxy",
+            "network.proxy: the environment variable all_proxy names a proxy of the kind socks5, which sweepd cannot use: no \
+             call gets through; write it as http://proxy.example.com:3128, or set network.proxy",
+        ]
+    );
+    // Where network.proxy stands, they are not asked.
+    let warnings = bad(House::contoso("[network]\nproxy = 'http://proxy:3128'")).good().warnings.join("\n");
+    assert!(!warnings.contains("ignored") && !warnings.contains("socks5"), "{warnings}");
 }
 
 #[test]

@@ -252,9 +252,9 @@ async fn the_federated_token_is_read_each_time_and_its_absence_is_told() {
     world.put("token", &federated_token(1_791_700_000));
     sign_in.try_again().await;
     assert!(sign_in.token().await.unwrap_err().message.starts_with("AADSTS700024"));
-    world.put("token", &federated_token(1_791_800_000));
+    world.put("token", &format!("\u{feff}{}\r\n", federated_token(1_791_800_000)));
     sign_in.try_again().await;
-    assert!(sign_in.token().await.is_ok());
+    assert!(sign_in.token().await.is_ok(), "a byte order mark and a newline are no part of it");
     assert_eq!(world.counted(), (1, 1));
 }
 

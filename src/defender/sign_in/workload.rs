@@ -1,7 +1,7 @@
 //! The sign-in with somebody else's token, which Entra was told to trust: that of a Kubernetes
 //! service account, or of another identity provider (workload identity federation).
 
-use std::io::{Error, ErrorKind};
+use std::io::Error;
 use std::path::Path;
 
 use secrecy::SecretString;
@@ -22,8 +22,8 @@ pub(super) async fn token(file: &Path) -> Result<SecretString, String> {
     let path = file.to_owned();
     let read = tokio::task::spawn_blocking(move || read_to_be_wiped(&path));
     let bytes = read.await.unwrap_or_else(|error| Err(error.into())).map_err(unreadable)?;
-    let text = std::str::from_utf8(&bytes).map_err(|error| unreadable(Error::new(ErrorKind::InvalidData, error)))?;
-    let token = text.trim();
+    // What is no text is no token either.
+    let token = std::str::from_utf8(&bytes).unwrap_or_default().trim_start_matches('\u{feff}').trim();
     // A JWT is three parts in base64url; anything else is some other file.
     let looks_right = token.split('.').count() == 3
         && token.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_.=".contains(&byte));

@@ -8,10 +8,19 @@ use crate::intake::listing::AT_ONCE;
 
 const SETTLE: Duration = Duration::from_secs(2);
 
+fn at(now: i64) -> Moment {
+    Moment { now: Boot(now), wall: Wall(now), settle: SETTLE }
+}
+
+/// What was left for a reason: how many.
+fn left(found: &Found, why: Why) -> u64 {
+    found.left.iter().filter(|news| news.why == why).map(|news| news.count).sum()
+}
+
 /// A look that knows of nothing but these that it was renamed into place.
 fn look(folder: &mut Folder, moved: &[&Path], settle: Duration, now: i64) -> Found {
     let mut moved = moved.iter().map(|path| path.to_path_buf()).collect();
-    folder.look(&mut moved, settle, Boot(now), |_, _| false)
+    folder.look(&mut moved, Moment { now: Boot(now), wall: Wall(now), settle }, |_, _| false)
 }
 
 fn names(found: &Found) -> Vec<String> {
@@ -53,9 +62,9 @@ fn unfinished_names_are_ignored_and_odd_things_are_told_once() {
     std::os::unix::fs::symlink("/etc/passwd", incoming.join("link.txt")).unwrap();
     fs::write(incoming.join("b/list.txt"), "x").unwrap();
     let everything = look(&mut folder, &[], Duration::ZERO, 0);
-    assert_eq!(everything.odd.as_ref().map(|(_, count)| *count), Some(2), "{everything:?}");
+    assert_eq!(left(&everything, Why::NoFile), 2, "{everything:?}");
     let again = look(&mut folder, &[], Duration::ZERO, 1);
-    assert!(again.odd.is_none());
+    assert!(again.left.is_empty());
     assert_eq!(names(&again), ["b/list.txt"]);
 }
 
@@ -94,7 +103,7 @@ fn of_any_number_of_files_the_oldest_are_told_and_the_others_in_their_turn() {
     assert_eq!(names(&found)[..2], [format!("{}.txt", AT_ONCE + 1), format!("{AT_ONCE}.txt")]);
     // What cannot be taken now makes way for the next.
     let put_off = |path: &Path, _: &Stat| path.ends_with(format!("{AT_ONCE}.txt"));
-    let found = folder.look(&mut Moved::default(), SETTLE, Boot(2000), put_off);
+    let found = folder.look(&mut Moved::default(), at(2000), put_off);
     assert_eq!((found.ready.len(), names(&found).contains(&format!("{AT_ONCE}.txt"))), (AT_ONCE - 1, false));
     fs::remove_file(incoming.join(format!("{}.txt", AT_ONCE + 1))).unwrap();
     let found = look(&mut folder, &[], SETTLE, 4000);
@@ -109,9 +118,9 @@ fn a_file_that_was_renamed_into_place_and_is_gone_says_nothing_of_the_next_of_it
     folder.create().unwrap();
     let path = dir.path().join("incoming/list.txt");
     let mut moved = Moved::from_iter([path.clone()]);
-    folder.look(&mut moved, SETTLE, Boot(0), |_, _| false);
+    folder.look(&mut moved, at(0), |_, _| false);
     fs::write(&path, "half of it").unwrap();
-    assert!(names(&folder.look(&mut moved, SETTLE, Boot(1), |_, _| false)).is_empty());
+    assert!(names(&folder.look(&mut moved, at(1), |_, _| false)).is_empty());
 }
 
 #[test]
@@ -212,19 +221,92 @@ fn a_folder_that_is_swapped_after_a_look_is_another_one() {
 }
 
 #[test]
+fn file_is_taken_by_its_ending_alone() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut folder = Folder::new(dir.path(), &tenants(&["a"]));
+    folder.create().unwrap();
+    let taken = ["0.txt", "1.LIST", "2.csv", "3.Tsv", "4.json", "5.jsonl", "6.NDJSON", "7", "8.", "9.2026-12-01.csv"];
+    let others = [
+        "fleet.csv.sha1",
+        "fleet.csv.1",
+        "Thumbs.db",
+        "~$list.xlsx",
+        "x.bak",
+        "x.uploading",
+        "x.download",
+        "hosts.2026-12-01",
+        "x.csv ",
+        "x.csv\u{200b}",
+    ];
+    for name in taken.iter().chain(&others) {
+        fs::write(dir.path().join("incoming").join(name), "x").unwrap();
+    }
+    let not_text = std::ffi::OsString::from_vec(b"x.cs\xff".to_vec());
+    fs::write(dir.path().join("incoming").join(not_text), "x").unwrap();
+    let first = look(&mut folder, &[], Duration::ZERO, 0);
+    assert_eq!(left(&first, Why::Ending), others.len() as u64 + 1);
+    let named: Vec<_> = first.left.iter().flat_map(|news| &news.named).collect();
+    assert!(named.contains(&&dir.path().join("incoming/Thumbs.db")), "{named:?}");
+    let again = look(&mut folder, &[], Duration::ZERO, 1);
+    let mut ready = names(&again);
+    ready.sort();
+    assert_eq!((ready, again.left), (taken.map(str::to_owned).to_vec(), vec![]), "each is reported once");
+}
+
+#[test]
+fn unfinished_name_is_reported_once_it_is_a_day_old() {
+    const DAY: i64 = 86_400_000;
+    let dir = tempfile::tempdir().unwrap();
+    let mut folder = Folder::new(dir.path(), &tenants(&["a"]));
+    folder.create().unwrap();
+    let (part, hidden) = (dir.path().join("incoming/x.csv.filepart"), dir.path().join("incoming/.x"));
+    fs::write(&part, "x").unwrap();
+    fs::write(&hidden, "x").unwrap();
+    let written = |path: &Path| {
+        let (seconds, _) =
+            Dir::trusted(path.parent().unwrap()).unwrap().look(path.file_name().unwrap()).unwrap().modified;
+        seconds * 1000
+    };
+    let wall = written(&part);
+    let mut look = |now: i64, wall: i64| {
+        folder.look(&mut Moved::default(), Moment { now: Boot(now), wall: Wall(wall), settle: SETTLE }, |_, _| false)
+    };
+    assert!(look(0, wall).left.is_empty());
+    fs::write(&part, "grown").unwrap();
+    assert!(look(DAY - 1, wall).left.is_empty(), "no day by our clock");
+    let found = look(DAY, wall);
+    assert_eq!((found.left.len(), found.left[0].named.clone()), (1, vec![hidden]), "{found:?}");
+    let found = look(2 * DAY - 1, wall);
+    assert_eq!((found.left.len(), found.left[0].named.clone()), (1, vec![part]), "since it has grown");
+    assert!(look(2 * DAY, wall).left.is_empty(), "once");
+
+    // After a restart the time of the file counts, unless it is just being renamed.
+    let mut folder = Folder::new(dir.path(), &tenants(&["a"]));
+    let mut look = |now: i64| {
+        folder.look(
+            &mut Moved::default(),
+            Moment { now: Boot(now), wall: Wall(wall + 2 * DAY), settle: SETTLE },
+            |_, _| false,
+        )
+    };
+    assert!(look(0).left.is_empty() && look(1999).left.is_empty());
+    assert_eq!(left(&look(2000), Why::Unfinished), 2);
+    assert!(look(4000).left.is_empty() && look(4000).ready.is_empty());
+}
+
+#[test]
 fn any_number_of_links_is_told_as_one() {
     let dir = tempfile::tempdir().unwrap();
     let mut folder = Folder::new(dir.path(), &tenants(&["a"]));
     folder.create().unwrap();
-    for n in 0..MOST_ODD + 500 {
+    for n in 0..left::MOST + 500 {
         std::os::unix::fs::symlink("/nowhere", dir.path().join(format!("incoming/{n}.txt"))).unwrap();
     }
     let found = look(&mut folder, &[], Duration::ZERO, 0);
-    assert_eq!(found.odd.map(|(_, count)| count), Some(MOST_ODD as u64 + 500));
-    assert_eq!(folder.warned.len(), MOST_ODD, "and costs a bounded memory");
-    assert!(look(&mut folder, &[], Duration::ZERO, 1).odd.is_none(), "told once");
+    assert_eq!(left(&found, Why::NoFile), left::MOST as u64 + 500);
+    assert!(look(&mut folder, &[], Duration::ZERO, 1).left.is_empty(), "told once");
     std::os::unix::fs::symlink("/nowhere", dir.path().join("incoming/one-more.txt")).unwrap();
-    assert_eq!(look(&mut folder, &[], Duration::ZERO, 2).odd.map(|(_, count)| count), Some(1));
+    assert_eq!(left(&look(&mut folder, &[], Duration::ZERO, 2), Why::NoFile), 1);
 }
 
 #[test]

@@ -20,6 +20,7 @@ mod tape;
 #[cfg(test)]
 mod tests;
 
+use std::ffi::OsStr;
 use std::io::{self, BufRead, BufReader, Read};
 use std::path::Path;
 
@@ -245,9 +246,18 @@ fn open(name: &str, input: impl Read) -> Result<(Format, Vec<u8>, impl BufRead),
     Ok((format, head, rest))
 }
 
+/// Whether a file of this name is taken from the drop folder: it has one of the endings, or none.
+pub fn is_taken_by_name(name: &OsStr) -> bool {
+    let ending = Path::new(name).extension().filter(|ending| !ending.is_empty());
+    ending.is_none_or(|ending| by_ending(ending).is_some())
+}
+
 fn by_name(name: &str) -> Option<Format> {
-    let ending = Path::new(name).extension()?.to_str()?.to_ascii_lowercase();
-    match ending.as_str() {
+    by_ending(Path::new(name).extension()?)
+}
+
+fn by_ending(ending: &OsStr) -> Option<Format> {
+    match ending.to_str()?.to_ascii_lowercase().as_str() {
         "txt" | "list" => Some(Format::List),
         "csv" | "tsv" => Some(Format::Table),
         "json" => Some(Format::Document),

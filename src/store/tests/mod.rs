@@ -43,6 +43,7 @@ mod looking;
 mod marking;
 mod migrating;
 mod ordering;
+mod privacy;
 mod recording;
 mod settling;
 mod silences;
