@@ -279,7 +279,8 @@ fn table(text: &str) -> Option<Option<Vec<Fate>>> {
             };
             let said = |all: Vec<&str>| all.into_iter().find(|text| !text.trim().is_empty()).map(ToOwned::to_owned);
             let (ids, merged, onboarding) = (of(&IDS)?, said(of(&MERGED)?), said(of(&ONBOARDING)?));
-            (of(&NAMES)?, of(&UNSAID)?);
+            of(&NAMES)?;
+            of(&UNSAID)?;
             let priority = said(of(&PRIORITY)?);
             fields.get(at)?;
             Some(judge(*n, id(ids.first()?), merged.as_deref(), onboarding.as_deref(), priority.as_deref()))

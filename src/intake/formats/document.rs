@@ -221,9 +221,8 @@ impl Context<'_, '_> {
                 return Ok(());
             }
             (Some(known), Some(given)) => self.found.add(Cow::Owned(key.clone()), known, given),
-            (Some(_), None) => {}
             (None, _) if says => self.header.warnings.extend([NEXT_PAGE_WARNING]),
-            (None, _) => {}
+            (Some(_), None) | (None, _) => {}
         }
         self.unknown.get_or_insert(key);
         Ok(())
