@@ -327,7 +327,7 @@ async fn how_machines_are_scanned_and_until_when_they_wait_is_said() {
     assert_eq!((counts(&report), times(&report)), ([1, 2, 2, 1], [soon, late].map(str::to_owned)), "{report}");
     assert_eq!(report["warnings"].as_array().unwrap().len(), 1, "{report}");
     let words = daemon.command_with_input(&["submit", "-", "--dry-run"], &csv).stdout;
-    assert!(words.contains("1 Quick and 2 Full scans; 2 of them wait until 209"), "{words}");
+    assert!(words.contains("1 Quick and 2 Full scans; 2 not before 209"), "{words}");
 
     daemon.site.put("devices.csv", &csv);
     let receipt = daemon.receipt("processed/devices.csv").await;

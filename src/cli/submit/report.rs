@@ -71,10 +71,10 @@ impl Parsed {
 fn waiting_words(waiting: u64, earliest: Option<&str>, latest: Option<&str>) -> String {
     match (earliest.map(local), latest.map(local)) {
         (Some(earliest), Some(latest)) if earliest != latest => {
-            format!("{waiting} of them wait until {earliest} at the earliest, {latest} at the latest")
+            format!("{waiting} not before {earliest}, the last not before {latest}")
         }
-        (Some(earliest), _) => format!("{waiting} of them wait until {earliest}"),
-        (None, _) => "none of them waits".to_owned(),
+        (Some(earliest), _) => format!("{waiting} not before {earliest}"),
+        (None, _) => "none has to wait".to_owned(),
     }
 }
 
