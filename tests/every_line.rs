@@ -127,14 +127,15 @@ impl Writer<'_> {
 
     fn table(&mut self) {
         let separator = self.pick(&[",", ";", "\t"]);
-        let id = self.pick(&["machine_id", "MachineId", "Device ID", "DeviceId", "id"]);
+        let id = self.pick(&["machine_id", "Machine-Id", "Device ID", "DeviceId", "MdatpDeviceId", "id"]);
         let id = self
             .pick(&[id.to_owned(), id.to_uppercase(), format!("\"{id}\"")].each_ref().map(String::as_str))
             .to_owned();
-        let status = self.pick(&["Onboarding Status", "OnboardingStatus", "onboarding status"]);
+        let status = self.pick(&["Onboarding Status", "OnboardingStatus", "onboarding_status"]);
+        let scan_type = self.pick(&["SCAN_TYPE", "ScanType", "scan type", "Scan-Type"]);
         let before = self.pick(&["", self.end]);
         self.text += before;
-        self.text += &["Device Name", &id, "other", status, "SCAN_TYPE", "priority"].join(separator);
+        self.text += &["Device Name", &id, "other", status, scan_type, "priority"].join(separator);
         self.text += self.end;
         for entry in self.entries() {
             let line = self.line();
@@ -174,7 +175,8 @@ impl Writer<'_> {
 
     /// A machine as JSON; `full` is what the document says of all of them.
     fn object(&mut self, entry: Entry, full: bool) -> String {
-        let key = self.pick(&["machine_id", "MACHINEID", "Device ID", "deviceId", "Id"]);
+        let key = self.pick(&["machine_id", "MACHINEID", "Device ID", "deviceId", "MdatpDeviceId", "Id"]);
+        let scan_type = self.pick(&["scan_type", "ScanType", "Scan Type"]);
         match entry {
             Entry::Scan(machine, wants) => {
                 let id = self.id(machine);
@@ -185,10 +187,11 @@ impl Writer<'_> {
                     (true, true) => "",
                     (false, false) => "quick",
                 };
-                format!("{{\"{key}\": \"{id}\", \"scan_type\":\"{scan}\",\"x\":[{{\"id\":7}}], \"priority\":null}}")
+                format!("{{\"{key}\": \"{id}\", \"{scan_type}\":\"{scan}\",\"x\":[{{\"id\":7}}], \"priority\":null}}")
             }
             Entry::LeftOut(machine) => {
-                format!("{{\"Onboarding Status\":\"Unsupported\",\"{key}\":\"{}\"}}", self.id(machine))
+                let why = self.pick(&["\"Onboarding Status\":\"Unsupported\"", "\"mergedIntoMachineId\":\"other\""]);
+                format!("{{{why},\"{key}\":\"{}\"}}", self.id(machine))
             }
             Entry::Refused => {
                 let id = self.id(1);
@@ -221,8 +224,10 @@ impl Writer<'_> {
             self.known.count(line, *entry, self.machines, matches!(entry, Entry::Scan(_, true)));
         }
         let machines = objects.join(&format!(" ,{}", self.end));
-        self.text = match self.dice.below(2) {
+        self.text = match self.dice.below(4) {
             0 if !full => format!("[{machines}]"),
+            1 if !full => format!("{{\"@odata.context\":\"x\",\"value\":[{machines}],{}\"Count\":{n}}}", self.end),
+            2 if !full => format!("{{\"Stats\":{{\"id\":[1]}},\"Schema\":[],\"Results\":[{machines}]}}"),
             _ => {
                 let scan = if full { "\"FULL\"" } else { "null" };
                 format!("{{\"name\":\"{n}\",{}\"machines\":[{machines}],\"scan_type\":{scan}}}", self.end)

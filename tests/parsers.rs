@@ -50,7 +50,7 @@ fn agree(ending: &str, bytes: &[u8]) -> Result<(), TestCaseError> {
 }
 
 const LIST: [&str; 15] = [A, B, "\n", "\n", "\r\n", " ", "\t", "#", " # why", "\"", "'", "\0", "é", "\r", "1e5b"];
-const TABLE: [&str; 20] = [
+const TABLE: [&str; 21] = [
     A,
     B,
     "\n",
@@ -64,6 +64,7 @@ const TABLE: [&str; 20] = [
     "\"a,b\"",
     " ",
     "machine_id",
+    "Machine-ID",
     "Onboarded",
     "Can be onboarded",
     "low",
@@ -72,7 +73,7 @@ const TABLE: [&str; 20] = [
     "é",
     "\r",
 ];
-const JSON: [&str; 24] = [
+const JSON: [&str; 27] = [
     "{",
     "}",
     "[",
@@ -97,8 +98,11 @@ const JSON: [&str; 24] = [
     "é",
     "\\u0041",
     "\"machines\":",
+    "\"value\":",
+    "\"proirity\":",
+    "\"Device ID\":",
 ];
-const HEADERS: [&str; 8] = [
+const HEADERS: [&str; 12] = [
     "machine_id",
     "Device Name,Device ID,Onboarding Status",
     "id;DeviceId;x",
@@ -107,6 +111,10 @@ const HEADERS: [&str; 8] = [
     "\"Device\nName\",\"Device ID\"",
     "OnboardingStatus,ID",
     "\n\nid",
+    "MACHINE-ID,machine_id,Machine Id",
+    "MdatpDeviceId,MergedToDeviceId,Priority,priority",
+    "merged_into;id",
+    "id,proirity",
 ];
 
 /// Values that an object may hold, well-formed.
@@ -118,7 +126,20 @@ fn value() -> impl Strategy<Value = String> {
         2 => text.prop_map(|text| format!("\"{text}\"")),
         1 => prop::sample::select(vec!["null", "1", "-2.5", "true", "[]", "{}"]).prop_map(str::to_owned),
     ];
-    let key = prop::sample::select(vec!["id", "Machine_ID", "DeviceId", "priority", "onboardingStatus", "name", "x"]);
+    let key = prop::sample::select(vec![
+        "id",
+        "Machine_ID",
+        "machine id",
+        "DeviceId",
+        "MdatpDeviceId",
+        "priority",
+        "Priority",
+        "proirity",
+        "onboardingStatus",
+        "mergedIntoMachineId",
+        "name",
+        "x",
+    ]);
     leaf.prop_recursive(3, 12, 4, move |inner| {
         prop_oneof![
             prop::collection::vec(inner.clone(), 0..4).prop_map(|values| format!("[{}]", values.join(", "))),
@@ -165,7 +186,14 @@ proptest! {
         encoding in encoding(),
     ) {
         let machines = values.join(", ");
-        for text in [format!("[{machines}]"), format!("{{\n\"machines\" : [{machines}]}}"), format!("[{machines}{noise}"), noise] {
+        let single = values.first().cloned().unwrap_or_default();
+        for text in [
+            format!("{{\"@odata.context\": \"x\", \"value\": [{machines}]}}"),
+            format!("{{\"Stats\": {{\"id\": [{machines}]}}, \"Results\": [{machines}], \"Schema\": [{machines}]}}"),
+            format!("{{\"value\": [{machines}], \"x\": {{}}, \"proirity\": \"low\"}}"),
+            format!("{{\"machines\": [], \"Value\": [{machines}]}}"),
+            single,
+            format!("[{machines}]"), format!("{{\n\"machines\" : [{machines}]}}"), format!("[{machines}{noise}"), noise] {
             agree("json", &encoded(&text, encoding))?;
         }
     }

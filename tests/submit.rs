@@ -97,6 +97,7 @@ async fn a_dry_run_and_a_useless_input_queue_nothing() {
     assert_eq!(dry.code, 0, "{}", dry.stderr);
     let report: Value = serde_json::from_str(&dry.stdout).unwrap();
     assert_eq!((number(&report, "machines"), number(&report, "refused")), (8, 1), "{report}");
+    assert_eq!((number(&report, "quick"), number(&report, "full"), number(&report, "waiting")), (8, 0, 0), "{report}");
 
     // Whatever a file is called that is named.
     let id = |n: usize| machines[n].id.to_string();
@@ -319,4 +320,86 @@ async fn a_foreign_scan_that_ended_while_the_daemon_was_idle_is_not_in_the_way()
     daemon.site.put("again.txt", list(&machines[..1]));
     let jobs = daemon.all_final(3).await;
     assert_eq!(jobs.iter().filter(|job| job["state"] == "succeeded").count(), 2, "{jobs:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn how_machines_are_scanned_and_until_when_they_wait_is_said() {
+    let (_simulator, daemon, machines) = scene().await;
+    let ids: Vec<_> = machines.iter().map(|machine| machine.id.to_string()).collect();
+    let (soon, late) = ("2098-01-01T00:00:00Z", "2099-01-01T00:00:00Z");
+    let csv = format!(
+        "DeviceId,Not-Before,SCAN TYPE,MergedToDeviceId,Comments\n{},{late},Full,,x\n{},{soon},quickscan,,x\n\
+         {},2001-01-01T00:00:00Z,full scan,,x\n{},,,{},x\n",
+        ids[0], ids[1], ids[2], ids[3], ids[0]
+    );
+    let dry = daemon.command_with_input(&["submit", "-", "--dry-run", "--json"], &csv);
+    assert_eq!(dry.code, 0, "{}", dry.stderr);
+    assert!(dry.stderr.contains("did you mean comment?"), "{}", dry.stderr);
+    let report: Value = serde_json::from_str(&dry.stdout).unwrap();
+    let times = |report: &Value| {
+        ["earliest_not_before", "latest_not_before"].map(|time| text(report, time).replace(".000", ""))
+    };
+    let counts = |report: &Value| ["quick", "full", "waiting", "not_eligible"].map(|count| number(report, count));
+    assert_eq!((counts(&report), times(&report)), ([1, 2, 2, 1], [soon, late].map(str::to_owned)), "{report}");
+    assert_eq!(report["warnings"].as_array().unwrap().len(), 1, "{report}");
+    let words = daemon.command_with_input(&["submit", "-", "--dry-run"], &csv).stdout;
+    assert!(words.contains("1 Quick and 2 Full scans; 2 not before 209"), "{words}");
+
+    daemon.site.put("devices.csv", &csv);
+    let receipt = daemon.receipt("processed/devices.csv").await;
+    assert_adds_up(&receipt);
+    assert_eq!((counts(&receipt), times(&receipt)), ([1, 2, 2, 1], [soon, late].map(str::to_owned)), "{receipt}");
+    assert!(receipt["warnings"][0].as_str().unwrap().contains("column `Comments`"), "{receipt}");
+    let shown = daemon.lines(&["sweep", "show", text(&receipt, "sweep_id")]).swap_remove(0);
+    assert_eq!(["quick", "full", "waiting"].map(|count| number(&shown, count)), [1, 2, 2], "{shown}");
+    let export = daemon.told(&["sweep", "export", text(&receipt, "sweep_id")]);
+    assert!(export.contains(&format!("merged into `{}`", ids[0])), "{export}");
+
+    // A slip is no scan of another kind.
+    let slip = format!("DeviceId,ScanTyp\n{},Full\n", ids[4]);
+    let dry = daemon.command_with_input(&["submit", "-", "--dry-run"], &slip);
+    assert_eq!(dry.code, 65, "{}", dry.stderr);
+    daemon.site.put("slip.csv", &slip);
+    let receipt = daemon.receipt("rejected/slip.csv").await;
+    assert!(text(&receipt, "reason").contains("unknown column `ScanTyp`: did you mean scan_type?"), "{receipt}");
+    assert!(daemon.jobs().iter().all(|job| job["machine_id"] != ids[4].as_str()));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn answer_of_the_api_is_taken_from_the_folder_and_by_submit() {
+    let (simulator, daemon, machines) = scene().await;
+    let answer = |machines: &[SimulatedMachine], key: &str| {
+        let machines = machines.iter().map(|machine| {
+            json!({ "id": machine.id.to_string(), "computerDnsName": machine.name, "onboardingStatus": "Onboarded",
+                "mergedIntoMachineId": null })
+        });
+        json!({ "@odata.context": "https://localhost/api/$metadata#Machines", key: machines.collect::<Vec<_>>(),
+            "@odata.nextLink": "https://localhost/api/machines?$skip=4" })
+        .to_string()
+    };
+    daemon.site.put("machines.json", answer(&machines[..4], "value"));
+    let receipt = daemon.receipt("processed/machines.json").await;
+    assert_adds_up(&receipt);
+    assert_eq!((number(&receipt, "lines"), number(&receipt, "queued")), (4, 4), "{receipt}");
+    assert!(receipt["warnings"][0].as_str().unwrap().contains("one page of several"), "{receipt}");
+    let output = daemon.command_with_input(&["submit", "-", "--wait", "--json"], &answer(&machines[4..], "Results"));
+    assert_eq!(output.code, 0, "{}", output.stderr);
+    assert!(output.stderr.contains("one page of several"), "{}", output.stderr);
+    daemon.all_final(MACHINES).await;
+    assert_scanned_once(&seen(&simulator), &machines);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn line_that_names_another_tenant_is_refused() {
+    let machines = fleet(18, 2, "tenants");
+    let tenants = [quick_tenant(machines.clone()), quick_tenant(fleet(19, 1, "other"))];
+    let simulator = simulate(18, tenants.to_vec()).await;
+    let configured = [Configured::of("contoso", &tenants[0]), Configured::of("fabrikam", &tenants[1])];
+    let daemon = Daemon::started(Site::new(&simulator, &configured, "")).await;
+    let csv = format!("machine_id,Tenant\n{},Fabrikam\n{},Some Customer Ltd\n", machines[0].id, machines[1].id);
+    daemon.site.put("contoso/mixed.csv", csv);
+    let receipt = daemon.receipt("processed/contoso/mixed.csv").await;
+    assert_adds_up(&receipt);
+    assert_eq!((number(&receipt, "queued"), number(&receipt, "refused")), (1, 1), "{receipt}");
+    assert!(text(&receipt["refusals"][0], "reason").contains("it names `fabrikam`"), "{receipt}");
 }

@@ -1,6 +1,8 @@
 //! `sweepd submit`: a file for the drop folder, so that it works while the daemon is down, and
 //! takes the same way as every other file.
 
+mod report;
+
 use std::fs::{DirBuilder, File, Permissions};
 use std::io::{self, BufReader, BufWriter, Read, Write};
 use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
@@ -9,6 +11,7 @@ use std::time::Duration;
 
 use serde_json::{Map, Value, json};
 
+use self::report::{Parsed, Wishes};
 use super::output::{json_line, print, say};
 use super::terminal::tame;
 use super::{Context, Work, become_owner, operator, owner_of, pause};
@@ -20,8 +23,8 @@ use crate::domain::sweep::{OnPending, Priority, ScanType, clean_comment};
 use crate::domain::time::Wall;
 use crate::engine::{Ids, RandomIds};
 use crate::intake::folder::{Folder, Place, receipt_name};
-use crate::intake::formats::{self, Header, Line, NAME_MAX, Options, Refusal, Row, Unusable};
-use crate::intake::receipt::{Receipt, Status};
+use crate::intake::formats::{self, Header, LeftOutFor, Line, NAME_MAX, Options, Row, Unusable};
+use crate::intake::receipt::Receipt;
 use crate::process::{Named, Owner};
 
 #[derive(Debug, clap::Args)]
@@ -59,14 +62,6 @@ pub struct Args {
 }
 
 const LOOK: Duration = Duration::from_millis(200);
-
-/// What the input holds.
-#[derive(Default)]
-struct Parsed {
-    rows: u64,
-    not_eligible: u64,
-    refusals: Vec<Refusal>,
-}
 
 /// Where the machines stand.
 enum Input {
@@ -108,14 +103,19 @@ pub fn prepare(context: &Context, args: Args) -> Result<Work<'_>, Failure> {
 }
 
 async fn run(context: &Context, config: &Config, args: &Args, input: Input, mut machines: File) -> Result<(), Failure> {
-    let (parsed, said) = {
+    let (parsed, mut said) = {
         let mut out = BufWriter::new(&mut machines);
         let parsed = parse(args, input, config, &mut out)?;
         out.flush()?;
         parsed
     };
     let tenant = tenant(config, args.tenant.as_deref(), said.tenant.as_deref())?;
-    let header = header(args, tenant.as_ref(), said)?;
+    let warnings = std::mem::take(&mut said.warnings).into_texts();
+    let for_all = Wishes { scan: args.scan.or(said.scan_type), not_before: not_before(args)?.or(said.not_before) };
+    let header = header(args, tenant.as_ref(), said, for_all)?;
+    for warning in &warnings {
+        say(format_args!("warning: {}", tame(warning)));
+    }
     for refusal in parsed.refusals.iter().take(20) {
         say(format_args!("line {}: {}: {}", refusal.line, tame(&refusal.text), tame(&refusal.reason)));
     }
@@ -125,7 +125,9 @@ async fn run(context: &Context, config: &Config, args: &Args, input: Input, mut 
         return Err(Failure::new(Exit::Input, message));
     }
     if args.dry_run {
-        return report(context, &parsed);
+        let default_scan = tenant.and_then(|tenant| config.tenants.get(&tenant)).map(|tenant| tenant.default_scan);
+        let scans = parsed.scans(for_all, default_scan.unwrap_or(ScanType::Quick), context.clock.wall());
+        return report::dry_run(context, &parsed, &scans, &warnings);
     }
     let names: Vec<_> = config.tenants.keys().chain(config.disabled.keys()).cloned().collect();
     let folder = Folder::new(&config.daemon.spool_dir, &names);
@@ -134,7 +136,7 @@ async fn run(context: &Context, config: &Config, args: &Args, input: Input, mut 
     drop_file(&folder, place.as_ref(), &name, &header, machines)?;
     if args.wait {
         let receipt = receipt(context, &folder, place.as_ref(), &name).await?;
-        return told(context, &receipt);
+        return report::taken(context, &receipt);
     }
     print(|out| {
         if context.json {
@@ -164,7 +166,12 @@ fn tenant(config: &Config, wanted: Option<&str>, said: Option<&str>) -> Result<O
 }
 
 /// What holds for all of the machines: what is asked for, else what a document that was read says.
-fn header(args: &Args, tenant: Option<&TenantName>, said: Header) -> Result<Map<String, Value>, Failure> {
+fn header(
+    args: &Args,
+    tenant: Option<&TenantName>,
+    said: Header,
+    for_all: Wishes,
+) -> Result<Map<String, Value>, Failure> {
     let usage = |message: String| Failure::new(Exit::Usage, message);
     let mut header = Map::new();
     let mut set = |key: &str, value: Option<Value>| {
@@ -177,7 +184,7 @@ fn header(args: &Args, tenant: Option<&TenantName>, said: Header) -> Result<Map<
         return Err(usage(format!("the name has {length} characters; at most {NAME_MAX} are accepted")));
     }
     set("name", args.name.clone().or(said.name).map(Value::from));
-    set("scan_type", args.scan.or(said.scan_type).map(|scan| scan.as_str().into()));
+    set("scan_type", for_all.scan.map(|scan| scan.as_str().into()));
     set("priority", args.priority.or(said.priority).map(|priority| priority.as_str().into()));
     set("on_pending", args.on_pending.or(said.on_pending).map(|on_pending| on_pending.as_str().into()));
     let comment = match &args.comment {
@@ -185,16 +192,18 @@ fn header(args: &Args, tenant: Option<&TenantName>, said: Header) -> Result<Map<
         None => said.comment,
     };
     set("comment", comment.map(Value::from));
-    let not_before = match &args.not_before {
-        Some(time) => Some(
-            Wall::parse(time)
-                .ok_or_else(|| usage(format!("--not-before {time}: write it as 2026-11-30T22:00:00+01:00")))?,
-        ),
-        None => said.not_before,
-    };
-    set("not_before", not_before.map(|at| at.rfc3339().into()));
+    set("not_before", for_all.not_before.map(|at| at.rfc3339().into()));
     set("submitted_by", serde_json::to_value(operator()).ok());
     Ok(header)
+}
+
+/// The time that is asked for.
+fn not_before(args: &Args) -> Result<Option<Wall>, Failure> {
+    let read = |time: &String| {
+        let message = format!("--not-before {time}: write it as 2026-11-30T22:00:00+01:00");
+        Wall::parse(time).ok_or_else(|| Failure::new(Exit::Usage, message))
+    };
+    args.not_before.as_ref().map(read).transpose()
 }
 
 /// Reads the input in whichever format it has, and writes it as entries of a document. Also what a document that was
@@ -215,14 +224,17 @@ fn parse(args: &Args, input: Input, config: &Config, out: &mut dyn Write) -> Res
     let read = formats::read(&name, input, &options, &mut |line| {
         let entry = match line {
             Line::Row(row) => {
-                parsed.rows += 1;
+                parsed.add(&row);
                 entry(&row)
             }
-            Line::NotEligible { machine, name, reason, .. } => {
+            Line::NotEligible { machine, name, why, .. } => {
                 parsed.not_eligible += 1;
-                // The daemon judges by its own configuration, and names the status again.
-                let status = reason.split('`').nth(1).unwrap_or("not onboarded");
-                json!({ "machine_id": machine.to_string(), "DeviceName": name, "OnboardingStatus": status })
+                // The daemon judges by its own configuration, and names the reason again.
+                let (key, value) = match &why {
+                    LeftOutFor::NotOnboarded(status) => ("OnboardingStatus", status),
+                    LeftOutFor::Merged(into) => ("mergedIntoMachineId", into),
+                };
+                json!({ "machine_id": machine.to_string(), "DeviceName": name, key: value })
             }
             Line::Refused(refusal) => {
                 let text = Value::from(refusal.text.clone());
@@ -259,6 +271,7 @@ fn entry(row: &Row) -> Value {
     set("priority", row.priority.map(|priority| priority.to_string()));
     set("not_before", row.not_before.map(Wall::rfc3339));
     set("on_pending", row.on_pending.map(|on_pending| on_pending.to_string()));
+    set("tenant", row.tenant.as_ref().map(ToString::to_string));
     if entry.len() == 1 { row.machine.to_string().into() } else { entry.into() }
 }
 
@@ -316,23 +329,6 @@ fn make_folders(folder: &Folder) -> Result<(), Failure> {
     })
 }
 
-fn report(context: &Context, parsed: &Parsed) -> Result<(), Failure> {
-    let refused = parsed.refusals.len() as u64;
-    let lines = parsed.rows + parsed.not_eligible + refused;
-    print(|out| {
-        if context.json {
-            let report = json!({ "lines": lines, "machines": parsed.rows, "not_eligible": parsed.not_eligible,
-                "refused": refused, "refusals": parsed.refusals, "dry_run": true });
-            return json_line(out, &report);
-        }
-        writeln!(
-            out,
-            "{lines} lines: {} machines, {} not eligible, {refused} refused; nothing was queued",
-            parsed.rows, parsed.not_eligible
-        )
-    })
-}
-
 async fn receipt(
     context: &Context,
     folder: &Folder,
@@ -356,28 +352,4 @@ async fn receipt(
         }
         context.clock.sleep_until(context.clock.boot() + LOOK).await;
     }
-}
-
-fn told(context: &Context, receipt: &Receipt) -> Result<(), Failure> {
-    print(|out| {
-        if context.json {
-            return json_line(out, receipt);
-        }
-        writeln!(
-            out,
-            "{}: {} lines: {} queued, {} joined, {} duplicates, {} not eligible, {} refused",
-            receipt.sweep_id.as_deref().unwrap_or("no sweep"),
-            receipt.lines,
-            receipt.queued,
-            receipt.joined,
-            receipt.duplicates,
-            receipt.not_eligible,
-            receipt.refused
-        )?;
-        receipt.reason.as_ref().map_or(Ok(()), |reason| writeln!(out, "{reason}"))
-    })?;
-    if receipt.status == Status::Rejected {
-        return Err(Failure::new(Exit::Input, receipt.reason.clone().unwrap_or_else(|| "rejected".to_owned())));
-    }
-    Ok(())
 }

@@ -13,6 +13,7 @@ use super::table::{Table, id, name, number, state, whole};
 use super::{Context, ask, ids, operator};
 use crate::app::{Exit, Failure};
 use crate::config::Config;
+use crate::domain::time::Wall;
 use crate::store::Store;
 use crate::store::status::SweepStatus;
 
@@ -106,7 +107,7 @@ async fn release(context: &Context, store: &Store, id: &str, yes: bool) -> Resul
         return Err(not_held(&sweep.state));
     }
     let tenant = store.tenant(&sweep.tenant).await?;
-    let machines = store.asked(tenant, sweep.n).await?.alone;
+    let machines = store.asked(tenant, sweep.n, context.clock.wall()).await?.alone;
     let what = format!("releasing {}: {} Quick and {} Full scans", sweep.name, machines.quick, machines.full);
     ask::before_on_terminal(&what, yes).await?;
     if !store.let_go(sweep.n, tenant, operator(), context.clock.wall()).await? {
@@ -118,10 +119,16 @@ async fn release(context: &Context, store: &Store, id: &str, yes: bool) -> Resul
 async fn show_one(context: &Context, store: &Store, id: &str) -> Result<(), Failure> {
     let sweep = row_of(store, id).await?;
     let (states, asker) = (store.states_of(sweep.n).await?, store.asker(sweep.n).await?);
+    let wishes = store.asked_by(sweep.n, context.clock.wall()).await?;
     if context.json {
         let mut told = line(&sweep);
         let states: Map<_, _> = states.iter().map(|(state, n)| (state.to_string(), (*n).into())).collect();
         told.insert("jobs".to_owned(), states.into());
+        told.insert("quick".to_owned(), wishes.alone.quick.into());
+        told.insert("full".to_owned(), wishes.alone.full.into());
+        told.insert("waiting".to_owned(), wishes.waiting.machines.into());
+        told.insert("earliest_not_before".to_owned(), wishes.waiting.earliest.map(Wall::rfc3339).into());
+        told.insert("latest_not_before".to_owned(), wishes.waiting.latest.map(Wall::rfc3339).into());
         told.insert("observed".to_owned(), asker.observed.into());
         told.insert("claimed".to_owned(), asker.claimed.into());
         return print(|out| json_line(out, &told));
@@ -130,6 +137,11 @@ async fn show_one(context: &Context, store: &Store, id: &str) -> Result<(), Fail
         writeln!(out, "sweep {} · {} · {}", sweep.id, sweep.name, sweep.tenant)?;
         writeln!(out, "  state     {}, {} of {} open", sweep.state, sweep.open, sweep.total)?;
         writeln!(out, "  received  {} ({})", local(&sweep.received_at.rfc3339()), sweep.source)?;
+        writeln!(out, "  scans     {} Quick, {} Full", wishes.alone.quick, wishes.alone.full)?;
+        if let (Some(earliest), Some(latest)) = (wishes.waiting.earliest, wishes.waiting.latest) {
+            let (earliest, latest) = (local(&earliest.rfc3339()), local(&latest.rfc3339()));
+            writeln!(out, "  waiting   {} until {earliest}, the last until {latest}", wishes.waiting.machines)?;
+        }
         if let Some(observed) = &asker.observed {
             writeln!(out, "  observed  {}", observed_words(observed))?;
         }

@@ -13,6 +13,7 @@ use crate::intake::dir::Dir;
 use crate::intake::folder::{Dropped, Ready, numbered, receipt_name, shortened};
 use crate::intake::receipt::{Aside, Receipt, Refusals, Status, write_aside, write_whole};
 use crate::store::sweeps::Counts;
+use crate::store::unasked::Asked;
 
 /// A receipt, but for what became of the lines.
 pub fn blank(ready: &Ready, sha256: &str, tenant: Option<&TenantName>, at: Wall, status: Status) -> Receipt {
@@ -30,10 +31,16 @@ pub fn blank(ready: &Ready, sha256: &str, tenant: Option<&TenantName>, at: Wall,
         duplicates: 0,
         not_eligible: 0,
         refused: 0,
+        quick: 0,
+        full: 0,
+        waiting: 0,
+        earliest_not_before: None,
+        latest_not_before: None,
         refusals: Vec::new(),
         refusals_not_listed: 0,
         status,
         reason: None,
+        warnings: Vec::new(),
     }
 }
 
@@ -46,6 +53,14 @@ pub fn count(receipt: &mut Receipt, counts: Counts, refusals: Refusals) {
     receipt.not_eligible = counts.not_eligible;
     receipt.refused = counts.refused;
     (receipt.refusals, receipt.refusals_not_listed) = refusals.into_listed();
+}
+
+/// Says in a receipt how the machines will be scanned, and how many of them wait.
+pub fn tell_scans(receipt: &mut Receipt, asked: &Asked) {
+    (receipt.quick, receipt.full) = (asked.alone.quick, asked.alone.full);
+    receipt.waiting = asked.waiting.machines;
+    receipt.earliest_not_before = asked.waiting.earliest.map(Wall::rfc3339);
+    receipt.latest_not_before = asked.waiting.latest.map(Wall::rfc3339);
 }
 
 /// What gets the name that a file is put away under.

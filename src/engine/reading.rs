@@ -8,7 +8,7 @@ use std::sync::Arc;
 use tokio::sync::{RwLock, mpsc};
 
 use super::Shared;
-use super::filing::{blank, count};
+use super::filing::{blank, count, tell_scans};
 use super::opening::Opened;
 use super::position::Position;
 use super::steps::{Step, passed};
@@ -18,7 +18,7 @@ use crate::domain::id::{MachineId, SweepId, TenantName};
 use crate::domain::sweep::{HoldAbove, Source};
 use crate::domain::time::Wall;
 use crate::intake::folder::{Place, Ready};
-use crate::intake::formats::{self, Claim, Line, Stop, Unusable};
+use crate::intake::formats::{self, Claim, Line, Refusal, Row, Stop, Unusable};
 use crate::intake::receipt::{Receipt, Refusals, Status};
 use crate::store::StoreError;
 use crate::store::long_files::Keys;
@@ -44,7 +44,15 @@ pub struct Work<'a> {
 /// What the reading thread hands over.
 enum Part {
     Lines(Vec<Line>),
-    End(Result<(), Unusable>),
+    /// With the warnings.
+    End(Result<Vec<String>, Unusable>),
+}
+
+/// What the reading thread hands over, as it comes.
+struct Parts {
+    receiver: mpsc::Receiver<Part>,
+    /// Known at the end.
+    warnings: Vec<String>,
 }
 
 impl Work<'_> {
@@ -57,7 +65,7 @@ impl Work<'_> {
         let more = first.len() == CHUNK;
         let mut chunk = self.chunk(first, &mut refusals, &mut left_out);
         if !more && resume.is_none() {
-            return self.take_at_once(chunk, refusals, position).await;
+            return self.take_at_once(chunk, refusals, parts.warnings, position).await;
         }
         // It takes its time: whoever is behind it need not wait.
         drop(position);
@@ -111,11 +119,17 @@ impl Work<'_> {
             more = lines.len() == CHUNK;
             chunk = self.chunk(lines, &mut refusals, &mut left_out);
         }
-        self.complete(sweep, id, refusals).await
+        self.complete(sweep, id, refusals, parts.warnings).await
     }
 
     /// All of a long file is on disk.
-    async fn complete(&self, sweep: SweepRow, id: SweepId, refusals: Refusals) -> Result<(), Refuse> {
+    async fn complete(
+        &self,
+        sweep: SweepRow,
+        id: SweepId,
+        refusals: Refusals,
+        warnings: Vec<String>,
+    ) -> Result<(), Refuse> {
         let store = &self.taking.shared.store;
         let counts = store.counts_of(sweep).await?;
         if counts.refused == counts.lines {
@@ -123,13 +137,13 @@ impl Work<'_> {
             return Err(Refuse::Reject(nothing_usable(&refusals), refusals, counts));
         }
         let promise = self.taking.choose(Place::Processed, self.ready);
-        let parts = self.completion_parts(id.to_string(), refusals, promise.target());
+        let parts = self.completion_parts(id.to_string(), refusals, warnings, promise.target());
         store.forget_unasked(&parts.now).await?;
         let alone = match self.deciding() {
             Some(deciding) => Some(deciding.write().await),
             None => None,
         };
-        let completion = parts.complete(counts, store.asked(self.row, sweep).await?);
+        let completion = parts.complete(counts, store.asked(self.row, sweep, self.received_at).await?);
         store.complete_sweep(self.row, sweep, completion, self.received_at).await?;
         promise.keep();
         drop(alone);
@@ -156,7 +170,13 @@ impl Work<'_> {
         Ok(())
     }
 
-    async fn take_at_once(self, chunk: Chunk, refusals: Refusals, position: Position) -> Result<(), Refuse> {
+    async fn take_at_once(
+        self,
+        chunk: Chunk,
+        refusals: Refusals,
+        warnings: Vec<String>,
+        position: Position,
+    ) -> Result<(), Refuse> {
         let lines = chunk.lines();
         if lines == 0 || chunk.refused == lines {
             let counts = Counts { lines, refused: lines, ..Counts::default() };
@@ -168,7 +188,7 @@ impl Work<'_> {
         let new = self.new_sweep();
         let id = new.id;
         let promise = self.taking.choose(Place::Processed, self.ready);
-        let parts = self.completion_parts(id.to_string(), refusals, promise.target());
+        let parts = self.completion_parts(id.to_string(), refusals, warnings, promise.target());
         let store = &self.taking.shared.store;
         store.forget_unasked(&parts.now).await?;
         let decide = move |counts, asked| parts.complete(counts, asked);
@@ -215,7 +235,13 @@ impl Work<'_> {
         self.taking.deciding.get(self.name)
     }
 
-    fn completion_parts(&self, id: String, refusals: Refusals, target: &Path) -> CompletionParts {
+    fn completion_parts(
+        &self,
+        id: String,
+        refusals: Refusals,
+        warnings: Vec<String>,
+        target: &Path,
+    ) -> CompletionParts {
         let top = self.taking.folder.place(Place::Processed, None);
         let filed_as = target.strip_prefix(top).unwrap_or(target).to_string_lossy().into_owned();
         let mut receipt =
@@ -223,6 +249,7 @@ impl Work<'_> {
         receipt.sweep_id = Some(id);
         receipt.observed = Some(self.opened.about.clone());
         receipt.claimed = self.opened.header.submitted_by.submitter().cloned();
+        receipt.warnings = warnings;
         CompletionParts {
             receipt,
             refusals,
@@ -234,8 +261,8 @@ impl Work<'_> {
     }
 
     /// Reads the file on a thread of its own, a chunk at a time; not further ahead than one.
-    fn read(&self, file: File) -> mpsc::Receiver<Part> {
-        let (send, parts) = mpsc::channel(1);
+    fn read(&self, file: File) -> Parts {
+        let (send, receiver) = mpsc::channel(1);
         let (name, options) = (self.ready.name.to_string_lossy().into_owned(), self.taking.options());
         tokio::task::spawn_blocking(move || {
             let mut lines = Vec::with_capacity(CHUNK);
@@ -247,25 +274,28 @@ impl Work<'_> {
                 }
                 Ok(())
             });
-            let end = read.map(drop);
+            let end = read.map(|header| header.warnings.into_texts());
             // The taker may have given up: then nobody listens, and nothing is lost.
             if send.blocking_send(Part::Lines(lines)).is_ok() && send.blocking_send(Part::End(end)).is_err() {
                 tracing::debug!("the taking of a file ended before its reading");
             }
         });
-        parts
+        Parts { receiver, warnings: Vec::new() }
     }
 
     /// The next lines; fewer than a chunk at the end.
-    async fn next(&self, parts: &mut mpsc::Receiver<Part>) -> Result<Vec<Line>, Refuse> {
-        let Some(Part::Lines(lines)) = parts.recv().await else {
+    async fn next(&self, parts: &mut Parts) -> Result<Vec<Line>, Refuse> {
+        let Some(Part::Lines(lines)) = parts.receiver.recv().await else {
             return Err(Refuse::Later("its reading broke off".to_owned()));
         };
         if lines.len() == CHUNK {
             return Ok(lines);
         }
-        match parts.recv().await {
-            Some(Part::End(Ok(()))) => Ok(lines),
+        match parts.receiver.recv().await {
+            Some(Part::End(Ok(warnings))) => {
+                parts.warnings = warnings;
+                Ok(lines)
+            }
             Some(Part::End(Err(Unusable::Read(error)))) => Err(error.into()),
             Some(Part::End(Err(unusable))) => Err(reject(unusable.to_string())),
             Some(Part::Lines(_)) | None => Err(Refuse::Later("its reading broke off".to_owned())),
@@ -276,14 +306,14 @@ impl Work<'_> {
         let mut chunk = Chunk::default();
         let comment: Arc<str> = self.opened.header.comment.clone().unwrap_or_default().into();
         for line in lines {
-            match line {
+            match self.of_this_tenant(line) {
                 Line::Refused(refusal) => {
                     chunk.refused += 1;
                     refusals.add(refusal);
                 }
                 Line::NotEligible { machine, .. } if !left_out.insert(machine) => chunk.left_out_again += 1,
-                Line::NotEligible { line, machine, name, reason } => {
-                    chunk.left_out.push(LeftOut { line, machine, name, reason });
+                Line::NotEligible { line, machine, name, why } => {
+                    chunk.left_out.push(LeftOut { line, machine, name, reason: why.to_string() });
                 }
                 Line::Row(row) => chunk.jobs.push(NewJob {
                     line: row.line,
@@ -298,6 +328,23 @@ impl Work<'_> {
             }
         }
         chunk
+    }
+
+    /// Refuses a line that names another tenant than the file is taken for. A word that is no tenant's name is none of
+    /// ours, such as a customer's name in somebody's table.
+    fn of_this_tenant(&self, line: Line) -> Line {
+        let Line::Row(Row { line: number, machine, tenant: Some(named), .. }) = &line else { return line };
+        match named.to_ascii_lowercase().parse::<TenantName>() {
+            Ok(other) if other != *self.name && self.taking.is_configured(&other) => Line::Refused(Refusal {
+                line: *number,
+                text: machine.to_string(),
+                reason: format!(
+                    "tenant: it names `{other}`, and the file is taken for `{}`; give it to `{other}` in a file of its own",
+                    self.name
+                ),
+            }),
+            _ => line,
+        }
     }
 }
 
@@ -347,6 +394,7 @@ impl CompletionParts {
     fn complete(self, counts: Counts, asked: Asked) -> Completion {
         let mut receipt = self.receipt;
         count(&mut receipt, counts, self.refusals);
+        tell_scans(&mut receipt, &asked);
         let why = why_held(&asked, self.hold_above);
         let held = why.is_some();
         let mut words = Vec::new();
@@ -356,7 +404,9 @@ impl CompletionParts {
         }
         if counts.not_eligible > 0 {
             let n = counts.not_eligible;
-            words.push(format!("{n} machines were left out: their onboarding status is not Onboarded"));
+            words.push(format!(
+                "{n} machines were left out: not onboarded, or merged into another record; see the result"
+            ));
         }
         words.extend(self.claim);
         receipt.reason = (!words.is_empty()).then(|| words.join(". "));

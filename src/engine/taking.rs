@@ -96,6 +96,11 @@ impl Taking {
         (!self.folder.has_tenant_folders()).then(|| self.tenants.keys().next()).flatten()
     }
 
+    /// Whether the configuration has this tenant, be it a broken one.
+    pub fn is_configured(&self, tenant: &TenantName) -> bool {
+        self.tenants.contains_key(tenant) || self.disabled.contains(tenant)
+    }
+
     /// Whether files of this tenant and length are being taken.
     pub fn is_busy(&self, whose: &TenantName, length: Length) -> bool {
         self.occupied.is_taken(&Thing::Turn(whose.clone(), length))

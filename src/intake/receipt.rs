@@ -61,6 +61,18 @@ pub struct Receipt {
     pub duplicates: u64,
     pub not_eligible: u64,
     pub refused: u64,
+    /// Of the machines that are queued or joined, so many get a Quick scan, and so many a Full one.
+    #[serde(default)]
+    pub quick: u64,
+    #[serde(default)]
+    pub full: u64,
+    /// So many of them wait for their `not_before`; the first and the last of these times.
+    #[serde(default)]
+    pub waiting: u64,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub earliest_not_before: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub latest_not_before: Option<String>,
     pub refusals: Vec<Refused>,
     /// Refusals that are not listed.
     #[serde(default, skip_serializing_if = "is_zero")]
@@ -69,6 +81,9 @@ pub struct Receipt {
     /// In words, where there is something to say.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
+    /// What was read otherwise than may be meant.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub warnings: Vec<String>,
 }
 
 #[allow(clippy::trivially_copy_pass_by_ref, reason = "serde asks for a reference")]

@@ -103,7 +103,7 @@ impl Store {
                     counts.joined += added.joined;
                     counts.duplicates += added.duplicates;
                 }
-                let asked = unasked::asked(connection, retry.tenant, sweep).await?.alone;
+                let asked = unasked::asked(connection, retry.tenant, sweep, retry.at).await?.alone;
                 let why_held = retry.hold_above.why(asked.quick, asked.full, "");
                 sqlx::query("UPDATE sweeps SET state = iif(?, 'held', 'open') WHERE n = ?")
                     .bind(why_held.is_some())

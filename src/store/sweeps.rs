@@ -277,7 +277,7 @@ impl Store {
             Box::pin(async move {
                 let sweep = begin(connection, &new).await?;
                 let counts = add(connection, new.tenant, sweep, &chunk, now).await?;
-                let completion = decide(counts, unasked::asked(connection, new.tenant, sweep).await?);
+                let completion = decide(counts, unasked::asked(connection, new.tenant, sweep, now).await?);
                 complete(connection, new.tenant, sweep, &completion, now).await?;
                 let mut at = (!completion.held).then_some((0, 0));
                 while let Some(after) = at {

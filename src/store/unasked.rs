@@ -9,6 +9,7 @@ use super::slots::Stamp;
 use super::sweeps::{Machines, SweepRow};
 use super::tenants::TenantRow;
 use super::{Doing, Store, StoreError};
+use crate::domain::time::Wall;
 
 const HOUR_MS: i64 = 3_600_000;
 
@@ -19,6 +20,50 @@ pub struct Asked {
     pub alone: Machines,
     /// With what came before it within the hour, each machine once.
     pub within_the_hour: Machines,
+    /// What of it has to wait.
+    pub waiting: Waiting,
+}
+
+/// Machines of a sweep that are not to be scanned yet, those of jobs it joined included.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Waiting {
+    /// How many.
+    pub machines: u64,
+    /// When the first of them may be scanned.
+    pub earliest: Option<Wall>,
+    /// When the last of them may be scanned.
+    pub latest: Option<Wall>,
+}
+
+/// What of a sweep is not to be scanned at `now` yet. Of two requests for one machine the earlier time counts.
+async fn waiting(connection: &mut SqliteConnection, sweep: SweepRow, now: Wall) -> Result<Waiting, StoreError> {
+    let some: bool = sqlx::query_scalar("SELECT coalesce(latest_not_before, 0) > ? FROM sweeps WHERE n = ?")
+        .bind(now.0)
+        .bind(sweep)
+        .fetch_one(&mut *connection)
+        .await
+        .doing("look for machines that wait")?;
+    if !some {
+        return Ok(Waiting::default());
+    }
+    let (machines, earliest, latest): (i64, Option<i64>, Option<i64>) = sqlx::query_as(
+        "SELECT count(*), min(at), max(at) FROM (
+             SELECT not_before AS at FROM jobs WHERE sweep_n = ?1 AND state = 'queued'
+             UNION ALL
+             SELECT min(coalesce(jobs.not_before, 0), coalesce(joins.not_before, 0))
+             FROM joins CROSS JOIN jobs ON jobs.id = joins.job_id WHERE joins.sweep_n = ?1 AND jobs.state = 'queued'
+         ) WHERE at > ?2",
+    )
+    .bind(sweep)
+    .bind(now.0)
+    .fetch_one(connection)
+    .await
+    .doing("count the machines that wait")?;
+    Ok(Waiting {
+        machines: u64::try_from(machines).unwrap_or(0),
+        earliest: earliest.map(Wall),
+        latest: latest.map(Wall),
+    })
 }
 
 /// What a sweep that is not noted yet asks for. Counts what is in the table: [`Store::forget_unasked`] goes before.
@@ -26,6 +71,7 @@ pub(crate) async fn asked(
     connection: &mut SqliteConnection,
     tenant: TenantRow,
     sweep: SweepRow,
+    now: Wall,
 ) -> Result<Asked, StoreError> {
     let number = |n: i64| u64::try_from(n).unwrap_or(0);
     let (quick, full): (i64, i64) = sqlx::query_as("SELECT queued - full, full FROM sweeps WHERE n = ?")
@@ -40,7 +86,8 @@ pub(crate) async fn asked(
         .await
         .doing("count the machines of the last hour")?
         .unwrap_or_default();
-    let mut asked = Asked { alone: own, within_the_hour: own };
+    let waiting = waiting(&mut *connection, sweep, now).await?;
+    let mut asked = Asked { alone: own, within_the_hour: own, waiting };
     asked.within_the_hour.quick += number(quick);
     asked.within_the_hour.full += number(full);
     let joined: Vec<(String, bool, i64)> = sqlx::query_as(
@@ -126,8 +173,19 @@ impl Store {
         Ok(())
     }
 
-    /// What a sweep that is not complete yet asks for.
-    pub async fn asked(&self, tenant: TenantRow, sweep: SweepRow) -> Result<Asked, StoreError> {
-        asked(&mut *self.reader().await?, tenant, sweep).await
+    /// What a sweep asks for, and what of it waits at `now`.
+    pub async fn asked(&self, tenant: TenantRow, sweep: SweepRow, now: Wall) -> Result<Asked, StoreError> {
+        asked(&mut *self.reader().await?, tenant, sweep, now).await
+    }
+
+    /// The same of a sweep whose tenant is not at hand.
+    pub async fn asked_by(&self, sweep: SweepRow, now: Wall) -> Result<Asked, StoreError> {
+        let mut reader = self.reader().await?;
+        let tenant: TenantRow = sqlx::query_scalar("SELECT tenant_id FROM sweeps WHERE n = ?")
+            .bind(sweep)
+            .fetch_one(&mut *reader)
+            .await
+            .doing("find a sweep's tenant")?;
+        asked(&mut reader, tenant, sweep, now).await
     }
 }

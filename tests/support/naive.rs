@@ -63,8 +63,8 @@ fn naive(ending: &str, bytes: &[u8]) -> Option<Option<Vec<Fate>>> {
         return Some(None);
     }
     match ending {
-        "txt" => Some(table(&text).or_else(|| Some(list(&text)))),
-        "csv" => Some(table(&text)),
+        "txt" => Some(table(&text).unwrap_or_else(|| Some(list(&text)))),
+        "csv" => Some(table(&text).flatten()),
         _ if is_beyond(&text) => None,
         "json" => document(&text),
         _ => {
@@ -187,15 +187,54 @@ fn without_return(field: &mut String, quoted: bool) {
     }
 }
 
-const IDS: [&str; 5] = ["machine_id", "machineid", "device id", "deviceid", "id"];
-const ONBOARDING: [&str; 2] = ["onboarding status", "onboardingstatus"];
+/// Names, without what does not count in them; the preferred first.
+const IDS: [&str; 4] = ["machineid", "deviceid", "mdatpdeviceid", "id"];
+const NAMES: [&str; 3] = ["devicename", "computerdnsname", "name"];
+const ONBOARDING: [&str; 1] = ["onboardingstatus"];
+const MERGED: [&str; 3] = ["mergedintomachineid", "mergedtodeviceid", "mergedinto"];
+const PRIORITY: [&str; 1] = ["priority"];
+/// What a naive reader says nothing about.
+const UNSAID: [&str; 8] = ["scantype", "comment", "notbefore", "onpending", "tenant", "window", "expires", "select"];
+/// What nothing may be one letter off.
+const OPTIONS: [&str; 4] = ["scantype", "priority", "notbefore", "onpending"];
 
-/// The place of the name that is preferred, of two alike the first.
-fn column<'a>(names: &(impl Iterator<Item = &'a str> + Clone), known: &[&str]) -> Option<usize> {
-    known.iter().find_map(|known| names.clone().position(|name| name.trim().eq_ignore_ascii_case(known)))
+/// A name without what does not count in it.
+fn plain(name: &str) -> String {
+    name.chars().filter(|c| !c.is_whitespace() && !"_-\u{feff}".contains(*c)).map(|c| c.to_ascii_lowercase()).collect()
 }
 
-fn judge(n: u64, id: Option<String>, onboarding: Option<&str>, priority: Option<&str>) -> Fate {
+/// Whether it is one letter off an option: by the table that everybody knows, with exchanged neighbours.
+fn is_slip(name: &str) -> bool {
+    let a: Vec<char> = plain(name).chars().collect();
+    let off = |b: &str| {
+        let b: Vec<char> = b.chars().collect();
+        let mut table = vec![vec![0; b.len() + 1]; a.len() + 1];
+        for i in 0..=a.len() {
+            for j in 0..=b.len() {
+                table[i][j] = if i == 0 || j == 0 {
+                    i + j
+                } else {
+                    let swapped = i > 1 && j > 1 && a[i - 1] == b[j - 2] && a[i - 2] == b[j - 1];
+                    let changed = table[i - 1][j - 1] + usize::from(a[i - 1] != b[j - 1]);
+                    let least = changed.min(table[i - 1][j] + 1).min(table[i][j - 1] + 1);
+                    if swapped { least.min(table[i - 2][j - 2] + 1) } else { least }
+                }
+            }
+        }
+        table[a.len()][b.len()]
+    };
+    OPTIONS.iter().any(|option| off(option) == 1)
+}
+
+/// The one value of those that stand under names that are the same; none of them has to say anything. `None`: they say two
+/// things.
+fn one_of<'a>(values: &[&'a str]) -> Option<&'a str> {
+    let mut said = values.iter().copied().filter(|text| !text.trim().is_empty());
+    let first = said.next().or(values.first().copied()).unwrap_or_default();
+    said.all(|other| other.trim().eq_ignore_ascii_case(first.trim())).then_some(first)
+}
+
+fn judge(n: u64, id: Option<String>, merged: Option<&str>, onboarding: Option<&str>, priority: Option<&str>) -> Fate {
     let words = ["", "low", "normal", "high", "urgent"];
     if !priority.is_none_or(|priority| words.contains(&priority.trim().to_ascii_lowercase().as_str())) {
         return Fate::Refused(n);
@@ -205,37 +244,50 @@ fn judge(n: u64, id: Option<String>, onboarding: Option<&str>, priority: Option<
         status.is_empty() || status.eq_ignore_ascii_case("onboarded")
     });
     match id {
-        Some(id) if !onboarded => Fate::LeftOut(n, id),
+        Some(id) if !onboarded || merged.is_some_and(|into| !into.trim().is_empty()) => Fate::LeftOut(n, id),
         id => row(n, id),
     }
 }
 
-fn table(text: &str) -> Option<Vec<Fate>> {
-    let names = |record: &(u64, Vec<String>, bool)| column(&record.1.iter().map(String::as_str), &IDS);
+/// `None`: it is no table. `Some(None)`: it is one that cannot be used.
+fn table(text: &str) -> Option<Option<Vec<Fate>>> {
+    let is_named = |record: &(u64, Vec<String>, bool)| record.1.iter().any(|name| IDS.contains(&plain(name).as_str()));
     let cut = [',', ';', '\t'].map(|separator| records(text, separator));
     let mut best: Option<&Vec<(u64, Vec<String>, bool)>> = None;
     for records in &cut {
         let width = |records: &Vec<(u64, Vec<String>, bool)>| records.first().map_or(0, |header| header.1.len());
-        if records.first().and_then(names).is_some() && best.is_none_or(|best| width(records) > width(best)) {
+        if records.first().is_some_and(is_named) && best.is_none_or(|best| width(records) > width(best)) {
             best = Some(records);
         }
     }
     let (header, rest) = best?.split_first()?;
-    if header.2 {
-        return None;
+    if header.2 || header.1.iter().any(|name| is_slip(name)) {
+        return Some(None);
     }
-    let at = names(header)?;
-    let of = |known: &[&str]| column(&header.1.iter().map(String::as_str), known);
-    let (onboarding, priority) = (of(&ONBOARDING), of(&["priority"]));
+    let names: Vec<String> = header.1.iter().map(|name| plain(name)).collect();
+    let at = IDS.iter().find_map(|known| names.iter().position(|name| name == known))?;
     let judged = rest.iter().map(|(n, fields, open)| {
-        let field = |index: Option<usize>| index.and_then(|index| fields.get(index)).map(String::as_str);
-        if *open {
-            Fate::Refused(*n)
-        } else {
-            judge(*n, fields.get(at).and_then(|f| id(f)), field(onboarding), field(priority))
-        }
+        let judged = || {
+            // Of each name that stands there: what it says.
+            let of = |known: &[&str]| {
+                let mut all = Vec::new();
+                for known in known.iter().filter(|known| names.iter().any(|name| name == *known)) {
+                    let here = names.iter().zip(fields).filter(|(name, _)| name == known);
+                    all.push(one_of(&here.map(|(_, field)| field.as_str()).collect::<Vec<_>>())?);
+                }
+                Some(all)
+            };
+            let said = |all: Vec<&str>| all.into_iter().find(|text| !text.trim().is_empty()).map(ToOwned::to_owned);
+            let (ids, merged, onboarding) = (of(&IDS)?, said(of(&MERGED)?), said(of(&ONBOARDING)?));
+            of(&NAMES)?;
+            of(&UNSAID)?;
+            let priority = said(of(&PRIORITY)?);
+            fields.get(at)?;
+            Some(judge(*n, id(ids.first()?), merged.as_deref(), onboarding.as_deref(), priority.as_deref()))
+        };
+        if *open { Fate::Refused(*n) } else { judged().unwrap_or(Fate::Refused(*n)) }
     });
-    Some(judged.collect())
+    Some(Some(judged.collect()))
 }
 
 /// JSON with every key, in the order in which they stand.
@@ -312,47 +364,91 @@ fn is_beyond(text: &str) -> bool {
     brackets > 100 || exponent || text.contains("\\ud") || text.len() > 60_000
 }
 
+fn text_of(value: &Json) -> Option<&str> {
+    match value {
+        Json::Text(text) => Some(text),
+        _ => None,
+    }
+}
+
 fn entry(n: u64, value: &Json) -> Fate {
     let fields = match value {
         Json::Text(text) => return row(n, id(text)),
         Json::Object(fields) => fields,
         _ => return Fate::Refused(n),
     };
-    // The preferred name counts; of two alike, the later.
-    let given = |known: &[&str]| {
-        known.iter().find_map(|known| {
-            let same = |(name, value): &&(String, Json)| {
-                name.trim().eq_ignore_ascii_case(known) && !matches!(value, Json::Null)
-            };
-            fields.iter().rev().find(same).map(|(_, value)| value)
-        })
-    };
-    let text = |known: &[&str]| match given(known) {
-        None => Ok(None),
-        Some(Json::Text(text)) => Ok(Some(text.as_str())),
-        Some(_) => Err(()),
-    };
-    let wanted = [text(&["scan_type"]), text(&["comment"]), text(&["not_before"]), text(&["on_pending"])];
-    if wanted.iter().any(|field| *field != Ok(None)) {
+    let said: Vec<_> = fields
+        .iter()
+        .filter(|(_, value)| !matches!(value, Json::Null))
+        .map(|(name, value)| (plain(name), value))
+        .collect();
+    if said.iter().any(|(name, _)| UNSAID.contains(&name.as_str())) {
         return Fate::Unsaid;
     }
-    let names = ["device name", "devicename", "computerdnsname"];
-    match (text(&IDS), text(&ONBOARDING), text(&["priority"]), text(&names)) {
-        (Ok(found), Ok(onboarding), Ok(priority), Ok(_)) => judge(n, found.and_then(id), onboarding, priority),
-        _ => Fate::Refused(n),
+    let is_blank = |value: &Json| matches!(value, Json::Text(text) if text.trim().is_empty());
+    if said.iter().any(|(name, value)| is_slip(name) && !is_blank(value)) {
+        return Fate::Refused(n);
     }
+    // Of each name that stands there: what it says; `Err` if it says two things, or what is no text.
+    let of = |known: &[&str]| {
+        let mut all: Vec<Result<&str, ()>> = Vec::new();
+        for known in known {
+            let here: Vec<_> = said.iter().filter(|(name, _)| name == known).map(|(_, value)| *value).collect();
+            let texts: Vec<&str> = here.iter().copied().filter_map(text_of).collect();
+            let speaking = here.iter().filter(|value| !is_blank(value)).count();
+            match (here.len() - texts.len(), speaking) {
+                _ if here.is_empty() => {}
+                (0, _) => all.push(one_of(&texts).ok_or(())),
+                (1, 1) => all.push(Err(())),
+                _ => return Err(()),
+            }
+        }
+        Ok(all)
+    };
+    let judged = || {
+        let (ids, names, merged) = (of(&IDS)?, of(&NAMES)?, of(&MERGED)?);
+        let (onboarding, priority) = (of(&ONBOARDING)?, of(&PRIORITY)?);
+        let said = |all: Vec<Result<&str, ()>>| {
+            let speaking = all.into_iter().find(|text| text.is_err() || text.is_ok_and(|text| !text.trim().is_empty()));
+            speaking.transpose().map(|text| text.map(ToOwned::to_owned))
+        };
+        let found = ids.first().copied().transpose()?.and_then(id);
+        said(names)?;
+        Ok::<_, ()>(judge(n, found, said(merged)?.as_deref(), said(onboarding)?.as_deref(), said(priority)?.as_deref()))
+    };
+    judged().unwrap_or(Fate::Refused(n))
 }
 
 /// `None` where nothing can be said: keys that say something of all machines are not for a naive reader.
 fn document(text: &str) -> Option<Option<Vec<Fate>>> {
-    let machines = match serde_json::from_str(text) {
-        Ok(Json::Array(machines)) => machines,
-        Ok(Json::Object(mut fields)) if fields.len() == 1 && fields[0].0 == "machines" => match fields.remove(0).1 {
-            Json::Array(machines) => machines,
-            _ => return Some(None),
-        },
-        Ok(Json::Object(fields)) if !fields.is_empty() => return None,
+    let whole = serde_json::from_str(text);
+    let entries = |machines: &[Json]| Some(Some((1..).zip(machines).map(|(n, value)| entry(n, value)).collect()));
+    let fields = match &whole {
+        Ok(Json::Array(machines)) => return entries(machines),
+        Ok(Json::Text(_)) => return entries(&whole.into_iter().collect::<Vec<_>>()),
+        Ok(Json::Object(fields)) => fields,
         _ => return Some(None),
     };
-    Some(Some((1..).zip(&machines).map(|(n, value)| entry(n, value)).collect()))
+    let names: Vec<_> = fields.iter().map(|(name, _)| plain(name)).collect();
+    let of_all = ["name", "priority", "submittedby", "@odata.nextlink"];
+    if names.iter().any(|name| UNSAID.contains(&name.as_str()) || of_all.contains(&name.as_str())) {
+        return None;
+    }
+    let is_list = |name: &String| ["machines", "value", "results"].contains(&name.as_str());
+    let lists: Vec<_> = names.iter().zip(fields).filter(|(name, _)| is_list(name)).collect();
+    match lists[..] {
+        [] => {
+            let is_id =
+                |((name, _), plain): (&(String, Json), &String)| !name.is_empty() && IDS.contains(&plain.as_str());
+            let has = fields.iter().zip(&names).any(|field| !matches!(field.0.1, Json::Null) && is_id(field));
+            if has { entries(&whole.into_iter().collect::<Vec<_>>()) } else { Some(None) }
+        }
+        [(name, (_, Json::Array(machines)))] => {
+            let says =
+                |value: &Json| !matches!(value, Json::Null) && !matches!(value, Json::Text(t) if t.trim().is_empty());
+            let slip = fields.iter().any(|(name, value)| is_slip(name) && says(value));
+            if slip || name == "machines" && fields.len() > 1 { Some(None) } else { entries(machines) }
+        }
+        _ => Some(None),
+    }
 }

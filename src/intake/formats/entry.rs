@@ -7,9 +7,10 @@ use std::io::BufRead;
 
 use serde::de::{DeserializeSeed, Deserializer, Error, IgnoredAny, MapAccess, SeqAccess, Visitor};
 
-use super::fields::{self, Found, Given, Slot, Slots};
+use super::fields::{self, Found, Given};
+use super::keys::{self, Known};
 use super::lines::Lines;
-use super::{Line, Options, Refusal, Row, Sink, Unusable};
+use super::{Line, Options, Refusal, Row, Sink, Unusable, Warnings};
 
 /// One machine as the file has it.
 pub enum Entry {
@@ -21,13 +22,16 @@ pub enum Entry {
 
 impl Entry {
     /// What becomes of it; `raw` is how it reads in the file.
-    pub fn judge(&self, line: u64, options: Options, raw: impl FnOnce() -> String) -> Line {
+    pub fn judge(&self, line: u64, options: Options, warnings: &mut Warnings, raw: impl FnOnce() -> String) -> Line {
         match self {
             Self::Text(text) => match fields::machine(text) {
                 Ok(machine) => Line::Row(Row::of(line, machine)),
                 Err(reason) => Line::Refused(Refusal::new(line, text, reason)),
             },
-            Self::Object(found) => fields::judge(line, found, options, raw),
+            Self::Object(found) => {
+                warnings.extend(found.aside());
+                fields::judge(line, found, options, raw)
+            }
             Self::Other(kind, value) => {
                 let reason = format!("a machine id or an object with one is expected, not {kind}");
                 let text = value.clone().unwrap_or_else(raw);
@@ -60,21 +64,23 @@ impl<'de> Visitor<'de> for EntrySeed {
     }
 
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Entry, A::Error> {
-        let mut found: Slots<Option<(usize, Given<'static>)>> = Slots::default();
-        while let Some(slot) = map.next_key_seed(KeySeed)? {
-            let Some((slot, rank)) = slot else {
-                map.next_value::<IgnoredAny>()?;
-                continue;
-            };
-            let given = map.next_value_seed(GivenSeed)?;
-            let best = found.at(slot);
-            if let Some(given) = given
-                && best.as_ref().is_none_or(|(other, _)| rank <= *other)
-            {
-                *best = Some((rank, given));
+        let mut found = Found::default();
+        while let Some(key) = map.next_key_seed(KeySeed)? {
+            match key {
+                Key::Known(name, known) => {
+                    if let Some(given) = map.next_value_seed(GivenSeed)? {
+                        found.add(Cow::Owned(name), known, given);
+                    }
+                }
+                Key::Near(name) => {
+                    if !map.next_value_seed(GivenSeed)?.is_none_or(|given| given.is_blank()) {
+                        found.add_unknown(&name);
+                    }
+                }
+                Key::Foreign => drop(map.next_value::<IgnoredAny>()?),
             }
         }
-        Ok(Entry::Object(found.map(|given| given.as_ref().map(|(_, given)| given.clone()))))
+        Ok(Entry::Object(found))
     }
 
     fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Entry, A::Error> {
@@ -103,32 +109,44 @@ impl<'de> Visitor<'de> for EntrySeed {
     }
 }
 
-/// Which slot a key stands for; other keys are somebody else's and are passed over.
+/// A key of a machine.
+enum Key {
+    Known(String, Known),
+    /// One letter off a known one.
+    Near(String),
+    /// Somebody else's: it is passed over.
+    Foreign,
+}
+
 struct KeySeed;
 
 impl<'de> DeserializeSeed<'de> for KeySeed {
-    type Value = Option<(Slot, usize)>;
+    type Value = Key;
 
-    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Self::Value, D::Error> {
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Key, D::Error> {
         deserializer.deserialize_str(self)
     }
 }
 
 impl Visitor<'_> for KeySeed {
-    type Value = Option<(Slot, usize)>;
+    type Value = Key;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("a key")
     }
 
-    fn visit_str<E: Error>(self, key: &str) -> Result<Self::Value, E> {
-        Ok(fields::slot(key))
+    fn visit_str<E: Error>(self, key: &str) -> Result<Key, E> {
+        Ok(match keys::known(key) {
+            Some(known) => Key::Known(key.to_owned(), known),
+            None if keys::near(key).is_some() => Key::Near(key.to_owned()),
+            None => Key::Foreign,
+        })
     }
 }
 
 /// The value of a known key. `null` is as good as absent; another kind than a string is remembered
 /// as such, since it refuses the row and not the file.
-struct GivenSeed;
+pub struct GivenSeed;
 
 impl<'de> DeserializeSeed<'de> for GivenSeed {
     type Value = Option<Given<'static>>;
@@ -152,7 +170,12 @@ pub fn parse(text: &str) -> Result<Entry, serde_json::Error> {
 }
 
 /// Reads JSON lines. Each stands alone: one that is no JSON is refused and the next one is read.
-pub fn read_lines(input: impl BufRead, options: Options, sink: &mut Sink<'_>) -> Result<(), Unusable> {
+pub fn read_lines(
+    input: impl BufRead,
+    options: Options,
+    warnings: &mut Warnings,
+    sink: &mut Sink<'_>,
+) -> Result<(), Unusable> {
     let mut lines = Lines::new(input);
     while let Some(physical) = lines.next().map_err(Unusable::Read)? {
         let line = physical.number;
@@ -160,7 +183,7 @@ pub fn read_lines(input: impl BufRead, options: Options, sink: &mut Sink<'_>) ->
             Line::Refused(Refusal::too_long(line, &physical.text))
         } else {
             match parse(&physical.text) {
-                Ok(entry) => entry.judge(line, options, || physical.text.clone().into_owned()),
+                Ok(entry) => entry.judge(line, options, warnings, || physical.text.clone().into_owned()),
                 Err(error) => {
                     let reason = format!("not JSON: {} at column {}", super::what(&error), error.column());
                     Line::Refused(Refusal::new(line, &physical.text, reason))

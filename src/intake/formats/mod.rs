@@ -12,6 +12,7 @@ mod claim;
 mod document;
 mod entry;
 mod fields;
+mod keys;
 mod lines;
 mod list;
 mod records;
@@ -32,9 +33,10 @@ use crate::domain::sweep::{OnPending, Priority, ScanType};
 use crate::domain::time::Wall;
 pub use claim::{Claim, Submitter};
 pub use document::NAME_MAX;
+pub use fields::LeftOutFor;
 use lines::LINE_MAX;
 
-/// What a JSON document says about all its machines. Other formats say nothing.
+/// What a JSON document says about all its machines; other formats say nothing. And the warnings.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Header {
     /// As written: whether there is such a tenant is for the caller to say.
@@ -47,6 +49,30 @@ pub struct Header {
     pub on_pending: Option<OnPending>,
     /// Who submitted it, as it says.
     pub submitted_by: Claim,
+    /// What was read otherwise than may be meant. Every format has some.
+    pub warnings: Warnings,
+}
+
+/// What is worth a word and no refusal: each once, and the first of them only.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Warnings(Vec<String>);
+
+impl Warnings {
+    /// So many are kept: the names of a file's columns or keys are few, unless somebody means harm.
+    const MOST: usize = 20;
+
+    fn extend<'a>(&mut self, said: impl IntoIterator<Item = &'a str>) {
+        for text in said {
+            if self.0.len() < Self::MOST && !self.0.iter().any(|known| known == text) {
+                self.0.push(text.to_owned());
+            }
+        }
+    }
+
+    /// Them, in the order in which they came up.
+    pub fn into_texts(self) -> Vec<String> {
+        self.0
+    }
 }
 
 /// A machine to scan, with what the file says about this one alone.
@@ -63,6 +89,8 @@ pub struct Row {
     pub priority: Option<Priority>,
     pub not_before: Option<Wall>,
     pub on_pending: Option<OnPending>,
+    /// As written: whether it is another tenant than the file's is for the caller to say.
+    pub tenant: Option<Box<str>>,
 }
 
 impl Row {
@@ -77,6 +105,7 @@ impl Row {
             priority: None,
             not_before: None,
             on_pending: None,
+            tenant: None,
         }
     }
 }
@@ -86,8 +115,8 @@ impl Row {
 pub enum Line {
     /// A machine to scan.
     Row(Row),
-    /// A machine that is left out, for a reason that names its cause.
-    NotEligible { line: u64, machine: MachineId, name: Option<Box<str>>, reason: String },
+    /// A machine that is left out.
+    NotEligible { line: u64, machine: MachineId, name: Option<Box<str>>, why: LeftOutFor },
     /// A line that cannot be used.
     Refused(Refusal),
 }
@@ -133,14 +162,25 @@ pub enum Unusable {
     #[error("`{field}`: {reason}; correct it and drop the file again")]
     Field { field: &'static str, reason: String },
     #[error(
-        "unknown key `{key}`; known are tenant, name, scan_type, comment, priority, not_before, on_pending, submitted_by, machines"
+        "unknown key `{key}`{hint}; known are tenant, name, scan_type, comment, priority, not_before, on_pending, \
+         submitted_by, machines; correct or remove it and drop the file again"
     )]
-    UnknownKey { key: String },
-    #[error("the JSON object has no `machines`; list the machine ids under that key")]
+    UnknownKey {
+        key: String,
+        /// Which one may be meant, in words.
+        hint: String,
+    },
+    /// A name that is refused, in words.
+    #[error("{0}, and drop the file again")]
+    Name(String),
+    #[error(
+        "the JSON object has no `machines`, and is neither an answer of Defender's API (`value`, `results`) nor a \
+         machine; list the machine ids under `machines`"
+    )]
     NoMachines,
     #[error(
         "no column holds machine ids; the first line must name one of {ids}, and names: {columns}",
-        ids = fields::ID_SPELLINGS
+        ids = keys::ID_NAMES
     )]
     NoIdColumn { columns: String },
     #[error("the header line cannot be read: it has an open quote or is longer than {} KiB", LINE_MAX / 1024)]
@@ -200,13 +240,14 @@ fn parse(
     sink: &mut Sink<'_>,
 ) -> Result<Header, Unusable> {
     let input = head.chain(rest);
+    let mut warnings = Warnings::default();
     match format {
         Format::Document => return document::read(input, options, sink),
         Format::List => list::read(input, sink)?,
-        Format::Table => table::read(head, input, options, sink)?,
-        Format::JsonLines => entry::read_lines(input, options, sink)?,
+        Format::Table => table::read(head, input, options, &mut warnings, sink)?,
+        Format::JsonLines => entry::read_lines(input, options, &mut warnings, sink)?,
     }
-    Ok(Header::default())
+    Ok(Header { warnings, ..Header::default() })
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -282,7 +323,7 @@ fn is_machine(line: &[u8]) -> bool {
     let Ok(line) = std::str::from_utf8(line) else {
         return false;
     };
-    matches!(entry::parse(line), Ok(entry::Entry::Object(found)) if found.machine.is_some())
+    matches!(entry::parse(line), Ok(entry::Entry::Object(found)) if found.is_machine())
 }
 
 /// `text` as it may be shown on a terminal and in a receipt: what has no shape, or turns the

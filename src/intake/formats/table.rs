@@ -2,16 +2,19 @@
 
 use std::io::BufRead;
 
-use super::fields::{self, Found, Given, Slots};
+use super::fields::{self, Found, Given};
+use super::keys::{self, Known, Near, Slot};
 use super::records::{Broken, Record, Records};
-use super::{Line, Options, Refusal, Sink, Unusable, printable};
+use super::{Line, Options, Refusal, Sink, Unusable, Warnings, printable};
 
 /// A header that names the machine id.
 #[derive(Debug)]
 pub struct Layout {
     separator: u8,
-    /// Rank of the spelling and index of the column, for each slot.
-    columns: Slots<Option<(usize, usize)>>,
+    /// The columns that are known: what each means, where it stands, and its name.
+    columns: Vec<(Known, usize, String)>,
+    /// The columns that are one letter off a known one.
+    near: Vec<(String, Near)>,
     id: usize,
     id_name: String,
 }
@@ -41,22 +44,26 @@ pub fn recognise(head: &[u8]) -> Result<Layout, Vec<String>> {
 }
 
 fn layout(separator: u8, record: &Record) -> Option<Layout> {
-    let mut columns: Slots<Option<(usize, usize)>> = Slots::default();
+    let (mut columns, mut near) = (Vec::new(), Vec::new());
     for (index, name) in record.fields().enumerate() {
-        if let Some((slot, rank)) = fields::slot(&name) {
-            let best = columns.at(slot);
-            if best.is_none_or(|(other, _)| rank < other) {
-                *best = Some((rank, index));
-            }
+        match keys::known(&name) {
+            Some(known) => columns.push((known, index, printable(name.trim(), 40))),
+            None => near.extend(keys::near(&name).map(|meant| (name.into_owned(), meant))),
         }
     }
-    let (_, id) = columns.machine?;
-    let id_name = printable(record.field(id)?.trim(), 40);
-    Some(Layout { separator, columns, id, id_name })
+    let ids = columns.iter().filter(|(known, ..)| known.slot == Slot::Machine);
+    let (_, id, id_name) = ids.min_by_key(|(known, ..)| known.rank)?.clone();
+    Some(Layout { separator, columns, near, id, id_name })
 }
 
 /// Reads the records below a header; `head` is the beginning of `input`.
-pub fn read(head: &[u8], input: impl BufRead, options: Options, sink: &mut Sink<'_>) -> Result<(), Unusable> {
+pub fn read(
+    head: &[u8],
+    input: impl BufRead,
+    options: Options,
+    warnings: &mut Warnings,
+    sink: &mut Sink<'_>,
+) -> Result<(), Unusable> {
     let layout =
         recognise(head).map_err(|columns| Unusable::NoIdColumn { columns: printable(&columns.join(", "), 500) })?;
     let mut records = Records::new(input, layout.separator);
@@ -64,6 +71,7 @@ pub fn read(head: &[u8], input: impl BufRead, options: Options, sink: &mut Sink<
     if !records.next(&mut record).map_err(Unusable::Read)? || record.broken.is_some() {
         return Err(Unusable::BrokenHeader);
     }
+    layout.check_names(warnings)?;
     while records.next(&mut record).map_err(Unusable::Read)? {
         sink(layout.line(&record, options))?;
     }
@@ -71,6 +79,17 @@ pub fn read(head: &[u8], input: impl BufRead, options: Options, sink: &mut Sink<
 }
 
 impl Layout {
+    /// Refuses the file if a column is one letter off an option: its machines would be scanned otherwise than asked for.
+    fn check_names(&self, warnings: &mut Warnings) -> Result<(), Unusable> {
+        for (name, near) in &self.near {
+            match near {
+                Near::Option(_) => return Err(Unusable::Name(fields::slip("column", name, *near))),
+                Near::Else(_) => warnings.extend([fields::passed_over("column", name, *near).as_str()]),
+            }
+        }
+        Ok(())
+    }
+
     fn line(&self, record: &Record, options: Options) -> Line {
         let line = record.line;
         let shown = || self.shown(record);
@@ -94,10 +113,12 @@ impl Layout {
             );
             return Line::Refused(Refusal::new(line, &shown(), reason));
         }
-        let found: Found<'_> = self.columns.map(|column| {
-            let (_, index) = (*column)?;
-            record.field(index).map(Given::Text)
-        });
+        let mut found = Found::default();
+        for (known, index, name) in &self.columns {
+            if let Some(cell) = record.field(*index) {
+                found.add(name.as_str().into(), *known, Given::Text(cell));
+            }
+        }
         fields::judge(line, &found, options, shown)
     }
 
@@ -136,9 +157,9 @@ mod tests {
 
     #[test]
     fn the_preferred_spelling_counts() {
-        assert_eq!(id_column("id,DeviceId,Device ID,MachineId,machine_id"), Some((b',', 4)));
-        assert_eq!(id_column("id,DeviceId,Device ID,MachineId"), Some((b',', 3)));
-        assert_eq!(id_column("id,DeviceId,Device ID"), Some((b',', 2)));
+        assert_eq!(id_column("id,MdatpDeviceId,DeviceId,machine_id"), Some((b',', 3)));
+        assert_eq!(id_column("id,MdatpDeviceId,Device ID"), Some((b',', 2)));
+        assert_eq!(id_column("id,MdatpDeviceId"), Some((b',', 1)));
         assert_eq!(id_column("Id,id"), Some((b',', 0)), "of two alike the first");
     }
 

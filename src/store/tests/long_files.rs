@@ -77,8 +77,8 @@ async fn both_ways(before: Vec<NewJob>, file: Vec<NewJob>, piece: usize, killed_
     pieces.assert_whole().await;
     assert_eq!(pieces.counts(long).await, whole.counts(short).await);
     assert_eq!(
-        pieces.store.asked(pieces.tenant, long).await.unwrap(),
-        whole.store.asked(whole.tenant, short).await.unwrap()
+        pieces.store.asked(pieces.tenant, long, at(0)).await.unwrap(),
+        whole.store.asked(whole.tenant, short, at(0)).await.unwrap()
     );
     assert_eq!(queue(&pieces).await, queue(&whole).await, "the same machines, in the same order");
 }

@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::store::sweeps::Machines;
-use crate::store::unasked::Asked;
+use crate::store::unasked::{Asked, Waiting};
 
 /// Takes a file at `now`, unasked or held. Returns what it was found to ask for.
 async fn take(bench: &Bench, jobs: Vec<NewJob>, held: bool, now: &Stamp) -> Asked {
@@ -51,12 +51,30 @@ async fn what_is_held_counts_for_nobody_else_until_somebody_joins_it() {
 }
 
 #[tokio::test]
+async fn what_waits_is_counted_with_its_first_and_its_last_time() {
+    let bench = Bench::new().await;
+    let later = |machines: &[u8], times: &[Option<Wall>]| -> Vec<NewJob> {
+        quick(machines).into_iter().zip(times).map(|(job, at)| NewJob { not_before: *at, ..job }).collect()
+    };
+    let now = bench.stamp(100);
+    let (past, soon, late) = (at(50), at(200), at(300));
+    let all = later(&[1, 2, 3, 4, 5], &[None, Some(past), Some(soon), Some(late), Some(late)]);
+    let expected = Waiting { machines: 3, earliest: Some(soon), latest: Some(late) };
+    assert_eq!(take(&bench, all, false, &now).await.waiting, expected);
+    // Of two requests for one machine the earlier time counts.
+    let joining = later(&[4, 5, 6], &[Some(at(400)), None, Some(at(400))]);
+    let expected = Waiting { machines: 2, earliest: Some(late), latest: Some(at(400)) };
+    assert_eq!(take(&bench, joining, false, &now).await.waiting, expected);
+    assert_eq!(take(&bench, later(&[7], &[Some(past)]), false, &now).await.waiting, Waiting::default());
+}
+
+#[tokio::test]
 async fn other_tenants_files_do_not_count() {
     let bench = Bench::new().await;
     take(&bench, quick(&[1, 2, 3]), false, &bench.stamp(0)).await;
     let other = bench.store.tenant(&"fabrikam".parse().unwrap()).await.unwrap();
     let sweep = bench.store.begin_sweep(NewSweep { tenant: other, ..bench.new_sweep() }).await.unwrap();
-    assert_eq!(within(bench.store.asked(other, sweep).await.unwrap()), (0, 0));
+    assert_eq!(within(bench.store.asked(other, sweep, at(0)).await.unwrap()), (0, 0));
 }
 
 #[tokio::test]
