@@ -1,0 +1,5 @@
+//! HTTP: the dashboard and the metrics.
+
+mod dashboard;
+mod dashboard_picture;
+mod metrics;
