@@ -7,11 +7,11 @@ use std::time::Duration;
 
 use futures_util::future::BoxFuture;
 
-use super::{RandomIds, Shared, Signals};
 use crate::clock::Clock;
 use crate::defender::HttpWire;
 use crate::defender::http::Options;
 use crate::domain::time::{Boot, BootId, Wall, millis};
+use crate::engine::{RandomIds, Shared, Signals};
 use crate::health::Health;
 use crate::metrics::Metrics;
 use crate::store::Store;

@@ -5,15 +5,15 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use super::Lane;
 use super::feed::{Look, Pages};
-use super::lane::Lane;
-use super::online::one_line;
 use super::reads::NotRead;
 use crate::domain::cadence::{self, Cadence, Rest};
 use crate::domain::feed::Feed;
 use crate::domain::ledger::{CallKind, HOUR};
 use crate::domain::time::Boot;
 use crate::domain::trouble::Trouble;
+use crate::engine::online::one_line;
 use crate::store::StoreError;
 use crate::store::actions::GIVE_UP_AT_ONCE;
 

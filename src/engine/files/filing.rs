@@ -6,9 +6,9 @@ use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
 
 use super::opening::Original;
-use super::steps::{Step, passed};
 use crate::domain::id::TenantName;
 use crate::domain::time::Wall;
+use crate::engine::steps::{Step, passed};
 use crate::intake::dir::Dir;
 use crate::intake::folder::{Dropped, Ready, numbered, receipt_name, shortened};
 use crate::intake::receipt::{Aside, Receipt, Refusals, Status, write_aside, write_whole};

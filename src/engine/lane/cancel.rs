@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
-use super::lane::Lane;
+use super::Lane;
 use super::reads::{NotRead, read};
 use crate::defender::Read;
 use crate::domain::action::ActionStatus;

@@ -5,7 +5,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use super::call;
-use super::lane::{Lane, SignedOut};
+use super::{Lane, SignedOut};
 use crate::clock::local;
 use crate::domain::eligibility::Inactive;
 use crate::domain::lane::{Gate, Hold};

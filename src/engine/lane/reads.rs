@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::lane::{Heard, Lane};
+use super::{Heard, Lane};
 use crate::defender::{Read, Token};
 use crate::domain::id::SlotId;
 use crate::domain::ledger::{Admission, CallKind};

@@ -7,16 +7,16 @@ use std::sync::Arc;
 
 use tokio::sync::{RwLock, mpsc};
 
-use super::Shared;
 use super::filing::{blank, count};
 use super::opening::Opened;
 use super::position::Position;
-use super::steps::{Step, passed};
 use super::taking::{Refuse, Taking, reject};
 use crate::config::Tenant;
 use crate::domain::id::{MachineId, SweepId, TenantName};
 use crate::domain::sweep::Source;
 use crate::domain::time::Wall;
+use crate::engine::Shared;
+use crate::engine::steps::{Step, passed};
 use crate::intake::folder::{Place, Ready};
 use crate::intake::formats::{self, Claim, Line, Stop, Unusable};
 use crate::intake::receipt::{Receipt, Refusals, Status};

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use super::lane::{Heard, Lane};
+use super::{Heard, Lane};
 use crate::defender::{Scanned, Token};
 use crate::domain::job::State;
 use crate::domain::lane::{Change, Gate, Hold};

@@ -1,6 +1,15 @@
 //! A tenant's lane: what its dispatcher, follow-up and look-up share.
 
+mod call;
+pub mod cancel;
 mod denial;
+pub mod dispatch;
+mod feed;
+pub mod follow;
+pub mod inventory;
+pub mod lookup;
+pub mod reads;
+pub mod spending;
 mod token;
 
 pub use token::SignedOut;
@@ -13,9 +22,6 @@ use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use super::machines::AtHand;
-use super::spending::Spending;
-use super::{Known, Shared, client_of};
 use crate::budget::Budget;
 use crate::clock::local;
 use crate::config::{Config, FollowUp, Tenant, UnknownMarks};
@@ -30,12 +36,15 @@ use crate::domain::silence::Change;
 use crate::domain::throttle::Told;
 use crate::domain::time::{Boot, ServerPace, ServerTime, WRONG, Wall};
 use crate::domain::trouble::Trouble;
+use crate::engine::{Known, Shared, client_of};
 use crate::health::Repeated;
 use crate::store::StoreError;
 use crate::store::settle::Policy;
 use crate::store::slots::{BudgetRow, Stamp};
 use crate::store::tenants::{TenantRow, Waiting};
 use crate::store::throttles::SilenceNote;
+use inventory::AtHand;
+use spending::Spending;
 
 /// Waits shorter than this are not worth telling.
 const WORTH_TELLING: Duration = Duration::from_secs(1);

@@ -7,11 +7,11 @@ use std::sync::{MutexGuard, PoisonError};
 
 use super::filing::{blank, count};
 use super::opening::Opened;
-use super::steps::{Step, passed};
 use super::taking::{Taking, Took};
 use crate::domain::id::TenantName;
 use crate::domain::sparing::{Sparing, Together};
 use crate::domain::time::Wall;
+use crate::engine::steps::{Step, passed};
 use crate::intake::folder::{Place, Ready};
 use crate::intake::receipt::{Refusals, Status};
 use crate::store::events::{Kind, Subject};

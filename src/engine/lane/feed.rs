@@ -3,7 +3,7 @@
 
 use std::collections::HashSet;
 
-use super::lane::Lane;
+use super::Lane;
 use super::reads::{NotRead, read_feed, read_if_admitted};
 use crate::defender::{ActionQuery, Read};
 use crate::domain::action::{Action, Seen};

@@ -5,8 +5,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::lane::Lane;
-use super::online::one_line;
+use super::Lane;
 use super::reads::{NotRead, read};
 use crate::defender::Read;
 use crate::domain::eligibility::Inactive;
@@ -14,6 +13,7 @@ use crate::domain::feed::{PAGE, Row, Step, Walk};
 use crate::domain::ledger::CallKind;
 use crate::domain::time::{Boot, Wall};
 use crate::domain::trouble::Trouble;
+use crate::engine::online::one_line;
 
 /// A machine is inactive after seven days (documented), so the list need not be younger.
 const EVERY: Duration = Duration::from_hours(6);

@@ -6,10 +6,10 @@ use std::time::Duration;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
-use super::Shared;
 use crate::config::Config;
 use crate::domain::shown::ShownPath;
 use crate::domain::trouble::Trouble;
+use crate::engine::Shared;
 use crate::intake::folder::Folder;
 use crate::intake::results::{ResultRow, Summary, Written, write_csv, write_json};
 use crate::store::lists::{JobLine, LeftOutLine};

@@ -15,13 +15,13 @@ use sha2::{Digest, Sha256};
 use tokio::runtime::Handle;
 use tokio_util::sync::CancellationToken;
 
-use super::Shared;
 use super::expiry::UNCONFIRMED;
-use super::steps::{Step, passed};
 use crate::config::Config;
 use crate::domain::shown::ShownPath;
 use crate::domain::time::Wall;
 use crate::domain::trouble::Trouble;
+use crate::engine::Shared;
+use crate::engine::steps::{Step, passed};
 use crate::intake::room::shortage;
 use crate::store::Store;
 use crate::store::archives::{Archive, Kept, Removal, Segment};
@@ -289,8 +289,8 @@ pub async fn run(retention: Retention, stop: CancellationToken) {
 
 #[cfg(test)]
 mod tests {
-    use super::super::still;
     use super::*;
+    use crate::engine::upkeep::still;
     use crate::store::events::{Kind, Subject};
 
     const DAY: Duration = Duration::from_hours(24);

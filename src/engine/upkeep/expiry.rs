@@ -6,11 +6,11 @@ use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
 
-use super::Shared;
 use crate::config::Config;
 use crate::domain::shown::ShownPath;
 use crate::domain::time::Wall;
 use crate::domain::trouble::Trouble;
+use crate::engine::Shared;
 use crate::intake::expiry::{Removed, remove};
 
 /// Between two rounds; less where files are kept for less than ten hours.
@@ -88,10 +88,10 @@ mod tests {
 
     use futures_util::FutureExt;
 
-    use super::super::still;
     use super::*;
     use crate::clock::Clock;
     use crate::domain::time::{ServerTime, Witness};
+    use crate::engine::upkeep::still;
 
     const DAY: Duration = Duration::from_hours(24);
 

@@ -4,8 +4,8 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use super::Lane;
 use super::feed;
-use super::lane::Lane;
 use super::reads::{NotRead, read};
 use crate::defender::{ActionQuery, Read};
 use crate::domain::action::Seen;

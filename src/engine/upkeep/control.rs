@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
 
-use super::{Running, Shared};
 use crate::domain::id::TenantName;
+use crate::engine::{Running, Shared};
 use crate::store::events::Head;
 
 /// A command takes effect within this, and a second is promised. Nearly all that an idle daemon does is to look for one.
@@ -95,7 +95,7 @@ fn tell_ends(shared: &Shared) {
 
 impl Shared {
     /// Tells where the record ends.
-    pub(super) async fn tell_head(&self) {
+    pub async fn tell_head(&self) {
         match self.store.record_head().await {
             Ok(Head { seq, hash }) => tracing::info!(seq, head = hash, "the record's head: event {seq}, {hash}"),
             Err(error) => self.database_fails("", "the record's head", &error),
