@@ -1,8 +1,5 @@
-//! Every scenario, in one binary: it is linked once, and while one scenario waits, others run.
-//!
-//! `cargo test --test it calls::faults` runs one file of them. Two kinds of scenarios there are: of the real binary on
-//! loopback ([`support`]), which mostly wait, and of the real engine in virtual time ([`support::world`]), which do not, and
-//! take turns.
+//! Every scenario of the real binary on loopback, in one test binary: it is linked once, and while one scenario waits,
+//! others run. `cargo test --test it calls::faults` runs one file of them.
 
 #![allow(
     clippy::unwrap_used,
@@ -14,7 +11,6 @@
 )]
 
 mod calls;
-mod clock;
 mod files;
 mod operators;
 #[path = "../support/mod.rs"]

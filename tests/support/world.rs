@@ -14,16 +14,12 @@
     reason = "compiled into every user, none of which uses all of it; a harness fails loudly"
 )]
 
-use std::cell::Cell;
 use std::collections::BTreeMap;
-use std::marker::PhantomData;
-use std::num::NonZeroUsize;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::sync::atomic::Ordering::SeqCst;
 use std::sync::atomic::{AtomicBool, AtomicI64};
-use std::sync::{Arc, Condvar, Mutex, OnceLock, PoisonError};
-use std::thread;
+use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
 use sweepd::clock::{Clock, VirtualClock};
@@ -134,40 +130,6 @@ pub struct Ledger {
     pub attempts: Vec<AttemptLine>,
 }
 
-/// A test's leave to have worlds. A world waits for nothing and keeps a core busy, so fewer tests have one at a time than
-/// there are cores, and the daemons of other scenarios have what is left.
-struct Turn(PhantomData<*const ()>);
-
-/// Tests that have their turn, and what is told when one gives it back.
-static TURNS: (Mutex<usize>, Condvar) = (Mutex::new(0), Condvar::new());
-
-thread_local! {
-    /// The worlds of this test: the second takes no other turn, which its own first would keep it from for ever.
-    static MINE: Cell<usize> = const { Cell::new(0) };
-}
-
-impl Turn {
-    fn wait_for() -> Self {
-        if MINE.replace(MINE.get() + 1) == 0 {
-            let at_most = thread::available_parallelism().map_or(1, NonZeroUsize::get).saturating_sub(1).max(1);
-            let (turns, given_back) = &TURNS;
-            let turns = turns.lock().unwrap_or_else(PoisonError::into_inner);
-            let turns = given_back.wait_while(turns, |turns| *turns >= at_most);
-            *turns.unwrap_or_else(PoisonError::into_inner) += 1;
-        }
-        Self(PhantomData)
-    }
-}
-
-impl Drop for Turn {
-    fn drop(&mut self) {
-        if MINE.replace(MINE.get() - 1) == 1 {
-            *TURNS.0.lock().unwrap_or_else(PoisonError::into_inner) -= 1;
-            TURNS.1.notify_one();
-        }
-    }
-}
-
 /// The world.
 pub struct World {
     pub clock: Arc<VirtualClock>,
@@ -179,8 +141,6 @@ pub struct World {
     seed: u64,
     boots: u32,
     folder: TempDir,
-    /// Given back last.
-    _turn: Turn,
 }
 
 /// Ids that follow from a seed, and are others in each incarnation.
@@ -256,14 +216,13 @@ fn configuration(folder: &Path, setup: &Setup) -> Config {
 impl World {
     /// A world in which nothing has happened yet. All machines are queued by the first incarnation.
     pub fn new(setup: Setup) -> Self {
-        let turn = Turn::wait_for();
         let folder = folder();
         let config = configuration(folder.path(), &setup);
         let clock = Arc::new(VirtualClock::new(BEGIN, setup.uptime));
         let (machines, reload) = (setup.tenant.machines.clone(), setup.reload);
         let tenant = Tenant::new(setup.tenant, setup.seed, BEGIN, "https://api.example");
         let wire = InProcess::new(Arc::clone(&clock), tenant, setup.network, setup.seed);
-        Self { clock, wire, incarnations: 0, config, reload, machines, seed: setup.seed, boots: 1, folder, _turn: turn }
+        Self { clock, wire, incarnations: 0, config, reload, machines, seed: setup.seed, boots: 1, folder }
     }
 
     /// How long the world has existed.

@@ -1,5 +1,4 @@
 //! HTTP: the dashboard and the metrics.
 
 mod dashboard;
-mod dashboard_picture;
 mod metrics;

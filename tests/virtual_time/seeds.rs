@@ -1,7 +1,7 @@
 //! The real engine in virtual time: hours of limits, faults, stalls, kills and clocks that step, from
 //! seeds.
 //!
-//! `SWEEPD_SEED=7 cargo test --test it virtual_time -- --nocapture` runs one of them, with
+//! `SWEEPD_SEED=7 cargo test --test virtual_time seeds -- --nocapture` runs one of them, with
 //! `SWEEPD_LOG=debug,sqlx=warn` its log too. A seed decides everything but the order in which two
 //! threads of SQLite end within one moment of virtual time.
 
@@ -140,7 +140,7 @@ fn fifty_seeds_keep_the_budget_and_lose_nothing() {
     }
     let seeds = chosen.map_or_else(|| (1..=SEEDS).collect(), |seed| vec![seed]);
     let (failed, lived) = run_all(&seeds);
-    assert!(failed.is_empty(), "run `SWEEPD_SEED=n cargo test --test it virtual_time` for n in {failed:?}");
+    assert!(failed.is_empty(), "run `SWEEPD_SEED=n cargo test --test virtual_time seeds` for n in {failed:?}");
     println!("{:.0} hours in all", lived.as_secs_f64() / 3600.0);
     assert!(lived > Duration::from_hours(2 * seeds.len() as u64), "hours of simulated time each, not {lived:?} in all");
 }

@@ -1,5 +1,5 @@
 //! The pictures of the dashboard in `docs/`: the real page in a real browser, over the database of a simulated
-//! morning. `cargo test --test it dashboard_picture -- --ignored` makes them anew.
+//! morning. `cargo test --test virtual_time dashboard_picture -- --ignored` makes them anew.
 
 use std::collections::BTreeMap;
 use std::path::Path;
