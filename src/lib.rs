@@ -26,7 +26,7 @@
 //! Imports point one way: `cli → app → {engine, web, simulator}`; `engine → {store, defender,
 //! budget, intake} → domain`; `web → store`; `config → domain`. Everyone may read checked
 //! [`config`] types. The rooms of one layer do not know each other: the engine introduces them.
-//! `tests/architecture.rs` holds this.
+//! `tests/house/architecture.rs` holds this.
 
 pub mod app;
 pub mod budget;

@@ -13,7 +13,7 @@ use super::output::{Lines, json_line, print};
 use crate::app::{Exit, Failure};
 use crate::config::Config;
 use crate::domain::shown::ShownPath;
-use crate::engine::retention::check;
+use crate::engine::upkeep::retention::check;
 use crate::store::archives::{Archive, Recorded};
 use crate::store::events::{Exported, Head, Kind};
 use crate::store::record::Record;

@@ -4,36 +4,11 @@
 //! The engine introduces the rooms below it to each other. Its decisions are the domain's, its
 //! waiting is the clock's, and everything it does is written down by the store before and after.
 
-mod call;
-mod cancel;
-mod control;
-mod dispatch;
-mod drop_folder;
-mod expiry;
-mod feed;
-mod filing;
-mod follow;
-mod half_done;
+mod files;
 mod lane;
-mod look;
-mod machines;
-mod occupied;
 pub mod online;
-mod opening;
-mod position;
-mod put_off;
-mod reading;
-mod reads;
-mod rejecting;
-pub mod results;
-pub mod retention;
-mod spending;
 pub mod steps;
-#[cfg(test)]
-mod still;
-mod taking;
-mod took;
-mod turns;
+pub mod upkeep;
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -59,8 +34,10 @@ use crate::store::tenants::{LaneMemory, TenantRow};
 use crate::store::throttles::Learnt;
 use crate::store::{Store, StoreError};
 
-use lane::Lane;
-use spending::Spending;
+use files::{drop_folder, taking};
+use lane::spending::Spending;
+use lane::{Lane, cancel, dispatch, follow, inventory, lookup};
+use upkeep::{control, expiry, results, retention};
 
 /// Where ids come from: an argument, so that a seed replays.
 pub trait Ids: Send + Sync {
@@ -346,9 +323,9 @@ impl Engine {
             let lane = Arc::new(lane);
             self.loops.spawn(dispatch::run(Arc::clone(&lane)));
             self.loops.spawn(follow::run(Arc::clone(&lane)));
-            self.loops.spawn(look::run(Arc::clone(&lane)));
+            self.loops.spawn(lookup::run(Arc::clone(&lane)));
             self.loops.spawn(cancel::run(Arc::clone(&lane)));
-            self.loops.spawn(machines::run(Arc::clone(&lane)));
+            self.loops.spawn(inventory::run(Arc::clone(&lane)));
             let running = Running { lane, stop };
             self.lanes.lock().unwrap_or_else(PoisonError::into_inner).insert(name.clone(), running);
         }

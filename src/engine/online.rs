@@ -8,7 +8,8 @@ use std::sync::Arc;
 use serde_json::json;
 use tokio_util::sync::CancellationToken;
 
-use super::{Ids, client_of, reads};
+use super::lane::reads;
+use super::{Ids, client_of};
 use crate::clock::{Clock, local};
 use crate::config::{Network, Tenant};
 use crate::defender::{Claims, Client, Read, SignInError, Token, Wire};

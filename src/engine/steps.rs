@@ -1,5 +1,5 @@
 //! The steps between seeing a file and being done with it, each with a name. After any of them the daemon may be
-//! killed, and the next start does the rest: `tests/kill_points.rs` shows it for each.
+//! killed, and the next start does the rest: `tests/it/files/kill_points.rs` shows it for each.
 //!
 //! A build with debug assertions kills itself at the step that `SWEEPD_KILLED_AT` names (`moved`, or `appended:2` for
 //! the second time), and stops at the one that `SWEEPD_STOPPED_AT` names, until it is continued. A release build knows

@@ -14,12 +14,16 @@
     reason = "compiled into every scenario, none of which uses all of it; a harness fails loudly"
 )]
 
+pub mod browser;
 pub mod credentials;
 mod daemon;
 pub mod gate;
+pub mod naive;
+pub mod scenario;
 mod site;
 pub mod terminal;
 pub mod tls;
+pub mod world;
 
 use std::num::NonZeroU32;
 use std::sync::Arc;

@@ -1,5 +1,5 @@
 //! A second reader of dropped files, which keeps all of a file in memory and knows nothing of the first. What the two
-//! say of the same bytes has to be the same. Shared by `tests/parsers.rs` and the targets in `fuzz/`.
+//! say of the same bytes has to be the same. Shared by `tests/it/files/parsers.rs` and the targets in `fuzz/`.
 
 #![allow(
     dead_code,

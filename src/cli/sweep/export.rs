@@ -6,7 +6,7 @@ use super::super::Context;
 use super::super::output::{Format, Lines, quiet};
 use super::row_of;
 use crate::app::Failure;
-use crate::engine::results::Rows;
+use crate::engine::upkeep::results::Rows;
 use crate::intake::results::{Csv, ResultRow};
 use crate::store::{Store, StoreError};
 

@@ -1,0 +1,4 @@
+//! HTTP: the dashboard and the metrics.
+
+mod dashboard;
+mod metrics;
