@@ -122,6 +122,11 @@ impl StoreError {
         matches!(self.code(), Some(11 | 26))
     }
 
+    /// Whether another connection has what was asked for, and had it for as long as SQLite waits: `SQLITE_BUSY`.
+    pub fn is_busy(&self) -> bool {
+        self.code() == Some(5)
+    }
+
     /// The code of SQLite; the low byte of an extended one.
     fn code(&self) -> Option<u32> {
         let Self::Database { source, .. } = self else { return None };

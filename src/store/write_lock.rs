@@ -4,11 +4,13 @@
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::{fmt, fs};
 
-use super::FILE;
+use sqlx::SqliteConnection;
+
 use super::backups::beside;
+use super::{Doing, FILE, StoreError};
 use crate::domain::shown::on_one_line;
 
 /// The byte of the `-shm` file that is locked by whoever writes (<https://www.sqlite.org/walformat.html>, section 2.3.1).
@@ -68,34 +70,47 @@ fn holder(locks: &str, way: &str, inode: u64, byte: u64) -> Option<u32> {
 
 /// Whether the writer waits to begin a transaction, and which one: told without the database, which does not answer then.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Beginning(Arc<AtomicU64>);
+pub(super) struct Beginning(Arc<Progress>);
+
+#[derive(Debug, Default)]
+struct Progress {
+    /// Odd from the first request for the lock until a transaction has begun.
+    transaction: AtomicU64,
+    is_probe_queued: AtomicBool,
+}
 
 impl Beginning {
-    /// The writer asks for the lock, and has it when what is returned is dropped.
-    pub(super) fn begins(&self) -> impl Drop {
-        self.0.fetch_add(1, Ordering::SeqCst);
-        Begins(&self.0)
+    /// Begins a transaction. SQLite gives a request up after its timeout (`SQLITE_BUSY`), although the other process
+    /// still has the lock: so the next request goes on with the same wait.
+    pub(super) async fn begin(&self, connection: &mut SqliteConnection) -> Result<(), StoreError> {
+        self.0.transaction.fetch_or(1, Ordering::SeqCst);
+        let begun = sqlx::query("BEGIN IMMEDIATE").execute(connection).await.doing("begin a transaction").map(drop);
+        if !begun.as_ref().is_err_and(StoreError::is_busy) {
+            self.0.transaction.fetch_add(1, Ordering::SeqCst);
+        }
+        begun
     }
 
     /// A number that is another with each transaction, while one waits to begin.
     pub(super) fn waits(&self) -> Option<u64> {
-        // Odd while one waits.
-        let n = self.0.load(Ordering::SeqCst);
+        let n = self.0.transaction.load(Ordering::SeqCst);
         (n % 2 == 1).then_some(n)
     }
-}
 
-struct Begins<'a>(&'a AtomicU64);
-
-impl Drop for Begins<'_> {
-    fn drop(&mut self) {
-        self.0.fetch_add(1, Ordering::SeqCst);
+    /// Notes whether a probe is in the writer's queue. Returns whether one was.
+    pub(super) fn set_probe_queued(&self, is_queued: bool) -> bool {
+        self.0.is_probe_queued.swap(is_queued, Ordering::SeqCst)
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use sqlx::ConnectOptions;
+    use sqlx::sqlite::SqliteConnectOptions;
+
+    use super::super::{Store, Unit};
     use super::*;
+    use crate::domain::time::Wall;
 
     #[test]
     fn the_holder_is_whoever_locked_the_byte_of_the_writer() {
@@ -113,16 +128,35 @@ mod tests {
         assert_eq!(holder(checkpoint, "POSIX", 5, WRITE_BYTE), None);
     }
 
-    #[test]
-    fn one_transaction_is_told_from_the_next() {
-        let beginning = Beginning::default();
-        assert_eq!(beginning.waits(), None);
-        let first = beginning.begins();
-        let waits = beginning.waits();
-        assert!(waits.is_some());
-        drop(first);
-        assert_eq!(beginning.waits(), None);
-        let _second = beginning.begins();
-        assert_ne!(beginning.waits(), waits);
+    /// Writes nothing.
+    async fn write(store: &Store) -> Result<(), StoreError> {
+        store.write(|_| Box::pin(async { Ok(()) })).await
+    }
+
+    fn short_timeout(connection: &mut SqliteConnection) -> Unit<'_, ()> {
+        Box::pin(async {
+            sqlx::query("PRAGMA busy_timeout = 1").execute(connection).await.doing("set the timeout").map(drop)
+        })
+    }
+
+    #[tokio::test]
+    async fn a_wait_outlasts_the_timeout_until_the_lock_is_free() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Store::open(folder.path(), Wall(0)).await.unwrap();
+        store.writer.outside(short_timeout).await.unwrap();
+        assert_eq!(store.waits_to_begin(), None);
+        let mut other = SqliteConnectOptions::new().filename(folder.path().join(FILE)).connect().await.unwrap();
+        sqlx::query("BEGIN IMMEDIATE").execute(&mut other).await.unwrap();
+        assert!(write(&store).await.unwrap_err().is_busy());
+        let waits = store.waits_to_begin();
+        assert!(waits.is_some(), "the timeout is over, and the other process still has the lock");
+        assert!(write(&store).await.unwrap_err().is_busy());
+        assert_eq!(store.waits_to_begin(), waits, "it is the same wait");
+        sqlx::query("ROLLBACK").execute(&mut other).await.unwrap();
+        write(&store).await.unwrap();
+        assert_eq!(store.waits_to_begin(), None);
+        sqlx::query("BEGIN IMMEDIATE").execute(&mut other).await.unwrap();
+        write(&store).await.unwrap_err();
+        assert_ne!(store.waits_to_begin(), waits, "it is another wait");
     }
 }

@@ -138,7 +138,9 @@ impl Writer {
     /// See [`super::Store::probe_writer`].
     pub(super) fn probe(&self) {
         // Full, the queue has writes that show the same.
-        drop(self.orders.try_send(Order::Probe));
+        if !self.beginning.set_probe_queued(true) && self.orders.try_send(Order::Probe).is_err() {
+            self.beginning.set_probe_queued(false);
+        }
     }
 
     pub(super) async fn close(&self) {
@@ -170,7 +172,10 @@ async fn serve(mut connection: SqliteConnection, mut waiting: mpsc::Receiver<Ord
                     let (_, finish) = work.run(&mut connection).await;
                     finish(Ok(()));
                 }
-                Order::Probe => probe(&mut connection, &beginning).await,
+                Order::Probe => {
+                    probe(&mut connection, &beginning).await;
+                    beginning.set_probe_queued(false);
+                }
                 Order::Keep(kept) => landmark = Some(kept),
                 Order::Close(done) => closed = Some(done),
             }
@@ -187,10 +192,7 @@ async fn serve(mut connection: SqliteConnection, mut waiting: mpsc::Receiver<Ord
 }
 
 async fn probe(connection: &mut SqliteConnection, beginning: &Beginning) {
-    let begins = beginning.begins();
-    let begun = sqlx::query("BEGIN IMMEDIATE").execute(&mut *connection).await;
-    drop(begins);
-    if begun.is_ok()
+    if beginning.begin(connection).await.is_ok()
         && let Err(error) = sqlx::query("ROLLBACK").execute(connection).await
     {
         tracing::debug!(%error, "an empty transaction does not end");
@@ -244,10 +246,7 @@ async fn run(
     finishes: &mut Vec<Finish>,
     beginning: &Beginning,
 ) -> Result<(), StoreError> {
-    let begins = beginning.begins();
-    let mut fate =
-        sqlx::query("BEGIN IMMEDIATE").execute(&mut *connection).await.doing("begin a transaction").map(drop);
-    drop(begins);
+    let mut fate = beginning.begin(connection).await;
     for work in group {
         match &fate {
             Ok(()) => fate = one(connection, work, finishes).await,

@@ -61,7 +61,8 @@ pub async fn watch_writer(shared: Shared, state_dir: PathBuf, stop: Cancellation
     let mut probed = shared.clock.boot();
     while pause(&shared, &stop, LOOK).await {
         let now = shared.clock.boot();
-        if waiting.is_none() && now.since(probed) >= PATIENCE {
+        // Also while a wait lasts: after SQLite's timeout nobody may ask again, and its end would not be seen.
+        if now.since(probed) >= PATIENCE {
             shared.store.probe_writer();
             probed = now;
         }
@@ -75,7 +76,7 @@ pub async fn watch_writer(shared: Shared, state_dir: PathBuf, stop: Cancellation
                 if let Some(told) = (!is_told).then(|| shared.health.met(Trouble::Locked, "")).flatten() {
                     tracing::warn!(
                         times = told.times,
-                        "{why}: nothing is queued, sent or recorded until it lets go; end that process, or what it does{told}"
+                        "the database cannot be written to: {why}; nothing is queued, sent or recorded until it lets go; end that process, or what it does{told}"
                     );
                 }
                 is_told = true;
