@@ -124,12 +124,17 @@ async fn show_one(context: &Context, store: &Store, id: &str) -> Result<(), Fail
         told.insert("jobs".to_owned(), states.into());
         told.insert("observed".to_owned(), asker.observed.into());
         told.insert("claimed".to_owned(), asker.claimed.into());
+        told.insert("lines".to_owned(), asker.lines.into());
+        told.insert("physical_lines".to_owned(), asker.physical_lines.into());
         return print(|out| json_line(out, &told));
     }
     print(|out| {
         writeln!(out, "sweep {} · {} · {}", sweep.id, sweep.name, sweep.tenant)?;
         writeln!(out, "  state     {}, {} of {} open", sweep.state, sweep.open, sweep.total)?;
         writeln!(out, "  received  {} ({})", local(&sweep.received_at.rfc3339()), sweep.source)?;
+        if let Some(physical) = asker.physical_lines {
+            writeln!(out, "  lines     {} counted, of {physical} physical lines in the file", asker.lines)?;
+        }
         if let Some(observed) = &asker.observed {
             writeln!(out, "  observed  {}", observed_words(observed))?;
         }

@@ -18,8 +18,8 @@ use crate::domain::id::{MachineId, SweepId, TenantName};
 use crate::domain::sweep::Source;
 use crate::domain::time::Wall;
 use crate::intake::folder::{Place, Ready};
-use crate::intake::formats::{self, Claim, Line, Stop, Unusable};
-use crate::intake::receipt::{Receipt, Refusals, Status};
+use crate::intake::formats::{self, Claim, Line, Stop, Unusable, Whole};
+use crate::intake::receipt::{Findings, Receipt, Refusals, Status};
 use crate::store::StoreError;
 use crate::store::long_files::Keys;
 use crate::store::slots::Stamp;
@@ -44,20 +44,20 @@ pub struct Work<'a> {
 /// What the reading thread hands over.
 enum Part {
     Lines(Vec<Line>),
-    End(Result<(), Unusable>),
+    End(Result<Whole, Unusable>),
 }
 
 impl Work<'_> {
     pub async fn run(self, resume: Option<KnownSweep>, position: Position) -> Result<(), Refuse> {
         let store = &self.taking.shared.store;
         let mut parts = self.read(self.opened.copied.copy.reopen()?);
-        let (mut refusals, mut left_out) = (Refusals::default(), HashSet::new());
-        let first = self.next(&mut parts).await?;
+        let (mut findings, mut left_out) = (Findings::default(), HashSet::new());
+        let first = self.next(&mut parts, &mut findings).await?;
         passed(Step::Read);
         let more = first.len() == CHUNK;
-        let mut chunk = self.chunk(first, &mut refusals, &mut left_out);
+        let mut chunk = self.chunk(first, &mut findings.refusals, &mut left_out);
         if !more && resume.is_none() {
-            return self.take_at_once(chunk, refusals, position).await;
+            return self.take_at_once(chunk, findings, position).await;
         }
         // It takes its time: whoever is behind it need not wait.
         drop(position);
@@ -101,7 +101,7 @@ impl Work<'_> {
                 // What is on disk stays there: the file is taken up again where it was left.
                 return Err(Refuse::Later(why));
             }
-            let lines = match self.next(&mut parts).await {
+            let lines = match self.next(&mut parts, &mut findings).await {
                 Ok(lines) => lines,
                 Err(refuse) => {
                     self.taking.abandon(sweep, &self.ready.relative(), refuse.why()).await?;
@@ -109,21 +109,21 @@ impl Work<'_> {
                 }
             };
             more = lines.len() == CHUNK;
-            chunk = self.chunk(lines, &mut refusals, &mut left_out);
+            chunk = self.chunk(lines, &mut findings.refusals, &mut left_out);
         }
-        self.complete(sweep, id, refusals).await
+        self.complete(sweep, id, findings).await
     }
 
     /// All of a long file is on disk.
-    async fn complete(&self, sweep: SweepRow, id: SweepId, refusals: Refusals) -> Result<(), Refuse> {
+    async fn complete(&self, sweep: SweepRow, id: SweepId, findings: Findings) -> Result<(), Refuse> {
         let store = &self.taking.shared.store;
         let counts = store.counts_of(sweep).await?;
         if counts.refused == counts.lines {
             self.taking.abandon(sweep, &self.ready.relative(), "none of its lines can be used").await?;
-            return Err(Refuse::Reject(nothing_usable(&refusals), refusals, counts));
+            return Err(Refuse::Reject(nothing_usable(&findings.refusals), findings, counts));
         }
         let promise = self.taking.choose(Place::Processed, self.ready);
-        let parts = self.completion_parts(id.to_string(), refusals, promise.target());
+        let parts = self.completion_parts(id.to_string(), findings, promise.target());
         store.forget_unasked(&parts.now).await?;
         let alone = match self.deciding() {
             Some(deciding) => Some(deciding.write().await),
@@ -156,11 +156,11 @@ impl Work<'_> {
         Ok(())
     }
 
-    async fn take_at_once(self, chunk: Chunk, refusals: Refusals, position: Position) -> Result<(), Refuse> {
+    async fn take_at_once(self, chunk: Chunk, findings: Findings, position: Position) -> Result<(), Refuse> {
         let lines = chunk.lines();
         if lines == 0 || chunk.refused == lines {
             let counts = Counts { lines, refused: lines, ..Counts::default() };
-            return Err(Refuse::Reject(nothing_usable(&refusals), refusals, counts));
+            return Err(Refuse::Reject(nothing_usable(&findings.refusals), findings, counts));
         }
         if self.opened.copied.original.is_rewritten() {
             return Err(Refuse::Later(REWRITTEN.to_owned()));
@@ -168,7 +168,7 @@ impl Work<'_> {
         let new = self.new_sweep();
         let id = new.id;
         let promise = self.taking.choose(Place::Processed, self.ready);
-        let parts = self.completion_parts(id.to_string(), refusals, promise.target());
+        let parts = self.completion_parts(id.to_string(), findings, promise.target());
         let store = &self.taking.shared.store;
         store.forget_unasked(&parts.now).await?;
         let decide = move |counts, asked| parts.complete(counts, asked);
@@ -215,7 +215,7 @@ impl Work<'_> {
         self.taking.deciding.get(self.name)
     }
 
-    fn completion_parts(&self, id: String, refusals: Refusals, target: &Path) -> CompletionParts {
+    fn completion_parts(&self, id: String, findings: Findings, target: &Path) -> CompletionParts {
         let top = self.taking.folder.place(Place::Processed, None);
         let filed_as = target.strip_prefix(top).unwrap_or(target).to_string_lossy().into_owned();
         let mut receipt =
@@ -225,7 +225,7 @@ impl Work<'_> {
         receipt.claimed = self.opened.header.submitted_by.submitter().cloned();
         CompletionParts {
             receipt,
-            refusals,
+            findings,
             filed_as,
             claim: claim_word(&self.opened.header.submitted_by, self.source(), self.opened.uid),
             now: self.now(),
@@ -248,17 +248,16 @@ impl Work<'_> {
                 }
                 Ok(())
             });
-            let end = read.map(drop);
             // The taker may have given up: then nobody listens, and nothing is lost.
-            if send.blocking_send(Part::Lines(lines)).is_ok() && send.blocking_send(Part::End(end)).is_err() {
+            if send.blocking_send(Part::Lines(lines)).is_ok() && send.blocking_send(Part::End(read)).is_err() {
                 tracing::debug!("the taking of a file ended before its reading");
             }
         });
         parts
     }
 
-    /// The next lines; fewer than a chunk at the end.
-    async fn next(&self, parts: &mut mpsc::Receiver<Part>) -> Result<Vec<Line>, Refuse> {
+    /// The next lines; fewer than a chunk at the end, which adds to `findings`.
+    async fn next(&self, parts: &mut mpsc::Receiver<Part>, findings: &mut Findings) -> Result<Vec<Line>, Refuse> {
         let Some(Part::Lines(lines)) = parts.recv().await else {
             return Err(Refuse::Later("its reading broke off".to_owned()));
         };
@@ -266,7 +265,10 @@ impl Work<'_> {
             return Ok(lines);
         }
         match parts.recv().await {
-            Some(Part::End(Ok(()))) => Ok(lines),
+            Some(Part::End(Ok(whole))) => {
+                findings.end(&whole);
+                Ok(lines)
+            }
             Some(Part::End(Err(Unusable::Read(error)))) => Err(error.into()),
             Some(Part::End(Err(unusable))) => Err(reject(unusable.to_string())),
             Some(Part::Lines(_)) | None => Err(Refuse::Later("its reading broke off".to_owned())),
@@ -337,7 +339,7 @@ fn claim_word(claim: &Claim, source: Source, owner: u32) -> Option<String> {
 /// A receipt, but for its counts.
 struct CompletionParts {
     receipt: Receipt,
-    refusals: Refusals,
+    findings: Findings,
     filed_as: String,
     claim: Option<String>,
     now: Stamp,
@@ -348,7 +350,8 @@ struct CompletionParts {
 impl CompletionParts {
     fn complete(self, counts: Counts, asked: Asked) -> Completion {
         let mut receipt = self.receipt;
-        count(&mut receipt, counts, self.refusals);
+        let loose_quotes = self.findings.loose_quotes;
+        count(&mut receipt, counts, self.findings);
         let why = why_held(&asked, self.hold_above, self.hold_full_above);
         let held = why.is_some();
         let mut words = Vec::new();
@@ -359,6 +362,12 @@ impl CompletionParts {
         if counts.not_eligible > 0 {
             let n = counts.not_eligible;
             words.push(format!("{n} machines were left out: their onboarding status is not Onboarded"));
+        }
+        if loose_quotes > 0 {
+            words.push(format!(
+                "{loose_quotes} lines have a quote that is not closed on its line: it was read as text, and no other line \
+                 with it; check these lines"
+            ));
         }
         words.extend(self.claim);
         receipt.reason = (!words.is_empty()).then(|| words.join(". "));
