@@ -76,14 +76,15 @@ impl Record {
         self.bytes.capacity()
     }
 
-    /// Reads a line on from `state`, and returns the state at its end.
-    pub fn read(&mut self, line: &[u8], separator: u8, mut state: State, opened: &mut Opened) -> State {
+    /// Reads a line on from `state`, and returns the state at its end; `opened` is its last quote that opens a field.
+    pub fn read(&mut self, line: &[u8], separator: u8, mut state: State, opened: &mut Option<Opened>) -> State {
+        *opened = None;
         for (at, byte) in line.iter().copied().enumerate() {
             let (next, is_kept) = match (state, byte) {
                 (State::Quoted, b'"') => (State::Closing, false),
                 (State::Quoted, _) | (State::Closing, b'"') => (State::Quoted, true),
                 (State::Start, b'"') => {
-                    *opened = Opened { at, bytes: self.bytes.len(), fields: self.ends.len() };
+                    *opened = Some(Opened { at, bytes: self.bytes.len(), fields: self.ends.len() });
                     (State::Quoted, false)
                 }
                 _ if byte == separator => {
@@ -103,8 +104,10 @@ impl Record {
     /// Reads a line by itself.
     pub fn read_alone(&mut self, number: u64, line: &[u8], separator: u8) {
         self.clear(number);
-        let mut opened = Opened::default();
-        if self.read(line, separator, State::Start, &mut opened) == State::Quoted {
+        let mut opened = None;
+        if self.read(line, separator, State::Start, &mut opened) == State::Quoted
+            && let Some(opened) = opened
+        {
             self.has_loose_quote = true;
             self.bytes.truncate(opened.bytes);
             self.ends.truncate(opened.fields);
@@ -132,9 +135,10 @@ pub enum State {
 }
 
 /// Where the last quoted field of a line was opened, and what had been read before it.
-#[derive(Clone, Copy, Default)]
+#[derive(Clone, Copy)]
 pub struct Opened {
-    at: usize,
+    /// Where in the line.
+    pub at: usize,
     bytes: usize,
     fields: usize,
 }

@@ -11,7 +11,7 @@
 use std::io::{self, BufRead};
 
 use super::lines::{LINE_MAX, Lines, is_blank};
-use super::machine::Named;
+use super::machine::{Named, named};
 use super::record::{Opened, Record, State};
 
 /// What the columns of a table say of a record.
@@ -30,7 +30,7 @@ struct Seen {
     next_machine: Option<usize>,
     /// The only machine there; `None` as long as there is none.
     machine: Option<Named>,
-    /// Whether there are several.
+    /// Whether there are several; or one between separators behind the quote that is open at the end of its line.
     has_several: bool,
     /// Whether a line after the first has one anywhere.
     has_any: bool,
@@ -118,7 +118,7 @@ impl<R: BufRead> Records<R> {
     /// Reads a record with as many lines as it has; `false` when it is none, and its lines are to be read alone.
     fn read_whole(&mut self, record: &mut Record) -> io::Result<bool> {
         record.clear(self.number);
-        let (mut start, mut state, mut opened) = (self.at, State::Start, Opened::default());
+        let (mut start, mut state, mut opened) = (self.at, State::Start, None);
         let mut seen = Seen::default();
         loop {
             let end = self.end_of(start);
@@ -131,6 +131,9 @@ impl<R: BufRead> Records<R> {
                 return Ok(true);
             }
             self.look_at(start, end, &mut seen);
+            if let Some(Opened { at, .. }) = opened.filter(|_| state == State::Quoted) {
+                seen.has_several |= self.swallows(start + at, end);
+            }
             if state != State::Quoted && !seen.has_several {
                 record.end_field();
                 if self.is_sound(record, &seen) {
@@ -172,6 +175,12 @@ impl<R: BufRead> Records<R> {
         if (machine.is_some() || seen.has_several) && !is_first && seen.next_machine.is_none() {
             seen.next_machine = Some(start);
         }
+    }
+
+    /// Whether a quote that is open at the end of its line has swallowed a device there, between separators.
+    fn swallows(&self, quote: usize, end: usize) -> bool {
+        let text = String::from_utf8_lossy(self.ahead.get(quote..end).unwrap_or_default());
+        text.split(char::from(self.separator)).skip(1).any(|cell| named(cell).is_some())
     }
 
     /// Whether a record of several lines can be one: the machine that a line of it holds is its own. One without a
@@ -354,7 +363,7 @@ mod tests {
         let mut record = Record::default();
         for line in text.split('\n') {
             let begin = if state == State::Quoted { State::Quoted } else { State::Start };
-            state = record.read(line.trim_end_matches('\r').as_bytes(), b',', begin, &mut Opened::default());
+            state = record.read(line.trim_end_matches('\r').as_bytes(), b',', begin, &mut None);
         }
         state == State::Quoted
     }
