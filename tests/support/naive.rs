@@ -228,7 +228,9 @@ struct Shape {
 /// The record that begins these lines, and how many they are; else up to which line each stands alone.
 fn whole(lines: &[&str], shape: Shape) -> Result<(Vec<String>, usize), usize> {
     let Shape { separator, columns } = shape;
-    let anywhere = |line: &&str| alone(line, separator).iter().any(|field| device(field).is_some());
+    let merely_cut = |line: &str| line.split(separator).map(str::to_owned).collect::<Vec<_>>();
+    let anywhere =
+        |line: &&str| [alone(line, separator), merely_cut(line)].iter().flatten().any(|field| device(field).is_some());
     let machine = |fields: &[String]| columns.and_then(|(at, _)| device(fields.get(at)?));
     for end in 1..=lines.len() {
         let text = lines[..end].join("\n");
@@ -236,19 +238,22 @@ fn whole(lines: &[&str], shape: Shape) -> Result<(Vec<String>, usize), usize> {
         if open.is_none() && end == 1 {
             return Ok((fields, 1));
         }
-        let machines: Vec<_> = (0..end).filter_map(|n| Some((n, machine(&alone(lines[n], separator))?))).collect();
+        let found = |line| machine(&alone(line, separator)).or_else(|| machine(&merely_cut(line)));
+        let machines: Vec<_> = (0..end).filter_map(|n| Some((n, found(lines[n])?))).collect();
         let others = lines[1..end].iter().any(anywhere);
-        let begins = text.len() - lines[end - 1].len();
-        // Cells behind a quote that opens on this last line.
-        let swallowed = open.filter(|open| *open >= begins).is_some_and(|open| {
-            text[open..].split(separator).skip(1).any(|cell| device(cell).is_some())
-        });
-        let is_none = machines.len() > 1 || swallowed || columns.is_none() && others;
+        let devices: Vec<_> = lines[..end]
+            .iter()
+            .flat_map(|line| [alone(line, separator), merely_cut(line)].concat())
+            .filter_map(|field| device(&field))
+            .collect();
+        let is_none = machines.len() > 1 || devices.len() > 64 || columns.is_none() && others;
         if open.is_none() && !is_none {
             let own = machine(&fields);
             let is_own = machines.first().is_none_or(|(_, machine)| Some(machine) == own.as_ref());
-            let is_wide = columns.is_some_and(|(_, count)| fields.len() > count);
-            if columns.is_none() || is_own && !(others && (own.is_none() || is_wide)) {
+            let count = columns.map_or(0, |(_, count)| count);
+            let is_cell = |found: &String| fields.iter().take(count).any(|field| device(field).as_ref() == Some(found));
+            let is_sound = is_own && !(others && own.is_none()) && devices.iter().all(is_cell);
+            if columns.is_none() || is_sound {
                 return Ok((fields, end));
             }
         }

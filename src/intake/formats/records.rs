@@ -2,8 +2,9 @@
 //!
 //! RFC 4180 as the `csv` crate reads it (a test holds the two together), with two differences that a drop folder needs.
 //! A record has a longest length and knows its physical lines. And a quote that is opened by mistake swallows no
-//! machine: what runs over several lines is a record only if none of these lines, read alone, holds another machine.
-//! Else its lines are read alone, and a quote that is not closed on its line is text.
+//! machine: what runs over several lines is a record only if none of these lines, read alone, holds another machine, and
+//! no quoted cell of it has a device between separators. Else its lines are read alone, and a quote that is not closed on
+//! its line is text.
 //!
 //! A line is read at most three times, however quotes stand: as part of a record, alone, and once more from the next
 //! line with a machine on.
@@ -30,11 +31,16 @@ struct Seen {
     next_machine: Option<usize>,
     /// The only machine there; `None` as long as there is none.
     machine: Option<Named>,
-    /// Whether there are several; or one between separators behind the quote that is open at the end of its line.
+    /// Whether there are several.
     has_several: bool,
-    /// Whether a line after the first has one anywhere.
-    has_any: bool,
+    /// All devices, in any place.
+    devices: Vec<Named>,
+    /// Whether one of them is on a line after the first.
+    is_behind_first: bool,
 }
+
+/// As many devices as a record of several lines may have on them: each is looked for among its cells.
+const MAX_DEVICES: usize = 64;
 
 /// Reads records whose lines end in LF; the last one may lack its end.
 pub struct Records<R> {
@@ -131,9 +137,6 @@ impl<R: BufRead> Records<R> {
                 return Ok(true);
             }
             self.look_at(start, end, &mut seen);
-            if let Some(Opened { at, .. }) = opened.filter(|_| state == State::Quoted) {
-                seen.has_several |= self.swallows(start + at, end);
-            }
             if state != State::Quoted && !seen.has_several {
                 record.end_field();
                 if self.is_sound(record, &seen) {
@@ -154,14 +157,21 @@ impl<R: BufRead> Records<R> {
         }
     }
 
-    /// Takes note of the line at `start`, read alone.
+    /// Takes note of the line at `start`, read alone, and merely cut at its separators: quotes may be anywhere.
     fn look_at(&mut self, start: usize, end: usize, seen: &mut Seen) {
-        self.probe.read_alone(0, self.ahead.get(start..end).unwrap_or_default(), self.separator);
+        let line = self.ahead.get(start..end).unwrap_or_default();
+        self.probe.read_alone(0, line, self.separator);
+        let text = String::from_utf8_lossy(line);
+        let mut cells = text.split(char::from(self.separator));
+        let before = seen.devices.len();
+        seen.devices.extend(self.probe.fields().filter_map(|field| named(&field)));
+        seen.devices.extend(cells.clone().filter_map(named));
         let is_first = start == self.at;
-        let has_any = !is_first && self.probe.has_device();
-        seen.has_any |= has_any;
+        let has_any = !is_first && seen.devices.len() > before;
+        seen.is_behind_first |= has_any;
+        seen.has_several |= seen.devices.len() > MAX_DEVICES;
         let machine = match self.columns {
-            Some(columns) => self.probe.device(columns.machine),
+            Some(Columns { machine, .. }) => self.probe.device(machine).or_else(|| cells.nth(machine).and_then(named)),
             None => {
                 // A header names no machine.
                 seen.has_several |= has_any;
@@ -177,19 +187,16 @@ impl<R: BufRead> Records<R> {
         }
     }
 
-    /// Whether a quote that is open at the end of its line has swallowed a device there, between separators.
-    fn swallows(&self, quote: usize, end: usize) -> bool {
-        let text = String::from_utf8_lossy(self.ahead.get(quote..end).unwrap_or_default());
-        text.split(char::from(self.separator)).skip(1).any(|cell| named(cell).is_some())
-    }
-
-    /// Whether a record of several lines can be one: the machine that a line of it holds is its own. One without a
-    /// machine, or with more fields than there are columns, holds none in any place of the lines after the first.
+    /// Whether a record of several lines can be one: the devices on its lines are cells of it, in a place where there
+    /// is a column, and the machine that a line holds is its own.
     fn is_sound(&self, record: &Record, seen: &Seen) -> bool {
         let Some(columns) = self.columns else { return true };
         let own = record.device(columns.machine);
-        let is_own = seen.machine.is_none() || seen.machine == own;
-        is_own && (!seen.has_any || own.is_some() && record.len() <= columns.count)
+        if seen.machine.is_some_and(|machine| Some(machine) != own) || own.is_none() && seen.is_behind_first {
+            return false;
+        }
+        let cells: Vec<_> = record.fields().take(columns.count).filter_map(|field| named(&field)).collect();
+        seen.devices.iter().all(|device| cells.contains(device))
     }
 
     /// Reads one more line ahead; `false` at the end.
@@ -304,7 +311,7 @@ mod tests {
             format!("a,{A},\"x\ny\n\nz\"\nb,{B},x\n"),
             format!("\"a\nroom 7\",{A},x\nb,{B},x\n"),
             format!("a,\"{A}\n\",x\nb,{B},x\n"),
-            format!("a,{A},\"see\n{B}, or not\"\nb,{B},x\n"),
+            format!("a,{A},\"see\n{B} or not\"\nb,{B},x\n"),
             format!("\"a\nb\",none,\"x\ny\"\nb,{B},x\n"),
         ] {
             assert_eq!(plain(&text).len(), 2, "{text}: {:?}", plain(&text));
