@@ -141,7 +141,9 @@ async fn run(context: &Context, config: &Config, args: &Args, input: Input, mut 
     }
     if parsed.loose_quotes > 0 {
         let n = parsed.loose_quotes;
-        say(format_args!("{n} lines have a quote that is not closed on its line: it was read as text; check these lines"));
+        say(format_args!(
+            "{n} lines have a quote that is not closed on its line: it was read as text; check these lines"
+        ));
     }
     if parsed.rows + parsed.not_eligible == 0 {
         let message =

@@ -11,7 +11,7 @@ use crate::domain::id::TenantName;
 use crate::domain::time::Wall;
 use crate::intake::dir::Dir;
 use crate::intake::folder::{Dropped, Ready, numbered, receipt_name, shortened};
-use crate::intake::receipt::{Aside, Receipt, Findings, Status, write_aside, write_whole};
+use crate::intake::receipt::{Aside, Findings, Receipt, Status, write_aside, write_whole};
 use crate::store::sweeps::Counts;
 
 /// A receipt, but for what became of the lines.

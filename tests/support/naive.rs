@@ -59,7 +59,13 @@ pub fn both(ending: &str, bytes: &[u8]) -> (Option<Vec<Fate>>, Option<Vec<Fate>>
 /// `None`: nothing can be said of this file.
 fn naive(ending: &str, bytes: &[u8]) -> Option<Option<Vec<Fate>>> {
     let kinds: [&[u8]; 7] = [
-        b"PK\x03\x04", b"PK\x05\x06", b"\x1f\x8b", b"7z\xbc\xaf\x27\x1c", b"\x28\xb5\x2f\xfd", b"%PDF-", b"\xfd7zXZ\0",
+        b"PK\x03\x04",
+        b"PK\x05\x06",
+        b"\x1f\x8b",
+        b"7z\xbc\xaf\x27\x1c",
+        b"\x28\xb5\x2f\xfd",
+        b"%PDF-",
+        b"\xfd7zXZ\0",
     ];
     if kinds.iter().any(|kind| bytes.starts_with(kind)) {
         return Some(None);
@@ -140,7 +146,9 @@ fn device(text: &str) -> Option<String> {
     let guid = || {
         let text = bare(text).to_ascii_lowercase();
         let text = text.strip_prefix('{').and_then(|text| text.strip_suffix('}')).unwrap_or(&text).to_owned();
-        let fits = |(at, byte): (usize, u8)| if [8, 13, 18, 23].contains(&at) { byte == b'-' } else { byte.is_ascii_hexdigit() };
+        let fits = |(at, byte): (usize, u8)| {
+            if [8, 13, 18, 23].contains(&at) { byte == b'-' } else { byte.is_ascii_hexdigit() }
+        };
         (text.len() == 36 && text.bytes().enumerate().all(fits)).then_some(text)
     };
     id(text).or_else(guid)
@@ -315,7 +323,9 @@ const ONBOARDING: [&str; 2] = ["onboarding status", "onboardingstatus"];
 
 /// The place of the name that is preferred, of two alike the first.
 fn column<'a>(names: &(impl Iterator<Item = &'a str> + Clone), known: &[&str]) -> Option<usize> {
-    known.iter().find_map(|known| names.clone().position(|name| name.trim_matches(['"', '\u{feff}', ' ']).trim().eq_ignore_ascii_case(known)))
+    known.iter().find_map(|known| {
+        names.clone().position(|name| name.trim_matches(['"', '\u{feff}', ' ']).trim().eq_ignore_ascii_case(known))
+    })
 }
 
 fn judge(n: u64, id: Option<String>, onboarding: Option<&str>, priority: Option<&str>) -> Fate {

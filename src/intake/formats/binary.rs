@@ -54,13 +54,17 @@ impl Binary {
 
 impl fmt::Display for Binary {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        const SAVE: &str = "no machine can be read from it; save the sheet as CSV (in Excel: `CSV UTF-8`) and drop that";
+        const SAVE: &str =
+            "no machine can be read from it; save the sheet as CSV (in Excel: `CSV UTF-8`) and drop that";
         match self {
             Self::Workbook => write!(f, "the file is an Excel workbook or another Office document (.xlsx): {SAVE}"),
             Self::OldWorkbook => write!(f, "the file is an old Excel workbook or Office document (.xls): {SAVE}"),
             Self::OpenDocument => write!(f, "the file is a LibreOffice document (.ods): {SAVE}"),
             Self::Archive(kind) => {
-                write!(f, "the file is a {kind} archive: no machine can be read from it; unpack it and drop what is in it")
+                write!(
+                    f,
+                    "the file is a {kind} archive: no machine can be read from it; unpack it and drop what is in it"
+                )
             }
             Self::Pdf => f.write_str(
                 "the file is a PDF: no machine can be read from it; export the list as CSV or text and drop that",

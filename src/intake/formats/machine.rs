@@ -64,7 +64,9 @@ pub fn machines(line: &str) -> Result<Vec<MachineId>, String> {
         Some(_) if !words().any(|word| machine(word).is_ok()) => Err(words_fault(words(), whole)),
         Some((word, reason)) => {
             let word = printable(bare(word), 60);
-            Err(format!("`{word}` beside a machine id: {reason}; put the ids alone, or a header line above the columns"))
+            Err(format!(
+                "`{word}` beside a machine id: {reason}; put the ids alone, or a header line above the columns"
+            ))
         }
     }
 }

@@ -164,7 +164,9 @@ pub enum Unusable {
     NoIdColumn { columns: String },
     #[error("the header line cannot be read: it is longer than {} KiB", LINE_MAX / 1024)]
     BrokenHeader,
-    #[error("the file has a header line and no rows below it: there is no machine to scan; put a row for each machine below")]
+    #[error(
+        "the file has a header line and no rows below it: there is no machine to scan; put a row for each machine below"
+    )]
     HeaderAlone,
     #[error("reading was stopped")]
     Stopped,

@@ -252,7 +252,11 @@ fn documents_give_a_header_and_count_machines() {
         let refused: Vec<_> = refusals("a.json", &input).into_iter().map(|r| (r.line, r.text, r.reason)).collect();
         let expected = [
             (3, r#"{"machine_id":5}"#, "the machine id is a number; a string is expected"),
-            (4, "{}", "no machine id; it is named by one of: machine_id, MachineId, Device ID, DeviceId, MdatpDeviceId, id"),
+            (
+                4,
+                "{}",
+                "no machine id; it is named by one of: machine_id, MachineId, Device ID, DeviceId, MdatpDeviceId, id",
+            ),
             (5, "null", "a machine id or an object with one is expected, not null"),
             (6, "[1]", "a machine id or an object with one is expected, not an array"),
             (7, "x", "not a machine id: 40 hexadecimal digits are expected"),

@@ -18,7 +18,10 @@ fn stray_quotes_swallow_no_machine() {
     let last = format!("id,name\n{A},\"never closed\n");
     assert_eq!((short("a.csv", &last), whole("a.csv", &last).loose_quotes), (vec!["2 1e5b".to_owned()], 1));
     // In the header; and a record of several lines that is refused says which.
-    assert_eq!(short("a.csv", format!("id,\"scan_type\n{A},Full\n{B},Quick\"\n")), ["2 1e5b", "3 !scan_type: `Quick\"` is not one of: Quick, Full"]);
+    assert_eq!(
+        short("a.csv", format!("id,\"scan_type\n{A},Full\n{B},Quick\"\n")),
+        ["2 1e5b", "3 !scan_type: `Quick\"` is not one of: Quick, Full"]
+    );
     let refused = refusals("a.csv", "id,name\nx,\"a\nb\"\n").remove(0);
     assert!(refused.line == 2 && refused.reason.ends_with(" (lines 2 to 3 are one record)"), "{refused:?}");
 }
@@ -87,7 +90,8 @@ fn several_machines_on_a_line_are_as_many_lines() {
 fn column_and_key_of_other_microsoft_tools_are_known() {
     assert_eq!(short("a.csv", format!("MdatpDeviceId,id\n{A},7\n")), ["2 1e5b"]);
     assert_eq!(short("a.jsonl", format!("{{\"mdatpDeviceId\":\"{A}\",\"id\":\"7\"}}")), ["1 1e5b"]);
-    let csv = format!("Device ID\nsecurity.microsoft.com/machines/{A}/overview\n2f3a6d0e-8f0c-4a52-9c39-0a5f0f3a9b1c\n");
+    let csv =
+        format!("Device ID\nsecurity.microsoft.com/machines/{A}/overview\n2f3a6d0e-8f0c-4a52-9c39-0a5f0f3a9b1c\n");
     assert_eq!(short("a.csv", &csv)[0], "2 1e5b");
     assert!(refusals("a.csv", &csv)[0].reason.contains("Entra or Intune"));
 }
@@ -110,7 +114,8 @@ struct Wide {
 }
 
 fn wide(strays: bool) -> impl Strategy<Value = Wide> {
-    let stray = if strays { prop::option::weighted(0.4, any::<prop::sample::Index>()).boxed() } else { Just(None).boxed() };
+    let stray =
+        if strays { prop::option::weighted(0.4, any::<prop::sample::Index>()).boxed() } else { Just(None).boxed() };
     (prop::collection::vec(0..8_usize, 5), 0..4_usize, stray).prop_map(|(cells, id, stray)| Wide { cells, id, stray })
 }
 
