@@ -120,7 +120,7 @@ impl Work<'_> {
         let counts = store.counts_of(sweep).await?;
         if counts.refused == counts.lines {
             self.taking.abandon(sweep, &self.ready.relative(), "none of its lines can be used").await?;
-            return Err(Refuse::Reject(nothing_usable(&findings.refusals), findings, counts));
+            return Err(Refuse::Reject(nothing_usable(&findings.refusals), Box::new(findings), counts));
         }
         let promise = self.taking.choose(Place::Processed, self.ready);
         let parts = self.completion_parts(id.to_string(), findings, promise.target());
@@ -160,7 +160,7 @@ impl Work<'_> {
         let lines = chunk.lines();
         if lines == 0 || chunk.refused == lines {
             let counts = Counts { lines, refused: lines, ..Counts::default() };
-            return Err(Refuse::Reject(nothing_usable(&findings.refusals), findings, counts));
+            return Err(Refuse::Reject(nothing_usable(&findings.refusals), Box::new(findings), counts));
         }
         if self.opened.copied.original.is_rewritten() {
             return Err(Refuse::Later(REWRITTEN.to_owned()));

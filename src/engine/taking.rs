@@ -136,7 +136,7 @@ impl Taking {
             Err(Refuse::Reject(why, findings, counts)) => {
                 drop(position);
                 let tenant = self.tenant_of(ready, &Header::default()).ok();
-                return self.put_away_rejected(ready, None, tenant, why, findings, counts, received_at).await;
+                return self.put_away_rejected(ready, None, tenant, why, *findings, counts, received_at).await;
             }
         };
         passed(Step::Hashed);
@@ -161,7 +161,7 @@ impl Taking {
             Ok(()) => Took::Done,
             Err(Refuse::Later(why)) => Took::Later(why),
             Err(Refuse::Reject(why, findings, counts)) => {
-                self.put_away_rejected(ready, Some(&opened), name, why, findings, counts, received_at).await
+                self.put_away_rejected(ready, Some(&opened), name, why, *findings, counts, received_at).await
             }
         }
     }

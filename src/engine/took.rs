@@ -22,7 +22,7 @@ pub enum Took {
 #[derive(Debug)]
 pub enum Refuse {
     /// It never can be: it is put away as rejected, with this reason.
-    Reject(String, Findings, Counts),
+    Reject(String, Box<Findings>, Counts),
     /// It may be, later.
     Later(String),
 }
@@ -48,5 +48,5 @@ impl Refuse {
 }
 
 pub fn reject(reason: impl Into<String>) -> Refuse {
-    Refuse::Reject(reason.into(), Findings::default(), Counts::default())
+    Refuse::Reject(reason.into(), Box::default(), Counts::default())
 }

@@ -12,7 +12,7 @@ pub enum Binary {
     Workbook,
     /// The same of before 2007.
     OldWorkbook,
-    /// A LibreOffice document.
+    /// A document of `LibreOffice`'s.
     OpenDocument,
     /// An archive, of this kind.
     Archive(&'static str),

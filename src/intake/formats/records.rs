@@ -13,7 +13,7 @@ use std::io::{self, BufRead};
 
 use super::lines::{LINE_MAX, Lines, is_blank};
 use super::machine::{Named, named};
-use super::record::{Opened, Record, State};
+use super::record::{Record, State};
 
 /// What the columns of a table say of a record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -170,14 +170,11 @@ impl<R: BufRead> Records<R> {
         let has_any = !is_first && seen.devices.len() > before;
         seen.is_behind_first |= has_any;
         seen.has_several |= seen.devices.len() > MAX_DEVICES;
-        let machine = match self.columns {
-            Some(Columns { machine, .. }) => self.probe.device(machine).or_else(|| cells.nth(machine).and_then(named)),
-            None => {
-                // A header names no machine.
-                seen.has_several |= has_any;
-                None
-            }
-        };
+        // A header names no machine.
+        seen.has_several |= self.columns.is_none() && has_any;
+        let machine = self.columns.and_then(|Columns { machine, .. }| {
+            self.probe.device(machine).or_else(|| cells.nth(machine).and_then(named))
+        });
         if machine.is_some() {
             seen.has_several |= seen.machine.is_some();
             seen.machine = machine;
