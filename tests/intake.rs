@@ -130,8 +130,8 @@ async fn what_tools_make_of_lists_is_counted_and_named() {
     daemon.told(&["pause"]);
     let ids: Vec<_> = fleet(12, 7, "odd").iter().map(|machine| machine.id.to_string()).collect();
     let rows = ["pc1", "\"24 inch", "pc3", "\"27 inch", "pc5"];
-    let rows: String = rows.iter().zip(&ids).map(|(name, id)| format!("{id},{name}\r")).collect();
-    daemon.site.put("stray.csv", format!("Device ID,Device Name\r{rows}"));
+    let rows: Vec<_> = rows.iter().zip(&ids).map(|(name, id)| format!("{id},{name}\r")).collect();
+    daemon.site.put("stray.csv", format!("Device ID,Device Name\r{}", rows.concat()));
     let receipt = daemon.receipt("processed/stray.csv").await;
     let counts = ["physical_lines", "lines", "queued", "refused"].map(|key| number(&receipt, key));
     assert_eq!(counts, [6, 5, 5, 0], "{receipt}");
