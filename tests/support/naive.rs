@@ -347,10 +347,10 @@ fn judge(n: u64, id: Option<String>, onboarding: Option<&str>, priority: Option<
 fn table(text: &str) -> Option<Option<Vec<Fate>>> {
     let lines: Vec<&str> = text.split('\n').collect();
     let mut begin = 0;
-    let mut named = None;
+    let mut asked_for = None;
     for (n, line) in lines.iter().enumerate().filter(|(_, line)| !is_blank(line)) {
         let Some(separator) = above(line) else { break };
-        named = separator.or(named);
+        asked_for = separator.or(asked_for);
         begin = n + 1;
     }
     let names = |header: &[String]| column(&header.iter().map(String::as_str), &IDS);
@@ -360,7 +360,7 @@ fn table(text: &str) -> Option<Option<Vec<Fate>>> {
         let (_, header) = records.next()?;
         names(&header).is_some().then_some((records, header))
     };
-    let mut best = named.and_then(read);
+    let mut best = asked_for.and_then(read);
     if best.is_none() {
         for found in [',', ';', '\t'].into_iter().filter_map(read) {
             if best.as_ref().is_none_or(|(_, header)| found.1.len() > header.len()) {
