@@ -17,13 +17,13 @@ use super::terminal::tame;
 use super::{Context, Work, become_owner, operator, owner_of, pause};
 use crate::app::{Exit, Failure};
 use crate::config::Config;
-use crate::domain::id::{MachineId, TenantName};
+use crate::domain::id::TenantName;
 use crate::domain::shown::ShownPath;
 use crate::domain::sweep::{OnPending, Priority, ScanType, clean_comment};
 use crate::domain::time::Wall;
 use crate::engine::{Ids, RandomIds};
 use crate::intake::folder::{Folder, Place, receipt_name};
-use crate::intake::formats::{self, Header, LeftOutFor, Line, NAME_MAX, Options, Row, Unusable};
+use crate::intake::formats::{self, Header, LeftOutFor, Line, NAME_MAX, Options, Row, Unusable, WHERE_IDS_ARE};
 use crate::intake::receipt::Receipt;
 use crate::process::{Named, Owner};
 
@@ -67,6 +67,7 @@ const LOOK: Duration = Duration::from_millis(200);
 enum Input {
     Piped,
     File(Named),
+    /// Machines, as arguments.
     Ids,
 }
 
@@ -75,20 +76,37 @@ impl Input {
     fn of(words: &[String], owner: Option<&Owner>) -> Result<Self, Failure> {
         match words {
             [one] if one == "-" => Ok(Self::Piped),
-            [one] if one.parse::<MachineId>().is_err() => {
+            ids if ids.iter().all(|word| formats::machines(word).is_ok()) => Ok(Self::Ids),
+            [one] => {
                 let path = Path::new(one);
+                let is_missing = path.symlink_metadata().is_err_and(|error| error.kind() == io::ErrorKind::NotFound);
+                if is_missing && path.components().count() == 1 {
+                    return Err(Failure::new(Exit::Failed, neither(one, "there is no such file")));
+                }
                 Named::to_read(path, owner).map(Self::File).map_err(|error| Failure::file(path, &error))
             }
-            ids => {
-                if let Some(wrong) = ids.iter().find(|id| id.parse::<MachineId>().is_err()) {
-                    let message =
-                        format!("{wrong}: not a machine id (40 hexadecimal digits); several files take several calls");
-                    return Err(Failure::new(Exit::Usage, message));
-                }
-                Ok(Self::Ids)
+            words => {
+                let wrong = words.iter().find(|word| formats::machines(word).is_err());
+                let wrong = wrong.map_or("", String::as_str);
+                Err(Failure::new(Exit::Usage, neither(wrong, "several files take several calls")))
             }
         }
     }
+}
+
+/// Why a word is neither a file nor a machine; it may be the name of a device.
+fn neither(word: &str, file: &str) -> String {
+    let reason = formats::machines(word).err().unwrap_or_default();
+    let is_name = !word.is_empty() && word.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.'));
+    let remedy = match formats::named(word) {
+        // That says where the other is.
+        Some(formats::Named::Guid(_)) => String::new(),
+        _ if is_name => {
+            format!("; names of devices are not understood yet, so if this is one, give its id: {WHERE_IDS_ARE}")
+        }
+        _ => format!("; {WHERE_IDS_ARE}"),
+    };
+    format!("{}: no file and no machine id: {file}; {reason}{remedy}", tame(word))
 }
 
 /// Opens the input as whoever started this, then becomes the owner of the folders that the list goes into.
@@ -119,6 +137,12 @@ async fn run(context: &Context, config: &Config, args: &Args, input: Input, mut 
     for refusal in parsed.refusals.iter().take(20) {
         say(format_args!("line {}: {}: {}", refusal.line, tame(&refusal.text), tame(&refusal.reason)));
     }
+    if parsed.loose_quotes > 0 {
+        let n = parsed.loose_quotes;
+        say(format_args!(
+            "{n} lines have a quote that is not closed on its line: it was read as text; check these lines"
+        ));
+    }
     if parsed.rows + parsed.not_eligible == 0 {
         let message =
             format!("nothing usable: {} lines refused; a machine id has 40 hexadecimal digits", parsed.refusals.len());
@@ -140,7 +164,9 @@ async fn run(context: &Context, config: &Config, args: &Args, input: Input, mut 
     }
     print(|out| {
         if context.json {
-            return json_line(out, &json!({ "file": name, "machines": parsed.rows, "refused": parsed.refusals.len() }));
+            let handed = json!({ "file": name, "physical_lines": parsed.physical_lines, "machines": parsed.rows,
+                "refused": parsed.refusals.len() });
+            return json_line(out, &handed);
         }
         writeln!(out, "{} machines handed over as {name}; the daemon takes them as soon as it runs", parsed.rows)
     })
@@ -254,7 +280,11 @@ fn parse(args: &Args, input: Input, config: &Config, out: &mut dyn Write) -> Res
     match (read, broken) {
         (_, Some(error)) | (Err(Unusable::Read(error)), None) => Err(error.into()),
         (Err(unusable), None) => Err(Failure::new(Exit::Input, unusable.to_string())),
-        (Ok(said), None) => Ok((parsed, said)),
+        (Ok(whole), None) => {
+            parsed.physical_lines = whole.physical_lines;
+            parsed.loose_quotes = whole.loose_quotes;
+            Ok((parsed, whole.header))
+        }
     }
 }
 

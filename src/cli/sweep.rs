@@ -131,6 +131,8 @@ async fn show_one(context: &Context, store: &Store, id: &str) -> Result<(), Fail
         told.insert("latest_not_before".to_owned(), wishes.waiting.latest.map(Wall::rfc3339).into());
         told.insert("observed".to_owned(), asker.observed.into());
         told.insert("claimed".to_owned(), asker.claimed.into());
+        told.insert("lines".to_owned(), asker.lines.into());
+        told.insert("physical_lines".to_owned(), asker.physical_lines.into());
         return print(|out| json_line(out, &told));
     }
     print(|out| {
@@ -141,6 +143,9 @@ async fn show_one(context: &Context, store: &Store, id: &str) -> Result<(), Fail
         if let (Some(earliest), Some(latest)) = (wishes.waiting.earliest, wishes.waiting.latest) {
             let (earliest, latest) = (local(&earliest.rfc3339()), local(&latest.rfc3339()));
             writeln!(out, "  waiting   {} until {earliest}, the last until {latest}", wishes.waiting.machines)?;
+        }
+        if let Some(physical) = asker.physical_lines {
+            writeln!(out, "  lines     {} counted, of {physical} physical lines in the file", asker.lines)?;
         }
         if let Some(observed) = &asker.observed {
             writeln!(out, "  observed  {}", observed_words(observed))?;

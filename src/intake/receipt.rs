@@ -6,7 +6,7 @@ use std::path::Path;
 use serde::{Deserialize, Serialize};
 
 use super::dir::Dir;
-use super::formats::{Refusal, Submitter};
+use super::formats::{Refusal, Submitter, Whole};
 
 /// Refusals that a receipt lists one by one; the rest are counted.
 const LISTED: usize = 1000;
@@ -55,6 +55,10 @@ pub struct Receipt {
     /// Who submitted it, as it says itself.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub claimed: Option<Submitter>,
+    /// Lines of the file as `wc -l` and an editor count them, a last one without an end included; none where the file
+    /// was not read to its end.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub physical_lines: Option<u64>,
     pub lines: u64,
     pub queued: u64,
     pub joined: u64,
@@ -89,6 +93,28 @@ pub struct Receipt {
 #[allow(clippy::trivially_copy_pass_by_ref, reason = "serde asks for a reference")]
 const fn is_zero(n: &u64) -> bool {
     *n == 0
+}
+
+/// What the reading of a file found, beside the counts.
+#[derive(Clone, Debug, Default)]
+pub struct Findings {
+    /// Lines that cannot be used.
+    pub refusals: Refusals,
+    /// All lines of the file; none where it was not read to its end.
+    pub physical_lines: Option<u64>,
+    /// Lines in which a quote that is not closed was read as text.
+    pub loose_quotes: u64,
+    /// What was read otherwise than may be meant.
+    pub warnings: Vec<String>,
+}
+
+impl Findings {
+    /// What the end of the reading adds.
+    pub fn end(&mut self, whole: Whole) {
+        self.physical_lines = Some(whole.physical_lines);
+        self.loose_quotes = whole.loose_quotes;
+        self.warnings = whole.header.warnings.into_texts();
+    }
 }
 
 /// Refusals as they come, the first of them kept.

@@ -11,10 +11,11 @@ use super::{Doing, StoreError, unsent};
 use crate::domain::job::State;
 use crate::domain::time::Wall;
 
+/// A row's place is that in the chunk: several machines may stand on one line of a file.
 const CHUNK_TABLE: [&str; 3] = [
-    "CREATE TEMP TABLE IF NOT EXISTS chunk (line INTEGER PRIMARY KEY, machine BLOB, name TEXT, scan_type TEXT,
+    "CREATE TEMP TABLE IF NOT EXISTS chunk (place INTEGER PRIMARY KEY, machine BLOB, name TEXT, scan_type TEXT,
          priority INTEGER, not_before INTEGER, on_pending TEXT, comment TEXT)",
-    "CREATE INDEX IF NOT EXISTS temp.chunk_keys ON chunk (machine, scan_type, line)",
+    "CREATE INDEX IF NOT EXISTS temp.chunk_keys ON chunk (machine, scan_type, place)",
     "DELETE FROM temp.chunk",
 ];
 
@@ -24,9 +25,10 @@ async fn load(connection: &mut SqliteConnection, jobs: &[NewJob]) -> Result<(), 
     }
     let rows: Vec<_> = jobs
         .iter()
-        .map(|job| {
+        .enumerate()
+        .map(|(place, job)| {
             json!([
-                job.line,
+                place,
                 job.machine.to_string(),
                 job.name,
                 job.scan.as_str(),
@@ -70,9 +72,9 @@ pub(crate) async fn add(
          FROM temp.chunk AS new
          WHERE NOT EXISTS (SELECT 1 FROM open_jobs AS o WHERE o.tenant_id = ?1 AND o.machine = new.machine
                                                           AND o.scan_type = new.scan_type)
-           AND line = (SELECT min(line) FROM temp.chunk AS first
+           AND place = (SELECT min(place) FROM temp.chunk AS first
                        WHERE first.machine = new.machine AND first.scan_type = new.scan_type)
-         ORDER BY line",
+         ORDER BY place",
     )
     .bind(tenant)
     .bind(sweep)

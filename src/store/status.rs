@@ -33,13 +33,17 @@ pub struct TenantStatus {
     pub oldest_queued: Option<Wall>,
 }
 
-/// Who asked for a sweep: what was seen of its file, apart from what that says of itself.
+/// Who asked for a sweep: what was seen of its file, apart from what that says of itself; and how long it is.
 #[derive(Clone, Debug, Default)]
 pub struct Asker {
     /// Of the file as it was opened: its owner's `uid`, and once it is taken its `size`, `modified_at`, `changed_at`.
     pub observed: Option<serde_json::Value>,
     /// What the file says: `uid`, `login_uid`, `host`.
     pub claimed: Option<serde_json::Value>,
+    /// Lines that the receipt counts.
+    pub lines: i64,
+    /// All lines of the file, once it is taken.
+    pub physical_lines: Option<i64>,
 }
 
 /// A sweep as it stands.
@@ -129,10 +133,11 @@ pub(super) const UNKNOWN_STATUSES: &str = "SELECT substr(status, 1, ?3), count(*
 impl View {
     /// Who asked for a sweep; nothing of one that has no file.
     pub async fn asker(&self, sweep: i64) -> Result<Asker, StoreError> {
-        let (observed, claimed): (Option<String>, Option<String>) = sqlx::query_as(
+        let (observed, claimed, lines, physical_lines): (_, _, _, Option<i64>) = sqlx::query_as(
             "SELECT coalesce(iif(json_valid(receipt), receipt ->> '$.observed', NULL),
                     iif(file_uid IS NULL, NULL, json_object('uid', file_uid))),
-                iif(json_valid(receipt), receipt ->> '$.claimed', NULL)
+                iif(json_valid(receipt), receipt ->> '$.claimed', NULL),
+                lines, iif(json_valid(receipt), receipt ->> '$.physical_lines', NULL)
              FROM sweeps WHERE n = ?",
         )
         .bind(sweep)
@@ -140,7 +145,7 @@ impl View {
         .await
         .doing("read who asked for a sweep")?;
         let read = |text: Option<String>| text.and_then(|text| serde_json::from_str(&text).ok());
-        Ok(Asker { observed: read(observed), claimed: read(claimed) })
+        Ok(Asker { observed: read(observed), claimed: read(claimed), lines, physical_lines })
     }
 
     /// How many actions have which status that sweepd does not know; of many words the most frequent.

@@ -58,11 +58,24 @@ pub fn both(ending: &str, bytes: &[u8]) -> (Option<Vec<Fate>>, Option<Vec<Fate>>
 
 /// `None`: nothing can be said of this file.
 fn naive(ending: &str, bytes: &[u8]) -> Option<Option<Vec<Fate>>> {
-    let text = decoded(bytes);
-    if text.chars().all(|c| matches!(c, ' ' | '\t' | '\r' | '\n')) {
+    let kinds: [&[u8]; 7] = [
+        b"PK\x03\x04",
+        b"PK\x05\x06",
+        b"\x1f\x8b",
+        b"7z\xbc\xaf\x27\x1c",
+        b"\x28\xb5\x2f\xfd",
+        b"%PDF-",
+        b"\xfd7zXZ\0",
+    ];
+    if kinds.iter().any(|kind| bytes.starts_with(kind)) {
+        return Some(None);
+    }
+    let text = plain(&decoded(bytes));
+    if text.chars().all(|c| matches!(c, ' ' | '\t' | '\n')) {
         return Some(None);
     }
     match ending {
+        "txt" | "csv" if text.len() > 60_000 => None,
         "txt" => Some(table(&text).unwrap_or_else(|| Some(list(&text)))),
         "csv" => Some(table(&text).flatten()),
         _ if is_beyond(&text) => None,
@@ -90,15 +103,55 @@ fn decoded(bytes: &[u8]) -> String {
     text.strip_prefix('\u{feff}').map(ToOwned::to_owned).unwrap_or(text)
 }
 
+/// The text with one kind of line end, and without what is left at the ends of files that were glued together.
+fn plain(text: &str) -> String {
+    let text = text.replace("\r\n", "\n").replace('\r', "\n");
+    let lines = text.split('\n').map(|line| {
+        let line = line.trim_start_matches(['\u{feff}', '\u{1a}']);
+        let ends = line.bytes().rev().take_while(|byte| *byte == 0x1a).count();
+        // A long run of them is content.
+        &line[..line.len() - ends % 129]
+    });
+    lines.collect::<Vec<_>>().join("\n")
+}
+
+fn is_blank(line: &str) -> bool {
+    line.chars().all(|c| matches!(c, ' ' | '\t'))
+}
+
 /// Lines with their numbers, without those that hold nothing.
 fn lines(text: &str) -> impl Iterator<Item = (u64, &str)> {
-    let held = |line: &str| !line.chars().all(|c| matches!(c, ' ' | '\t'));
-    (1..).zip(text.split('\n')).map(|(n, line)| (n, line.trim_end_matches('\r'))).filter(move |(_, line)| held(line))
+    (1..).zip(text.split('\n')).filter(|(_, line)| !is_blank(line))
+}
+
+fn bare(text: &str) -> &str {
+    text.trim_matches(|c: char| c.is_whitespace() || "\"'\u{feff}".contains(c))
 }
 
 fn id(text: &str) -> Option<String> {
-    let text = text.trim_matches(|c: char| c.is_whitespace() || "\"'\u{feff}".contains(c));
-    (text.len() == 40 && text.bytes().all(|byte| byte.is_ascii_hexdigit())).then(|| text.to_ascii_lowercase())
+    let text = bare(text).to_ascii_lowercase();
+    let is_id = |text: &str| text.len() == 40 && text.bytes().all(|byte| byte.is_ascii_hexdigit());
+    if is_id(&text) {
+        return Some(text);
+    }
+    // The address of a page in the portal.
+    let (host, path) = text.split_once("/machines/")?;
+    let host = host.trim_start_matches("https://");
+    let id: String = path.strip_prefix("v2/").unwrap_or(path).split(['/', '?', '#']).next()?.to_owned();
+    (host.contains('.') && !host.contains(char::is_whitespace) && is_id(&id)).then_some(id)
+}
+
+/// An id of Defender's, or a GUID.
+fn device(text: &str) -> Option<String> {
+    let guid = || {
+        let text = bare(text).to_ascii_lowercase();
+        let text = text.strip_prefix('{').and_then(|text| text.strip_suffix('}')).unwrap_or(&text).to_owned();
+        let fits = |(at, byte): (usize, u8)| {
+            if [8, 13, 18, 23].contains(&at) { byte == b'-' } else { byte.is_ascii_hexdigit() }
+        };
+        (text.len() == 36 && text.bytes().enumerate().all(fits)).then_some(text)
+    };
+    id(text).or_else(guid)
 }
 
 fn row(n: u64, id: Option<String>) -> Fate {
@@ -106,7 +159,8 @@ fn row(n: u64, id: Option<String>) -> Fate {
 }
 
 fn list(text: &str) -> Vec<Fate> {
-    let judged = lines(text).filter_map(|(n, line)| {
+    let mut fates = Vec::new();
+    for (n, line) in lines(text) {
         let mut end = line.len();
         let mut before = ' ';
         for (at, c) in line.char_indices() {
@@ -117,73 +171,150 @@ fn list(text: &str) -> Vec<Fate> {
             before = c;
         }
         let line = line[..end].trim_matches([' ', '\t']);
-        (!line.is_empty()).then(|| row(n, id(line)))
-    });
-    judged.collect()
-}
-
-/// Records with the lines they start on; the last may have a quote that nobody closes.
-fn records(text: &str, separator: char) -> Vec<(u64, Vec<String>, bool)> {
-    let mut records = Vec::new();
-    let mut rest: std::iter::Peekable<std::str::Chars<'_>> = text.chars().peekable();
-    let mut n = 1;
-    while rest.peek().is_some() {
-        let (start, mut fields, mut raw, mut open) = (n, Vec::new(), String::new(), false);
-        'record: loop {
-            // One field.
-            let (mut field, mut quoted) = (String::new(), false);
-            if rest.peek() == Some(&'"') {
-                raw.extend(rest.next());
-                quoted = true;
-                open = true;
-                while let Some(c) = rest.next() {
-                    raw.push(c);
-                    n += u64::from(c == '\n');
-                    if c != '"' {
-                        field.push(c);
-                    } else if rest.peek() == Some(&'"') {
-                        raw.extend(rest.next());
-                        field.push('"');
-                    } else {
-                        open = false;
-                        break;
-                    }
-                }
-            }
-            let mut plain = false;
-            loop {
-                match rest.next() {
-                    Some(c) if c == separator => {
-                        raw.push(c);
-                        without_return(&mut field, quoted && !plain);
-                        fields.push(field);
-                        continue 'record;
-                    }
-                    end @ (Some('\n') | None) => {
-                        n += u64::from(end.is_some());
-                        without_return(&mut field, quoted && !plain);
-                        fields.push(field);
-                        break 'record;
-                    }
-                    Some(c) => {
-                        raw.push(c);
-                        field.push(c);
-                        plain = true;
-                    }
-                }
-            }
-        }
-        if raw.chars().any(|c| !matches!(c, ' ' | '\t' | '\r' | '\n')) {
-            records.push((start, fields, open));
+        let words = || line.split([',', ';', ' ', '\t', '\u{feff}']).filter(|word| !bare(word).is_empty());
+        if line.is_empty() {
+        } else if let Some(id) = id(line) {
+            fates.push(Fate::Row(n, id));
+        } else if words().next().is_some() && words().all(|word| id(word).is_some()) {
+            fates.extend(words().map(|word| row(n, id(word))));
+        } else {
+            fates.push(Fate::Refused(n));
         }
     }
-    records
+    fates
 }
 
-/// Before a separator and at the end of a line a carriage return is none of the field's, unless it is quoted.
-fn without_return(field: &mut String, quoted: bool) {
-    if !quoted && field.ends_with('\r') {
-        field.pop();
+/// The fields of a record, and where a quote opens that nobody closes.
+fn cut(text: &str, separator: char) -> (Vec<String>, Option<usize>) {
+    let (mut fields, mut rest) = (Vec::new(), text.char_indices().peekable());
+    loop {
+        let mut field = String::new();
+        if let Some((open, _)) = rest.next_if(|(_, c)| *c == '"') {
+            loop {
+                match rest.next() {
+                    None => {
+                        fields.push(field);
+                        return (fields, Some(open));
+                    }
+                    Some((_, '"')) if rest.next_if(|(_, c)| *c == '"').is_none() => break,
+                    Some((_, c)) => field.push(c),
+                }
+            }
+        }
+        loop {
+            match rest.next() {
+                None => {
+                    fields.push(field);
+                    return (fields, None);
+                }
+                Some((_, c)) if c == separator => break,
+                Some((_, c)) => field.push(c),
+            }
+        }
+        fields.push(field);
+    }
+}
+
+/// The fields of a line by itself: a quote that nobody closes on it is text, and so is all behind it.
+fn alone(line: &str, separator: char) -> Vec<String> {
+    let (mut fields, open) = cut(line, separator);
+    if let Some(open) = open {
+        fields.pop();
+        fields.extend(line[open..].split(separator).map(str::to_owned));
+    }
+    fields
+}
+
+/// What holds for the records of a table; nothing is known of a header before it was read.
+#[derive(Clone, Copy)]
+struct Shape {
+    separator: char,
+    /// The machine's column, and how many there are.
+    columns: Option<(usize, usize)>,
+}
+
+/// The record that begins these lines, and how many they are; else up to which line each stands alone.
+fn whole(lines: &[&str], shape: Shape) -> Result<(Vec<String>, usize), usize> {
+    let Shape { separator, columns } = shape;
+    let merely_cut = |line: &str| line.split(separator).map(str::to_owned).collect::<Vec<_>>();
+    let anywhere =
+        |line: &&str| [alone(line, separator), merely_cut(line)].iter().flatten().any(|field| device(field).is_some());
+    let machine = |fields: &[String]| columns.and_then(|(at, _)| device(fields.get(at)?));
+    for end in 1..=lines.len() {
+        let text = lines[..end].join("\n");
+        let (fields, open) = cut(&text, separator);
+        if open.is_none() && end == 1 {
+            return Ok((fields, 1));
+        }
+        let found = |line| machine(&alone(line, separator)).or_else(|| machine(&merely_cut(line)));
+        let machines: Vec<_> = (0..end).filter_map(|n| Some((n, found(lines[n])?))).collect();
+        let others = lines[1..end].iter().any(anywhere);
+        let devices: Vec<_> = lines[..end]
+            .iter()
+            .flat_map(|line| [alone(line, separator), merely_cut(line)].concat())
+            .filter_map(|field| device(&field))
+            .collect();
+        let is_none = machines.len() > 1 || devices.len() > 64 || columns.is_none() && others;
+        if open.is_none() && !is_none {
+            let own = machine(&fields);
+            let is_own = machines.first().is_none_or(|(_, machine)| Some(machine) == own.as_ref());
+            let count = columns.map_or(0, |(_, count)| count);
+            let is_cell = |found: &String| fields.iter().take(count).any(|field| device(field).as_ref() == Some(found));
+            let is_sound = is_own && !(others && own.is_none()) && devices.iter().all(is_cell);
+            if columns.is_none() || is_sound {
+                return Ok((fields, end));
+            }
+        }
+        if open.is_none() || is_none || end == lines.len() {
+            let next = machines.iter().map(|(n, _)| *n).find(|n| *n > 0);
+            let next = next.or_else(|| (1..end).find(|n| columns.is_none() && anywhere(&lines[*n])));
+            return Err(next.unwrap_or(end));
+        }
+    }
+    Err(lines.len())
+}
+
+/// The records of a table one by one.
+struct Records<'a> {
+    lines: Vec<&'a str>,
+    at: usize,
+    alone: usize,
+    shape: Shape,
+}
+
+impl Records<'_> {
+    fn next(&mut self) -> Option<(u64, Vec<String>)> {
+        while is_blank(self.lines.get(self.at)?) {
+            self.at += 1;
+        }
+        let (line, first) = (self.at as u64 + 1, self.lines[self.at]);
+        if self.at >= self.alone {
+            match whole(&self.lines[self.at..], self.shape) {
+                Ok((fields, count)) => {
+                    self.at += count;
+                    return Some((line, fields));
+                }
+                Err(until) => self.alone = self.at + until,
+            }
+        }
+        self.at += 1;
+        Some((line, alone(first, self.shape.separator)))
+    }
+}
+
+/// Whether a line stands above a header; and the separator that it names.
+fn above(line: &str) -> Option<Option<char>> {
+    let line = line.trim_matches([' ', '"']);
+    let lower = line.to_ascii_lowercase();
+    if lower == "#type" || lower.starts_with("#type ") || lower.starts_with("#type\t") {
+        return Some(None);
+    }
+    let named = lower.strip_prefix("sep=").map(|_| &line[4..])?;
+    let mut chars = named.chars();
+    match (chars.next(), chars.next()) {
+        _ if named == "\\t" => Some(Some('\t')),
+        (Some(c), None) if c.is_ascii_punctuation() || c == '\t' => Some(Some(c)),
+        _ => None,
     }
 }
 
@@ -199,13 +330,13 @@ const UNSAID: [&str; 8] = ["scantype", "comment", "notbefore", "onpending", "ten
 const OPTIONS: [&str; 4] = ["scantype", "priority", "notbefore", "onpending"];
 
 /// A name without what does not count in it.
-fn plain(name: &str) -> String {
+fn counting(name: &str) -> String {
     name.chars().filter(|c| !c.is_whitespace() && !"_-\u{feff}".contains(*c)).map(|c| c.to_ascii_lowercase()).collect()
 }
 
 /// Whether it is one letter off an option: by the table that everybody knows, with exchanged neighbours.
 fn is_slip(name: &str) -> bool {
-    let a: Vec<char> = plain(name).chars().collect();
+    let a: Vec<char> = counting(name).chars().collect();
     let off = |b: &str| {
         let b: Vec<char> = b.chars().collect();
         let mut table = vec![vec![0; b.len() + 1]; a.len() + 1];
@@ -249,30 +380,62 @@ fn judge(n: u64, id: Option<String>, merged: Option<&str>, onboarding: Option<&s
     }
 }
 
-/// `None`: it is no table. `Some(None)`: it is one that cannot be used.
+/// What is said of a table, if it is one.
 fn table(text: &str) -> Option<Option<Vec<Fate>>> {
-    let is_named = |record: &(u64, Vec<String>, bool)| record.1.iter().any(|name| IDS.contains(&plain(name).as_str()));
-    let cut = [',', ';', '\t'].map(|separator| records(text, separator));
-    let mut best: Option<&Vec<(u64, Vec<String>, bool)>> = None;
-    for records in &cut {
-        let width = |records: &Vec<(u64, Vec<String>, bool)>| records.first().map_or(0, |header| header.1.len());
-        if records.first().is_some_and(is_named) && best.is_none_or(|best| width(records) > width(best)) {
-            best = Some(records);
+    let lines: Vec<&str> = text.split('\n').collect();
+    let mut begin = 0;
+    let mut asked_for = None;
+    for (n, line) in lines.iter().enumerate().filter(|(_, line)| !is_blank(line)) {
+        let Some(separator) = above(line) else { break };
+        asked_for = separator.or(asked_for);
+        begin = n + 1;
+    }
+    let names = |header: &[String]| {
+        let names: Vec<_> = header.iter().map(|name| counting(name.trim_matches(['"', ' ']))).collect();
+        IDS.iter().find_map(|known| names.iter().position(|name| name == known))
+    };
+    let read = |separator| {
+        let shape = Shape { separator, columns: None };
+        let mut records = Records { lines: lines.clone(), at: begin, alone: 0, shape };
+        let (_, header) = records.next()?;
+        names(&header).is_some().then_some((records, header))
+    };
+    let mut best = asked_for.and_then(read);
+    if best.is_none() {
+        for found in [',', ';', '\t'].into_iter().filter_map(read) {
+            if best.as_ref().is_none_or(|(_, header)| found.1.len() > header.len()) {
+                best = Some(found);
+            }
         }
     }
-    let (header, rest) = best?.split_first()?;
-    if header.2 || header.1.iter().any(|name| is_slip(name)) {
-        return Some(None);
-    }
-    let names: Vec<String> = header.1.iter().map(|name| plain(name)).collect();
-    let at = IDS.iter().find_map(|known| names.iter().position(|name| name == known))?;
-    let judged = rest.iter().map(|(n, fields, open)| {
+    let (mut records, mut header) = best?;
+    let mut fates = Vec::new();
+    loop {
+        let at = names(&header)?;
+        if header.iter().any(|name| is_slip(name.trim_matches(['"', ' ']))) {
+            return Some(None);
+        }
+        let known_names: Vec<String> = header.iter().map(|name| counting(name.trim_matches(['"', ' ']))).collect();
+        records.shape.columns = Some((at, header.len()));
+        let Some((n, fields)) = records.next() else { break };
+        if fields.iter().all(|field| device(field).is_none()) {
+            let line = fields.join(&records.shape.separator.to_string());
+            if let Some(separator) = above(&line) {
+                records.shape.separator = separator.unwrap_or(records.shape.separator);
+                continue;
+            }
+            let is_name = |field: &String| field.trim().is_empty() || field.chars().any(char::is_alphabetic);
+            if names(&fields).is_some() && fields.iter().all(is_name) {
+                header = fields;
+                continue;
+            }
+        }
         let judged = || {
             // Of each name that stands there: what it says.
             let of = |known: &[&str]| {
                 let mut all = Vec::new();
-                for known in known.iter().filter(|known| names.iter().any(|name| name == *known)) {
-                    let here = names.iter().zip(fields).filter(|(name, _)| name == known);
+                for known in known.iter().filter(|known| known_names.iter().any(|name| name == *known)) {
+                    let here = known_names.iter().zip(&fields).filter(|(name, _)| name == known);
                     all.push(one_of(&here.map(|(_, field)| field.as_str()).collect::<Vec<_>>())?);
                 }
                 Some(all)
@@ -283,11 +446,11 @@ fn table(text: &str) -> Option<Option<Vec<Fate>>> {
             of(&UNSAID)?;
             let priority = said(of(&PRIORITY)?);
             fields.get(at)?;
-            Some(judge(*n, id(ids.first()?), merged.as_deref(), onboarding.as_deref(), priority.as_deref()))
+            Some(judge(n, id(ids.first()?), merged.as_deref(), onboarding.as_deref(), priority.as_deref()))
         };
-        if *open { Fate::Refused(*n) } else { judged().unwrap_or(Fate::Refused(*n)) }
-    });
-    Some(Some(judged.collect()))
+        fates.push(judged().unwrap_or(Fate::Refused(n)));
+    }
+    Some((!fates.is_empty()).then_some(fates))
 }
 
 /// JSON with every key, in the order in which they stand.
@@ -380,7 +543,7 @@ fn entry(n: u64, value: &Json) -> Fate {
     let said: Vec<_> = fields
         .iter()
         .filter(|(_, value)| !matches!(value, Json::Null))
-        .map(|(name, value)| (plain(name), value))
+        .map(|(name, value)| (counting(name), value))
         .collect();
     if said.iter().any(|(name, _)| UNSAID.contains(&name.as_str())) {
         return Fate::Unsaid;
@@ -429,7 +592,7 @@ fn document(text: &str) -> Option<Option<Vec<Fate>>> {
         Ok(Json::Object(fields)) => fields,
         _ => return Some(None),
     };
-    let names: Vec<_> = fields.iter().map(|(name, _)| plain(name)).collect();
+    let names: Vec<_> = fields.iter().map(|(name, _)| counting(name)).collect();
     let of_all = ["name", "priority", "submittedby", "@odata.nextlink"];
     if names.iter().any(|name| UNSAID.contains(&name.as_str()) || of_all.contains(&name.as_str())) {
         return None;

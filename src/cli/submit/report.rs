@@ -26,6 +26,8 @@ pub struct Parsed {
     pub rows: u64,
     pub not_eligible: u64,
     pub refusals: Vec<Refusal>,
+    pub physical_lines: u64,
+    pub loose_quotes: u64,
     /// How many machines have which wishes of their own. What holds for all of them may follow them in the file.
     wishes: BTreeMap<Wishes, u64>,
 }
@@ -85,7 +87,7 @@ pub fn dry_run(context: &Context, parsed: &Parsed, scans: &Scans, warnings: &[St
     let (earliest, latest) = (scans.earliest.map(Wall::rfc3339), scans.latest.map(Wall::rfc3339));
     print(|out| {
         if context.json {
-            let report = json!({ "lines": lines, "machines": parsed.rows, "not_eligible": parsed.not_eligible,
+            let report = json!({ "physical_lines": parsed.physical_lines, "lines": lines, "machines": parsed.rows, "not_eligible": parsed.not_eligible,
                 "refused": refused, "quick": scans.quick, "full": scans.full, "waiting": scans.waiting,
                 "earliest_not_before": earliest, "latest_not_before": latest, "refusals": parsed.refusals,
                 "warnings": warnings, "dry_run": true });
@@ -93,12 +95,19 @@ pub fn dry_run(context: &Context, parsed: &Parsed, scans: &Scans, warnings: &[St
         }
         writeln!(
             out,
-            "{lines} lines: {} machines, {} not eligible, {refused} refused; nothing was queued",
-            parsed.rows, parsed.not_eligible
+            "{lines} lines of {}: {} machines, {} not eligible, {refused} refused; nothing was queued",
+            physical(parsed.physical_lines),
+            parsed.rows,
+            parsed.not_eligible
         )?;
         let waiting = waiting_words(scans.waiting, earliest.as_deref(), latest.as_deref());
         writeln!(out, "{} Quick and {} Full scans; {waiting}", scans.quick, scans.full)
     })
+}
+
+/// A number of physical lines, in words.
+fn physical(lines: u64) -> String {
+    format!("{lines} physical line{}", if lines == 1 { "" } else { "s" })
 }
 
 /// What a receipt says.

@@ -11,7 +11,7 @@ use crate::domain::time::Wall;
 use crate::engine::steps::{Step, passed};
 use crate::intake::dir::Dir;
 use crate::intake::folder::{Dropped, Ready, numbered, receipt_name, shortened};
-use crate::intake::receipt::{Aside, Receipt, Refusals, Status, write_aside, write_whole};
+use crate::intake::receipt::{Aside, Findings, Receipt, Status, write_aside, write_whole};
 use crate::store::sweeps::Counts;
 use crate::store::unasked::Asked;
 
@@ -25,6 +25,7 @@ pub fn blank(ready: &Ready, sha256: &str, tenant: Option<&TenantName>, at: Wall,
         received_at: at.rfc3339(),
         observed: None,
         claimed: None,
+        physical_lines: None,
         lines: 0,
         queued: 0,
         joined: 0,
@@ -45,14 +46,16 @@ pub fn blank(ready: &Ready, sha256: &str, tenant: Option<&TenantName>, at: Wall,
 }
 
 /// Says in a receipt what became of the lines.
-pub fn count(receipt: &mut Receipt, counts: Counts, refusals: Refusals) {
+pub fn count(receipt: &mut Receipt, counts: Counts, findings: Findings) {
+    receipt.physical_lines = findings.physical_lines;
     receipt.lines = counts.lines;
     receipt.queued = counts.queued;
     receipt.joined = counts.joined;
     receipt.duplicates = counts.duplicates;
     receipt.not_eligible = counts.not_eligible;
     receipt.refused = counts.refused;
-    (receipt.refusals, receipt.refusals_not_listed) = refusals.into_listed();
+    receipt.warnings = findings.warnings;
+    (receipt.refusals, receipt.refusals_not_listed) = findings.refusals.into_listed();
 }
 
 /// Says in a receipt how the machines will be scanned, and how many of them wait.

@@ -17,7 +17,7 @@ use super::taking::{Refuse, reject};
 use crate::domain::time::Wall;
 use crate::intake::dir::{Dir, Identity, Kind, Stat};
 use crate::intake::folder::Dropped;
-use crate::intake::formats::{self, Header, Options, Unusable};
+use crate::intake::formats::{self, Binary, Header, Options, Unusable};
 
 /// Control characters that stand in lists: tab, line feed, form feed, carriage return, and the mark of an end.
 const TEXT_CONTROLS: [u8; 5] = *b"\t\n\x0c\r\x1a";
@@ -50,6 +50,8 @@ pub struct Copied {
     pub sha256: String,
     /// Whether it can be quoted: an archive or a database is no list, and its bytes are nobody's to read.
     pub is_text: bool,
+    /// What it is where it is known not to be text.
+    pub binary: Option<Binary>,
 }
 
 /// A file that has been copied, and its header read.
@@ -105,7 +107,7 @@ impl Copying {
         Dir::trusted(&self.folder)?.adopt(copy.as_file())?;
         copy.as_file().sync_all()?;
         copy.as_file_mut().rewind()?;
-        Ok(Copied { original: Original { dropped: dropped.clone(), found }, copy, sha256, is_text })
+        Ok(Copied { original: Original { dropped: dropped.clone(), found }, copy, sha256, is_text, binary: None })
     }
 
     /// Whether a file with this SHA-256 lies there. It needs no room on the disk, so that a full one is no answer.
@@ -150,6 +152,10 @@ pub fn open(dropped: &Dropped, listed: Identity, copying: &Copying, options: Opt
     let header = match formats::header(&dropped.name.to_string_lossy(), copied.copy.as_file(), &options) {
         Ok(header) => header,
         Err(Unusable::Read(error)) => return Err(error.into()),
+        Err(Unusable::Binary(binary)) => {
+            copied.binary = Some(binary);
+            Header::default()
+        }
         // The full reading says it again, with the counts: here it is enough that it is no header.
         Err(_) => Header::default(),
     };

@@ -3,7 +3,7 @@
 use std::io;
 
 use crate::domain::id::TenantName;
-use crate::intake::receipt::Refusals;
+use crate::intake::receipt::Findings;
 use crate::store::StoreError;
 use crate::store::sweeps::Counts;
 
@@ -22,7 +22,7 @@ pub enum Took {
 #[derive(Debug)]
 pub enum Refuse {
     /// It never can be: it is put away as rejected, with this reason.
-    Reject(String, Refusals, Counts),
+    Reject(String, Box<Findings>, Counts),
     /// It may be, later.
     Later(String),
 }
@@ -48,5 +48,5 @@ impl Refuse {
 }
 
 pub fn reject(reason: impl Into<String>) -> Refuse {
-    Refuse::Reject(reason.into(), Refusals::default(), Counts::default())
+    Refuse::Reject(reason.into(), Box::default(), Counts::default())
 }

@@ -18,8 +18,8 @@ use crate::domain::time::Wall;
 use crate::engine::Shared;
 use crate::engine::steps::{Step, passed};
 use crate::intake::folder::{Place, Ready};
-use crate::intake::formats::{self, Claim, Line, Refusal, Row, Stop, Unusable};
-use crate::intake::receipt::{Receipt, Refusals, Status};
+use crate::intake::formats::{self, Claim, Line, Refusal, Row, Stop, Unusable, Whole};
+use crate::intake::receipt::{Findings, Receipt, Refusals, Status};
 use crate::store::StoreError;
 use crate::store::long_files::Keys;
 use crate::store::slots::Stamp;
@@ -44,28 +44,20 @@ pub struct Work<'a> {
 /// What the reading thread hands over.
 enum Part {
     Lines(Vec<Line>),
-    /// With the warnings.
-    End(Result<Vec<String>, Unusable>),
-}
-
-/// What the reading thread hands over, as it comes.
-struct Parts {
-    receiver: mpsc::Receiver<Part>,
-    /// Known at the end.
-    warnings: Vec<String>,
+    End(Result<Whole, Unusable>),
 }
 
 impl Work<'_> {
     pub async fn run(self, resume: Option<KnownSweep>, position: Position) -> Result<(), Refuse> {
         let store = &self.taking.shared.store;
         let mut parts = self.read(self.opened.copied.copy.reopen()?);
-        let (mut refusals, mut left_out) = (Refusals::default(), HashSet::new());
-        let first = self.next(&mut parts).await?;
+        let (mut findings, mut left_out) = (Findings::default(), HashSet::new());
+        let first = self.next(&mut parts, &mut findings).await?;
         passed(Step::Read);
         let more = first.len() == CHUNK;
-        let mut chunk = self.chunk(first, &mut refusals, &mut left_out);
+        let mut chunk = self.chunk(first, &mut findings.refusals, &mut left_out);
         if !more && resume.is_none() {
-            return self.take_at_once(chunk, refusals, parts.warnings, position).await;
+            return self.take_at_once(chunk, findings, position).await;
         }
         // It takes its time: whoever is behind it need not wait.
         drop(position);
@@ -109,7 +101,7 @@ impl Work<'_> {
                 // What is on disk stays there: the file is taken up again where it was left.
                 return Err(Refuse::Later(why));
             }
-            let lines = match self.next(&mut parts).await {
+            let lines = match self.next(&mut parts, &mut findings).await {
                 Ok(lines) => lines,
                 Err(refuse) => {
                     self.taking.abandon(sweep, &self.ready.relative(), refuse.why()).await?;
@@ -117,27 +109,21 @@ impl Work<'_> {
                 }
             };
             more = lines.len() == CHUNK;
-            chunk = self.chunk(lines, &mut refusals, &mut left_out);
+            chunk = self.chunk(lines, &mut findings.refusals, &mut left_out);
         }
-        self.complete(sweep, id, refusals, parts.warnings).await
+        self.complete(sweep, id, findings).await
     }
 
     /// All of a long file is on disk.
-    async fn complete(
-        &self,
-        sweep: SweepRow,
-        id: SweepId,
-        refusals: Refusals,
-        warnings: Vec<String>,
-    ) -> Result<(), Refuse> {
+    async fn complete(&self, sweep: SweepRow, id: SweepId, findings: Findings) -> Result<(), Refuse> {
         let store = &self.taking.shared.store;
         let counts = store.counts_of(sweep).await?;
         if counts.refused == counts.lines {
             self.taking.abandon(sweep, &self.ready.relative(), "none of its lines can be used").await?;
-            return Err(Refuse::Reject(nothing_usable(&refusals), refusals, counts));
+            return Err(Refuse::Reject(nothing_usable(&findings.refusals), Box::new(findings), counts));
         }
         let promise = self.taking.choose(Place::Processed, self.ready);
-        let parts = self.completion_parts(id.to_string(), refusals, warnings, promise.target());
+        let parts = self.completion_parts(id.to_string(), findings, promise.target());
         store.forget_unasked(&parts.now).await?;
         let alone = match self.deciding() {
             Some(deciding) => Some(deciding.write().await),
@@ -170,17 +156,11 @@ impl Work<'_> {
         Ok(())
     }
 
-    async fn take_at_once(
-        self,
-        chunk: Chunk,
-        refusals: Refusals,
-        warnings: Vec<String>,
-        position: Position,
-    ) -> Result<(), Refuse> {
+    async fn take_at_once(self, chunk: Chunk, findings: Findings, position: Position) -> Result<(), Refuse> {
         let lines = chunk.lines();
         if lines == 0 || chunk.refused == lines {
             let counts = Counts { lines, refused: lines, ..Counts::default() };
-            return Err(Refuse::Reject(nothing_usable(&refusals), refusals, counts));
+            return Err(Refuse::Reject(nothing_usable(&findings.refusals), Box::new(findings), counts));
         }
         if self.opened.copied.original.is_rewritten() {
             return Err(Refuse::Later(REWRITTEN.to_owned()));
@@ -188,7 +168,7 @@ impl Work<'_> {
         let new = self.new_sweep();
         let id = new.id;
         let promise = self.taking.choose(Place::Processed, self.ready);
-        let parts = self.completion_parts(id.to_string(), refusals, warnings, promise.target());
+        let parts = self.completion_parts(id.to_string(), findings, promise.target());
         let store = &self.taking.shared.store;
         store.forget_unasked(&parts.now).await?;
         let decide = move |counts, asked| parts.complete(counts, asked);
@@ -235,13 +215,7 @@ impl Work<'_> {
         self.taking.deciding.get(self.name)
     }
 
-    fn completion_parts(
-        &self,
-        id: String,
-        refusals: Refusals,
-        warnings: Vec<String>,
-        target: &Path,
-    ) -> CompletionParts {
+    fn completion_parts(&self, id: String, findings: Findings, target: &Path) -> CompletionParts {
         let top = self.taking.folder.place(Place::Processed, None);
         let filed_as = target.strip_prefix(top).unwrap_or(target).to_string_lossy().into_owned();
         let mut receipt =
@@ -249,10 +223,9 @@ impl Work<'_> {
         receipt.sweep_id = Some(id);
         receipt.observed = Some(self.opened.about.clone());
         receipt.claimed = self.opened.header.submitted_by.submitter().cloned();
-        receipt.warnings = warnings;
         CompletionParts {
             receipt,
-            refusals,
+            findings,
             filed_as,
             claim: claim_word(&self.opened.header.submitted_by, self.source(), self.opened.uid),
             now: self.now(),
@@ -261,8 +234,8 @@ impl Work<'_> {
     }
 
     /// Reads the file on a thread of its own, a chunk at a time; not further ahead than one.
-    fn read(&self, file: File) -> Parts {
-        let (send, receiver) = mpsc::channel(1);
+    fn read(&self, file: File) -> mpsc::Receiver<Part> {
+        let (send, parts) = mpsc::channel(1);
         let (name, options) = (self.ready.name.to_string_lossy().into_owned(), self.taking.options());
         tokio::task::spawn_blocking(move || {
             let mut lines = Vec::with_capacity(CHUNK);
@@ -274,26 +247,25 @@ impl Work<'_> {
                 }
                 Ok(())
             });
-            let end = read.map(|header| header.warnings.into_texts());
             // The taker may have given up: then nobody listens, and nothing is lost.
-            if send.blocking_send(Part::Lines(lines)).is_ok() && send.blocking_send(Part::End(end)).is_err() {
+            if send.blocking_send(Part::Lines(lines)).is_ok() && send.blocking_send(Part::End(read)).is_err() {
                 tracing::debug!("the taking of a file ended before its reading");
             }
         });
-        Parts { receiver, warnings: Vec::new() }
+        parts
     }
 
-    /// The next lines; fewer than a chunk at the end.
-    async fn next(&self, parts: &mut Parts) -> Result<Vec<Line>, Refuse> {
-        let Some(Part::Lines(lines)) = parts.receiver.recv().await else {
+    /// The next lines; fewer than a chunk at the end, which adds to `findings`.
+    async fn next(&self, parts: &mut mpsc::Receiver<Part>, findings: &mut Findings) -> Result<Vec<Line>, Refuse> {
+        let Some(Part::Lines(lines)) = parts.recv().await else {
             return Err(Refuse::Later("its reading broke off".to_owned()));
         };
         if lines.len() == CHUNK {
             return Ok(lines);
         }
-        match parts.receiver.recv().await {
-            Some(Part::End(Ok(warnings))) => {
-                parts.warnings = warnings;
+        match parts.recv().await {
+            Some(Part::End(Ok(whole))) => {
+                findings.end(whole);
                 Ok(lines)
             }
             Some(Part::End(Err(Unusable::Read(error)))) => Err(error.into()),
@@ -383,7 +355,7 @@ fn claim_word(claim: &Claim, source: Source, owner: u32) -> Option<String> {
 /// A receipt, but for its counts.
 struct CompletionParts {
     receipt: Receipt,
-    refusals: Refusals,
+    findings: Findings,
     filed_as: String,
     claim: Option<String>,
     now: Stamp,
@@ -393,7 +365,8 @@ struct CompletionParts {
 impl CompletionParts {
     fn complete(self, counts: Counts, asked: Asked) -> Completion {
         let mut receipt = self.receipt;
-        count(&mut receipt, counts, self.refusals);
+        let loose_quotes = self.findings.loose_quotes;
+        count(&mut receipt, counts, self.findings);
         tell_scans(&mut receipt, &asked);
         let why = why_held(&asked, self.hold_above);
         let held = why.is_some();
@@ -406,6 +379,12 @@ impl CompletionParts {
             let n = counts.not_eligible;
             words.push(format!(
                 "{n} machines were left out: not onboarded, or merged into another record; see the result"
+            ));
+        }
+        if loose_quotes > 0 {
+            words.push(format!(
+                "{loose_quotes} lines have a quote that is not closed on its line: it was read as text, and no other line \
+                 with it; check these lines"
             ));
         }
         words.extend(self.claim);

@@ -13,7 +13,7 @@ use crate::domain::sparing::{Sparing, Together};
 use crate::domain::time::Wall;
 use crate::engine::steps::{Step, passed};
 use crate::intake::folder::{Place, Ready};
-use crate::intake::receipt::{Refusals, Status};
+use crate::intake::receipt::{Findings, Status};
 use crate::store::events::{Kind, Subject};
 use crate::store::sweeps::Counts;
 
@@ -29,7 +29,7 @@ impl Taking {
         opened: Option<&Opened>,
         tenant: Option<TenantName>,
         why: String,
-        refusals: Refusals,
+        mut findings: Findings,
         counts: Counts,
         received_at: Wall,
     ) -> Took {
@@ -37,8 +37,14 @@ impl Taking {
         let mut receipt = blank(ready, &sha256, tenant.as_ref(), received_at, Status::Rejected);
         let is_text = opened.is_none_or(|opened| opened.copied.is_text);
         // The reason may quote a header.
-        let why = if is_text { why } else { NO_TEXT.to_owned() };
-        count(&mut receipt, counts, refusals.of_rejected(is_text));
+        let kind = opened.and_then(|opened| opened.copied.binary);
+        let why = match kind {
+            Some(binary) => binary.to_string(),
+            None if is_text => why,
+            None => NO_TEXT.to_owned(),
+        };
+        findings.refusals = findings.refusals.of_rejected(is_text && kind.is_none());
+        count(&mut receipt, counts, findings);
         receipt.reason = Some(why.clone());
         let label = tenant.as_ref().map_or("", TenantName::as_str).to_owned();
         let at = self.shared.clock.wall();

@@ -138,10 +138,10 @@ impl Taking {
         let opened = match self.open(ready).await {
             Ok(opened) => opened,
             Err(Refuse::Later(why)) => return Took::Later(why),
-            Err(Refuse::Reject(why, refusals, counts)) => {
+            Err(Refuse::Reject(why, findings, counts)) => {
                 drop(position);
                 let tenant = self.tenant_of(ready, &Header::default()).ok();
-                return self.put_away_rejected(ready, None, tenant, why, refusals, counts, received_at).await;
+                return self.put_away_rejected(ready, None, tenant, why, *findings, counts, received_at).await;
             }
         };
         passed(Step::Hashed);
@@ -165,8 +165,8 @@ impl Taking {
         match outcome {
             Ok(()) => Took::Done,
             Err(Refuse::Later(why)) => Took::Later(why),
-            Err(Refuse::Reject(why, refusals, counts)) => {
-                self.put_away_rejected(ready, Some(&opened), name, why, refusals, counts, received_at).await
+            Err(Refuse::Reject(why, findings, counts)) => {
+                self.put_away_rejected(ready, Some(&opened), name, why, *findings, counts, received_at).await
             }
         }
     }

@@ -1,28 +1,27 @@
-//! A machine id a line.
+//! A machine id a line; or several, with commas, semicolons or blanks between them: each counts as a line of its own.
 
 use std::io::BufRead;
 
 use super::lines::Lines;
-use super::{Line, Refusal, Row, Sink, Unusable, fields};
+use super::{Line, Refusal, Row, Sink, Unusable, machine};
 
 /// Reads ids; `#` starts a comment at the beginning of a line and after a blank.
 pub fn read(input: impl BufRead, sink: &mut Sink<'_>) -> Result<(), Unusable> {
     let mut lines = Lines::new(input);
     while let Some(physical) = lines.next().map_err(Unusable::Read)? {
         let line = physical.number;
-        let judged = if physical.too_long {
-            Line::Refused(Refusal::too_long(line, &physical.text))
-        } else {
-            let text = without_comment(&physical.text);
-            if text.is_empty() {
-                continue;
-            }
-            match fields::machine(text) {
-                Ok(machine) => Line::Row(Row::of(line, machine)),
-                Err(reason) => Line::Refused(Refusal::new(line, &physical.text, reason)),
-            }
-        };
-        sink(judged)?;
+        if physical.too_long {
+            sink(Line::Refused(Refusal::too_long(line, &physical.text)))?;
+            continue;
+        }
+        let text = without_comment(&physical.text);
+        if text.is_empty() {
+            continue;
+        }
+        match machine::machines(text) {
+            Ok(machines) => machines.into_iter().try_for_each(|machine| sink(Line::Row(Row::of(line, machine))))?,
+            Err(reason) => sink(Line::Refused(Refusal::new(line, &physical.text, reason)))?,
+        }
     }
     Ok(())
 }

@@ -8,6 +8,7 @@
 //! Values that a JSON document gives for all its machines are returned as the [`Header`], and are
 //! not applied to its rows: they may follow the rows in the file.
 
+mod binary;
 mod claim;
 mod document;
 mod entry;
@@ -15,6 +16,9 @@ mod fields;
 mod keys;
 mod lines;
 mod list;
+mod machine;
+mod plain_text;
+mod record;
 mod records;
 mod table;
 mod tape;
@@ -22,7 +26,7 @@ mod tape;
 mod tests;
 
 use std::ffi::OsStr;
-use std::io::{self, BufRead, BufReader, Read};
+use std::io::{self, BufRead, BufReader, Cursor, Read};
 use std::path::Path;
 
 use encoding_rs_io::DecodeReaderBytesBuilder;
@@ -31,10 +35,13 @@ use crate::domain::id::MachineId;
 use crate::domain::shown::is_shapeless;
 use crate::domain::sweep::{OnPending, Priority, ScanType};
 use crate::domain::time::Wall;
+pub use binary::Binary;
 pub use claim::{Claim, Submitter};
 pub use document::NAME_MAX;
 pub use fields::LeftOutFor;
 use lines::LINE_MAX;
+pub use machine::{Named, WHERE_IDS_ARE, machines, named};
+use plain_text::PlainText;
 
 /// What a JSON document says about all its machines; other formats say nothing. And the warnings.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -73,6 +80,17 @@ impl Warnings {
     pub fn into_texts(self) -> Vec<String> {
         self.0
     }
+}
+
+/// A file that was read to its end.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Whole {
+    /// What it says about all its machines.
+    pub header: Header,
+    /// How many lines an editor shows: blank ones, comments and headers included, and a last one without an end.
+    pub physical_lines: u64,
+    /// In how many of them a quote that is not closed was read as text.
+    pub loose_quotes: u64,
 }
 
 /// A machine to scan, with what the file says about this one alone.
@@ -157,6 +175,8 @@ pub enum Unusable {
     Empty,
     #[error("it cannot be read: {0}")]
     Read(#[source] io::Error),
+    #[error("{0}")]
+    Binary(Binary),
     #[error("line {line}, column {column}: not the JSON that is expected: {what}; correct it and drop the file again")]
     Syntax { line: u64, column: u64, what: String },
     #[error("`{field}`: {reason}; correct it and drop the file again")]
@@ -183,8 +203,12 @@ pub enum Unusable {
         ids = keys::ID_NAMES
     )]
     NoIdColumn { columns: String },
-    #[error("the header line cannot be read: it has an open quote or is longer than {} KiB", LINE_MAX / 1024)]
+    #[error("the header line cannot be read: it is longer than {} KiB", LINE_MAX / 1024)]
     BrokenHeader,
+    #[error(
+        "the file has a header line and no rows below it: there is no machine to scan; put a row for each machine below"
+    )]
+    HeaderAlone,
     #[error("reading was stopped")]
     Stopped,
 }
@@ -214,40 +238,43 @@ pub fn read(
     input: impl Read,
     options: &Options,
     sink: &mut dyn FnMut(Line) -> Result<(), Stop>,
-) -> Result<Header, Unusable> {
-    let (format, head, rest) = open(name, input)?;
-    parse(format, &head, rest, *options, sink)
+) -> Result<Whole, Unusable> {
+    let (format, head, mut rest) = open(name, input)?;
+    let (header, loose_quotes) = parse(format, &head, &mut rest, *options, sink)?;
+    Ok(Whole { header, physical_lines: rest.passed_lines(), loose_quotes })
 }
 
 /// The header alone: only a JSON document is read to its end for it, other formats up to their
 /// first line.
 pub fn header(name: &str, input: impl Read, options: &Options) -> Result<Header, Unusable> {
-    let (format, head, rest) = open(name, input)?;
+    let (format, head, mut rest) = open(name, input)?;
     let all = format == Format::Document;
-    match parse(format, &head, rest, *options, &mut |_| {
+    match parse(format, &head, &mut rest, *options, &mut |_| {
         if all { Ok(()) } else { Err(Stop) }
     }) {
         Err(Unusable::Stopped) => Ok(Header::default()),
-        read => read,
+        read => read.map(|(header, _)| header),
     }
 }
 
+/// Also says in how many lines a quote that is not closed was read as text.
 fn parse(
     format: Format,
     head: &[u8],
     rest: impl BufRead,
     options: Options,
     sink: &mut Sink<'_>,
-) -> Result<Header, Unusable> {
+) -> Result<(Header, u64), Unusable> {
     let input = head.chain(rest);
     let mut warnings = Warnings::default();
+    let mut loose_quotes = 0;
     match format {
-        Format::Document => return document::read(input, options, sink),
+        Format::Document => return document::read(input, options, sink).map(|header| (header, 0)),
         Format::List => list::read(input, sink)?,
-        Format::Table => table::read(head, input, options, &mut warnings, sink)?,
+        Format::Table => loose_quotes = table::read(head, input, options, &mut warnings, sink)?,
         Format::JsonLines => entry::read_lines(input, options, &mut warnings, sink)?,
     }
-    Ok(Header { warnings, ..Header::default() })
+    Ok((Header { warnings, ..Header::default() }, loose_quotes))
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -262,7 +289,12 @@ enum Format {
 const HEAD_MAX: u64 = LINE_MAX as u64 + 2;
 
 /// Decodes `input`, takes its beginning and recognises the format.
-fn open(name: &str, input: impl Read) -> Result<(Format, Vec<u8>, impl BufRead), Unusable> {
+fn open(name: &str, mut input: impl Read) -> Result<(Format, Vec<u8>, PlainText<impl BufRead>), Unusable> {
+    let mut begin = Vec::new();
+    input.by_ref().take(binary::LOOKED_AT as u64).read_to_end(&mut begin).map_err(Unusable::Read)?;
+    if let Some(binary) = Binary::of(&begin) {
+        return Err(Unusable::Binary(binary));
+    }
     // UTF-8 unless a byte order mark says otherwise; what is neither becomes U+FFFD, so that it is
     // the line that is refused and not the file.
     let decoded = DecodeReaderBytesBuilder::new()
@@ -270,11 +302,11 @@ fn open(name: &str, input: impl Read) -> Result<(Format, Vec<u8>, impl BufRead),
         .bom_override(true)
         .bom_sniffing(true)
         .strip_bom(true)
-        .build(input);
-    let mut rest = BufReader::with_capacity(LINE_MAX, decoded);
+        .build(Cursor::new(begin).chain(input));
+    let mut rest = PlainText::new(BufReader::with_capacity(LINE_MAX, decoded));
     let mut head = Vec::new();
     rest.by_ref().take(HEAD_MAX).read_to_end(&mut head).map_err(Unusable::Read)?;
-    let blank = |byte: &u8| matches!(byte, b' ' | b'\t' | b'\r' | b'\n');
+    let blank = |byte: &u8| matches!(byte, b' ' | b'\t' | b'\n');
     if head.iter().all(blank) && (head.len() as u64) < HEAD_MAX {
         return Err(Unusable::Empty);
     }

@@ -115,6 +115,40 @@ async fn what_people_put_there_ends_as_rejected_or_stays_and_the_rest_goes_on() 
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_tools_make_of_lists_is_counted_and_named() {
+    let (_simulator, daemon) = one("").await;
+    daemon.told(&["pause"]);
+    let ids: Vec<_> = fleet(12, 7, "odd").iter().map(|machine| machine.id.to_string()).collect();
+    let rows = ["pc1", "\"24 inch", "pc3", "\"27 inch", "pc5"];
+    let rows: Vec<_> = rows.iter().zip(&ids).map(|(name, id)| format!("{id},{name}\r")).collect();
+    daemon.site.put("stray.csv", format!("Device ID,Device Name\r{}", rows.concat()));
+    let receipt = daemon.receipt("processed/stray.csv").await;
+    let counts = ["physical_lines", "lines", "queued", "refused"].map(|key| number(&receipt, key));
+    assert_eq!(counts, [6, 5, 5, 0], "{receipt}");
+    assert!(text(&receipt, "reason").starts_with("2 lines have a quote that is not closed"), "{receipt}");
+    let sweep = text(&receipt, "sweep_id");
+    let shown = daemon.lines(&["sweep", "show", sweep]).swap_remove(0);
+    assert_eq!((number(&shown, "lines"), number(&shown, "physical_lines")), (5, 6), "{shown}");
+    assert!(daemon.told(&["sweep", "show", sweep]).contains("5 counted, of 6 physical lines"));
+
+    daemon.site.put("pairs.txt", format!("# two\n{},{}\n{}", ids[5], ids[6], ids[6]));
+    let receipt = daemon.receipt("processed/pairs.txt").await;
+    assert_adds_up(&receipt);
+    let counts = ["physical_lines", "lines", "queued", "duplicates"].map(|key| number(&receipt, key));
+    assert_eq!(counts, [3, 3, 2, 1], "{receipt}");
+    for (name, content, word) in [
+        ("header.csv", &b"machine_id,scan_type\n"[..], "a header line and no rows"),
+        ("book.csv", b"PK\x03\x04marker", "the file is a zip archive"),
+        ("guids.txt", b"2f3a6d0e-8f0c-4a52-9c39-0a5f0f3a9b1c\n", "in Entra or Intune"),
+    ] {
+        daemon.site.put(name, content);
+        let receipt = daemon.receipt(&format!("rejected/{name}")).await;
+        assert!(text(&receipt, "reason").contains(word), "{receipt}");
+    }
+    assert_eq!(number(&daemon.receipt("rejected/guids.txt").await, "physical_lines"), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_folder_that_vanishes_is_made_again() {
     let (_simulator, daemon) = one("").await;
     fs::remove_dir(daemon.site.spool("incoming")).unwrap();

@@ -44,8 +44,24 @@ fn agree(ending: &str, bytes: &[u8]) -> Result<(), TestCaseError> {
     Ok(())
 }
 
-const LIST: [&str; 15] = [A, B, "\n", "\n", "\r\n", " ", "\t", "#", " # why", "\"", "'", "\0", "é", "\r", "1e5b"];
-const TABLE: [&str; 21] = [
+/// The address of a machine's page in the portal, and an id that Entra gives.
+const PAGE: &str = "https://security.microsoft.com/machines/v2/7b1f4967d9728e5aa3c06a9e617a22a4a5a17378?tid=1";
+const GUID: &str = "2f3a6d0e-8f0c-4a52-9c39-0a5f0f3a9b1c";
+
+const LIST: [&str; 21] = [
+    A, B, PAGE, GUID, "\n", "\n", "\r\n", " ", "\t", "#", " # why", "\"", "'", "\0", "é", "\r", "1e5b", ",", ";",
+    "\u{feff}", "\u{1a}",
+];
+const TABLE: [&str; 30] = [
+    PAGE,
+    GUID,
+    ",\"",
+    "\n\"",
+    "\nname,DeviceId\n",
+    "\n#TYPE x\n",
+    "\nsep=;\n",
+    "\u{feff}",
+    "\u{1a}",
     A,
     B,
     "\n",
@@ -97,7 +113,11 @@ const JSON: [&str; 27] = [
     "\"proirity\":",
     "\"Device ID\":",
 ];
-const HEADERS: [&str; 12] = [
+const HEADERS: [&str; 16] = [
+    "sep=;\nx,y;id",
+    "#TYPE a b\r\nMdatpDeviceId,name",
+    "\"sep=|\"\n#type\n\nid|x",
+    "id,\"name",
     "machine_id",
     "Device Name,Device ID,Onboarding Status",
     "id;DeviceId;x",

@@ -134,6 +134,43 @@ async fn a_dry_run_and_a_useless_input_queue_nothing() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn words_that_name_no_machine_are_explained() {
+    let (_simulator, daemon, machines) = scene().await;
+    let ids: Vec<_> = machines.iter().map(|machine| machine.id.to_string()).collect();
+    let page = format!("https://security.microsoft.com/machines/v2/{}?tid=1", ids[2]);
+    let both = format!("{},{}", ids[0], ids[1]);
+    let dry = daemon.lines(&["submit", &both, &page, "--dry-run"]).swap_remove(0);
+    let counts = ["machines", "lines", "physical_lines"].map(|key| number(&dry, key));
+    assert_eq!(counts, [3, 3, 2], "{dry}");
+    let told = daemon.told(&["submit", &ids[0], "--dry-run"]);
+    assert!(told.starts_with("1 lines of 1 physical line: 1 machines"), "{told}");
+
+    let guid = "2f3a6d0e-8f0c-4a52-9c39-0a5f0f3a9b1c";
+    for (words, code, parts) in [
+        (&["PC-0042"][..], 1, &["there is no such file", "no machine id", "names of devices", "`Device ID`"][..]),
+        (&[guid], 1, &["there is no such file", "Entra or Intune", "`Device ID`"]),
+        (&[&ids[0], guid], 2, &["several files", "Entra or Intune"]),
+        (&[&ids[0], "pc.contoso.example"], 2, &["several files", "names of devices"]),
+    ] {
+        let output = daemon.command(&[&["submit"], words].concat());
+        assert_eq!(output.code, code, "{words:?}: {}", output.stderr);
+        assert!(parts.iter().all(|part| output.stderr.contains(part)), "{words:?}: {}", output.stderr);
+    }
+    let book = daemon.site.path().join("fleet.csv");
+    fs::write(&book, b"PK\x03\x04 marker").unwrap();
+    for (words, input, part) in [
+        (&["submit", "-"][..], "Device ID,Device Name\r\n", "a header line and no rows"),
+        (&["submit", book.to_str().unwrap()], "", "a zip archive"),
+    ] {
+        let output = daemon.command_with_input(words, input);
+        assert_eq!(output.code, 65, "{words:?}: {}", output.stderr);
+        assert!(output.stderr.contains(part), "{words:?}: {}", output.stderr);
+    }
+    let stray = daemon.command_with_input(&["submit", "-", "--dry-run"], &format!("id,x\n{},\"24\n", ids[0]));
+    assert!(stray.code == 0 && stray.stderr.contains("1 lines have a quote"), "{}", stray.stderr);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn what_a_document_says_of_its_machines_is_handed_over_with_them() {
     let (_simulator, daemon, machines) = scene().await;
     let document = json!({

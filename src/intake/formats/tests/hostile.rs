@@ -37,7 +37,7 @@ fn what_is_too_long_is_refused_as_one_line() {
     for (name, text) in [
         ("a.txt", format!("{long}\n{A}\n")),
         ("a.csv", format!("id\n{long}\n{A}\n")),
-        ("a.csv", format!("id\n\"{long}\n{long}\"\n{A}\n")),
+        ("a.csv", format!("id\n\"{long}\n{A}\n")),
         ("a.jsonl", format!("\"{long}\"\n\"{A}\"\n")),
         ("a.json", format!("[\"{long}\",\"{A}\"]")),
         ("a.json", format!("[{{\"id\":\"{B}\",\"x\":[\"{long}\",{{\"{long}\":1}}]}},\"{A}\"]")),
