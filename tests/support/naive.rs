@@ -443,9 +443,12 @@ fn table(text: &str) -> Option<Option<Vec<Fate>>> {
             let said = |all: Vec<&str>| all.into_iter().find(|text| !text.trim().is_empty()).map(ToOwned::to_owned);
             let (ids, merged, onboarding) = (of(&IDS)?, said(of(&MERGED)?), said(of(&ONBOARDING)?));
             of(&NAMES)?;
-            of(&UNSAID)?;
+            let unsaid = said(of(&UNSAID)?);
             let priority = said(of(&PRIORITY)?);
             fields.get(at)?;
+            if unsaid.is_some() {
+                return Some(Fate::Unsaid);
+            }
             Some(judge(n, id(ids.first()?), merged.as_deref(), onboarding.as_deref(), priority.as_deref()))
         };
         fates.push(judged().unwrap_or(Fate::Refused(n)));
