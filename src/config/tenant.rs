@@ -24,6 +24,8 @@ pub struct Tenant {
     pub tenant_id: Uuid,
     /// Where calls go, without a slash at its end.
     pub api_url: String,
+    /// What stands between `api_url` and the path of each call: empty, or with a slash at its start and none at its end.
+    pub api_path: String,
     /// Where the sign-in goes, without a slash at its end: Entra's host, or this machine's metadata
     /// service for a managed identity.
     pub authority_url: String,
@@ -90,9 +92,10 @@ enum Region {
     Au,
     Swa,
     Ina,
+    Aea,
 }
 
-words!(Region { Us = "us", Eu = "eu", Uk = "uk", Au = "au", Swa = "swa", Ina = "ina" });
+words!(Region { Us = "us", Eu = "eu", Uk = "uk", Au = "au", Swa = "swa", Ina = "ina", Aea = "aea" });
 
 impl Cloud {
     const fn api(self) -> &'static str {
@@ -121,6 +124,7 @@ impl Cloud {
 /// Where a tenant's calls and sign-ins go, and what for.
 struct Hosts {
     api_url: String,
+    api_path: String,
     /// Unless the method has a place of its own.
     authority_url: &'static str,
     given_authority: Option<String>,
@@ -132,10 +136,11 @@ impl Hosts {
         let cloud = section.key("cloud", "commercial", values::word::<Cloud>);
         let region = section.key("region", "", values::optional(values::word::<Region>));
         let api = section.key("api_url", "", values::optional(urls::service_url));
+        let api_path = section.key("api_path", "/api", urls::service_path);
         let authority = section.key("authority_url", "", values::optional(urls::service_url));
         for (name, given) in [("api_url", &api), ("authority_url", &authority)] {
             if given.iter().flatten().any(|url| urls::has_path(url)) {
-                section.warn(name, "has a path, and sweepd appends its own to it (/api/… or the directory's id); leave it out unless a gateway wants it");
+                section.warn(name, "has a path, and sweepd appends its own to it (api_path or the directory's id); leave it out unless a gateway wants it");
             }
         }
         let (cloud, region) = (cloud?, region?);
@@ -150,6 +155,7 @@ impl Hosts {
             .map_or_else(|| cloud.api().to_owned(), |region| format!("https://{region}.api.security.microsoft.com"));
         Some(Self {
             api_url: api?.unwrap_or(standard),
+            api_path: api_path?,
             authority_url: cloud.authority(),
             given_authority: authority?,
             scope: cloud.scope(),
@@ -178,6 +184,7 @@ impl Tenant {
         Some(Self {
             tenant_id: tenant_id?,
             api_url: hosts.api_url,
+            api_path: hosts.api_path,
             authority_url: hosts.given_authority.unwrap_or_else(|| authority_url.to_owned()),
             scope: hosts.scope,
             default_scan: default_scan?,
@@ -201,6 +208,11 @@ impl Tenant {
         let application = self.auth.client_id().unwrap_or("managed identity");
         let registration = format!("{}/{}", self.tenant_id, application.trim().to_ascii_lowercase());
         if self.api_url.starts_with("http://") { format!("{registration} at {}", self.api_url) } else { registration }
+    }
+
+    /// The address that each call of the API begins with.
+    pub fn api_base(&self) -> String {
+        format!("{}{}", self.api_url, self.api_path)
     }
 
     /// What decides the order and the speed of its calls.

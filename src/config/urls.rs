@@ -64,6 +64,20 @@ pub(super) fn service_url(text: &str) -> Result<String, Wrong> {
     Ok(url.as_str().trim_end_matches('/').to_owned())
 }
 
+/// The path between a service's address and its calls, such as `/api/v1.0`: with a slash at its start, without one at
+/// its end; empty if calls follow the address directly.
+pub(super) fn service_path(text: &str) -> Result<String, Wrong> {
+    let path = text.trim().trim_end_matches('/');
+    let may_stand = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.' | b'~');
+    // Each part is what it looks like: no empty one, and none that a server resolves away.
+    let is_part = |part: &str| !matches!(part, "" | "." | "..") && part.bytes().all(may_stand);
+    match path.strip_prefix('/') {
+        None if path.is_empty() => Ok(String::new()),
+        Some(parts) if parts.split('/').all(is_part) => Ok(path.to_owned()),
+        _ => Err(Wrong::new("is not a path", "write one such as /api or /api/v1.0, of letters, digits and - _ . ~")),
+    }
+}
+
 /// Whether a URL that [`service_url`] has read goes on behind its host.
 pub(super) fn has_path(url: &str) -> bool {
     url.split_once("://").is_some_and(|(_, rest)| rest.contains('/'))
@@ -115,6 +129,19 @@ mod tests {
             ("http://[::ffff:127.0.0.1]", "http://[::ffff:7f00:1]"),
         ] {
             assert_eq!(service_url(text).as_deref(), Ok(read), "{text}");
+        }
+    }
+
+    #[test]
+    fn service_path_is_normalised_or_refused() {
+        for (text, read) in
+            [("/api", "/api"), (" /api/v1.0/ ", "/api/v1.0"), ("/defender/api", "/defender/api"), ("", ""), ("/", "")]
+        {
+            assert_eq!(service_path(text).as_deref(), Ok(read), "{text}");
+        }
+        for text in ["api", "//api", "/api//v1.0", "/api/../x", "/.", "/api?s3cret", "/api#s3cret", "/a b", "/%61"] {
+            let wrong = service_path(text).unwrap_err();
+            assert!(wrong.what == "is not a path" && !format!("{wrong:?}").contains("s3cret"), "{text}: {wrong:?}");
         }
     }
 

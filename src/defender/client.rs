@@ -222,7 +222,7 @@ fn cut(turn: Turn) -> Vec<(&'static str, String)> {
 }
 
 impl Client {
-    /// The Defender at `base`, reached with `sign_in`'s tokens.
+    /// The Defender whose calls begin with `base` (`https://…/api`), reached with `sign_in`'s tokens.
     pub fn new(wire: Arc<dyn Wire>, base: &str, sign_in: Arc<SignIn>) -> Self {
         Self { wire, base: base.to_owned(), sign_in }
     }
@@ -259,7 +259,7 @@ impl Client {
         let body = serde_json::json!({ "Comment": attempt.mark(comment), "ScanType": scan.as_str() });
         let request = Request {
             post: true,
-            url: format!("{}/api/machines/{machine}/runAntiVirusScan", self.base),
+            url: format!("{}/machines/{machine}/runAntiVirusScan", self.base),
             bearer: Some(token.secret.clone()),
             body: Body::Json(body.to_string()),
             metadata: false,
@@ -293,7 +293,7 @@ impl Client {
 
     /// `GET /api/machineactions`, one page.
     pub async fn list_actions(&self, token: &Token, wanted: &ActionQuery, turn: Turn) -> Read<Listed> {
-        let url = format!("{}/api/machineactions{}", self.base, query(&options(wanted, turn)));
+        let url = format!("{}/machineactions{}", self.base, query(&options(wanted, turn)));
         match self.read(token, url).await {
             Ok(reply) => match apart(&reply, wire::page) {
                 // A next link may point to another host (observed): it only says that there is more.
@@ -313,7 +313,7 @@ impl Client {
         if !may_stand_in_a_path(id) {
             return Read::Refused(format!("`{id}` is no id that may stand in a path"));
         }
-        match self.read(token, format!("{}/api/machineactions/{id}", self.base)).await {
+        match self.read(token, format!("{}/machineactions/{id}", self.base)).await {
             Ok(reply) => the_action(&reply, token),
             Err(other) => other,
         }
@@ -326,7 +326,7 @@ impl Client {
         }
         let request = Request {
             post: true,
-            url: format!("{}/api/machineactions/{id}/cancel", self.base),
+            url: format!("{}/machineactions/{id}/cancel", self.base),
             bearer: Some(token.secret.clone()),
             body: Body::Json(serde_json::json!({ "Comment": comment }).to_string()),
             metadata: false,
@@ -350,7 +350,7 @@ impl Client {
     }
 
     async fn first<T>(&self, token: &Token, list: &str, page: impl FnOnce(&Reply) -> Option<T>) -> Read<T> {
-        match self.read(token, format!("{}/api/{list}{}", self.base, query(&[("$top", "1".to_owned())]))).await {
+        match self.read(token, format!("{}/{list}{}", self.base, query(&[("$top", "1".to_owned())]))).await {
             Ok(reply) => match page(&reply) {
                 Some(page) => Read::Got(page),
                 None => Read::Failed(format!("the list is not readable: {}", start(&reply, token))),
@@ -361,7 +361,7 @@ impl Client {
 
     /// `GET /api/machines`, one page.
     pub async fn list_machines(&self, token: &Token, turn: Turn) -> Read<Machines> {
-        match self.read(token, format!("{}/api/machines{}", self.base, query(&cut(turn)))).await {
+        match self.read(token, format!("{}/machines{}", self.base, query(&cut(turn)))).await {
             Ok(reply) => apart(&reply, |reply| wire::machines(reply, turn.top)).map_or_else(
                 || Read::Failed(format!("the list of machines is not readable: {}", start(&reply, token))),
                 Read::Got,
@@ -372,7 +372,7 @@ impl Client {
 
     /// `GET /api/machines/{id}`: whether Defender knows the machine.
     pub async fn get_machine(&self, token: &Token, machine: MachineId) -> Read<()> {
-        match self.read(token, format!("{}/api/machines/{machine}", self.base)).await {
+        match self.read(token, format!("{}/machines/{machine}", self.base)).await {
             // Any 200 would do for a proxy's page of good wishes.
             Ok(reply) => match wire::machine(&reply) {
                 Some(known) if known == machine => Read::Got(()),

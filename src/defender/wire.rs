@@ -53,7 +53,7 @@ fn word<'de, D: serde::Deserializer<'de>>(field: D) -> Result<Option<String>, D:
 struct WirePage<'a> {
     #[serde(borrow)]
     value: Vec<&'a RawValue>,
-    #[serde(rename = "@odata.nextLink")]
+    #[serde(default, rename = "@odata.nextLink", deserialize_with = "word")]
     next_link: Option<String>,
 }
 
@@ -64,7 +64,9 @@ struct WireError {
 
 #[derive(Deserialize)]
 struct WireErrorBody {
+    #[serde(default, deserialize_with = "word")]
     code: Option<String>,
+    #[serde(default, deserialize_with = "word")]
     message: Option<String>,
 }
 
@@ -136,9 +138,13 @@ fn capped(raw: &str) -> String {
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct WireListed {
+    #[serde(default, deserialize_with = "word")]
     id: Option<String>,
+    #[serde(default, deserialize_with = "word")]
     health_status: Option<String>,
+    #[serde(default, deserialize_with = "word")]
     onboarding_status: Option<String>,
+    #[serde(default, deserialize_with = "word")]
     merged_into_machine_id: Option<String>,
 }
 
@@ -269,6 +275,80 @@ mod tests {
         assert_eq!((&kept["status"], &kept["commands"]), (&Value::from("Pending"), &Value::Null));
         assert!(kept["sweepd left out"].as_str().unwrap().starts_with("commands (50"), "{kept}");
         assert_eq!(action(&seen.raw).unwrap().action, seen.action, "it is read again as it was");
+    }
+
+    /// Every field that is documented or was seen, in the types that the schema of 2026-05 and captures have.
+    #[test]
+    fn field_of_an_odd_type_hides_no_action() {
+        let fields: serde_json::Map<String, Value> = serde_json::from_str(CREATED).unwrap();
+        let id = fields["id"].clone();
+        let object = serde_json::json!({"expirationUtc": null, "startTsModeUtc": null, "state": 1});
+        let odd = [Value::Null, object, Value::from(7), Value::from("Unheard"), serde_json::json!([{}])];
+        let more = ["troubleshootInfo", "requestSource", "externalId", "relatedFileInfo", "commands", "isUnheardOf"];
+        let names = fields.keys().map(String::as_str).chain(more).filter(|name| *name != "id");
+        let rows: Vec<String> = names
+            .flat_map(|name| odd.iter().map(move |value| (name.to_owned(), value.clone())))
+            .map(|(name, value)| {
+                let mut row = fields.clone();
+                row.insert(name, value);
+                Value::Object(row).to_string()
+            })
+            .collect();
+        let text = format!(r#"{{"value":[{}],"@odata.nextLink":null}}"#, rows.join(","));
+        let page = page(&Reply { status: 200, text, ..Reply::default() }).unwrap();
+        assert_eq!((page.entries, page.seen.len()), (rows.len(), rows.len()));
+        assert!(page.seen.iter().all(|seen| Value::from(seen.action.id.as_str()) == id));
+        let raw = &page.seen[0].raw;
+        assert_eq!(raw, &rows[0], "it is kept as it came");
+    }
+
+    #[test]
+    fn field_of_an_odd_type_hides_no_machine() {
+        let id = MachineId::from_bytes([1; 20]);
+        let row = |name: &str, value: Value| {
+            let mut row = serde_json::json!({"id": id.to_string(), "healthStatus": "Active"});
+            row[name] = value;
+            row.to_string()
+        };
+        let names = [
+            "computerDnsName",
+            "firstSeen",
+            "lastSeen",
+            "osBuild",
+            "osVersion",
+            "osPlatform",
+            "healthStatus",
+            "onboardingStatus",
+            "mergedIntoMachineId",
+            "isPotentialDuplication",
+            "isExcluded",
+            "exclusionReason",
+            "isAadJoined",
+            "riskScore",
+            "rbacGroupId",
+            "managedBy",
+            "vmMetadata",
+            "machineTags",
+            "defenderAvStatus",
+        ];
+        let odd =
+            [Value::Null, serde_json::json!({"state": 1}), Value::from(7), Value::from(true), serde_json::json!([])];
+        let rows: Vec<String> =
+            names.iter().flat_map(|name| odd.iter().map(|value| row(name, value.clone()))).collect();
+        let text = format!(r#"{{"value":[{}],"@odata.nextLink":7}}"#, rows.join(","));
+        let reply = Reply { status: 200, text, ..Reply::default() };
+        let page = machines(&reply, 10_000).unwrap();
+        assert_eq!((page.entries, page.ids.len(), page.more), (rows.len(), rows.len(), false));
+        assert!(page.ineligible.is_empty(), "{:?}", page.ineligible);
+        assert_eq!(machine_ids(&reply).unwrap().len(), rows.len());
+        assert!(rows.iter().all(|row| machine(&Reply { text: row.clone(), ..reply.clone() }) == Some(id)));
+    }
+
+    #[test]
+    fn error_with_a_code_of_an_odd_type_keeps_its_message() {
+        let text = r#"{"error":{"code":429,"message":"API calls quota exceeded!","target":{}}}"#.to_owned();
+        let (answer, _) = answer(&Reply { status: 429, text, ..Reply::default() }, Wall(0));
+        assert_eq!((answer.code, answer.message.as_deref()), (None, Some("API calls quota exceeded!")));
     }
 
     #[test]

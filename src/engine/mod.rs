@@ -79,7 +79,7 @@ fn client_of(
     let ids = Arc::clone(ids);
     let credential = Credential::new(&tenant.auth, authority);
     let sign_in = SignIn::new(Arc::clone(wire), Arc::clone(clock), Arc::new(move || ids.guid()), credential);
-    Client::new(Arc::clone(wire), &tenant.api_url, Arc::new(sign_in.knowing(server_time)))
+    Client::new(Arc::clone(wire), &tenant.api_base(), Arc::new(sign_in.knowing(server_time)))
 }
 
 /// What every loop of the engine shares.

@@ -13,7 +13,7 @@ use super::{Ids, client_of};
 use crate::clock::{Clock, local};
 use crate::config::{Network, Tenant};
 use crate::defender::{Claims, Client, Read, SignInError, Token, Wire};
-use crate::domain::id::{SlotId, TenantName};
+use crate::domain::id::{MachineId, SlotId, TenantName};
 use crate::domain::ledger::{Admission, CallKind};
 use crate::domain::permission::{Asked, Finding, NEEDS, judge};
 use crate::domain::silence::{Change, Silence};
@@ -79,6 +79,11 @@ struct Place {
     tenant: TenantRow,
     budget: BudgetRow,
 }
+
+/// An action and a machine that no tenant has, for a tenant that shows none: 404 to a read of them shows that the
+/// permission is there, and 403 that it is not. Microsoft's pages differ on which permission that is.
+const NO_ACTION: &str = "00000000-0000-4000-8000-000000000000";
+const NO_MACHINE: MachineId = MachineId::from_bytes([0; 20]);
 
 /// One look under way.
 struct Look<'a> {
@@ -156,19 +161,15 @@ impl Look<'_> {
             Ok(other) => (asked(other), None),
             Err(why) => (Asked::Not(why), None),
         };
-        let single = match action {
-            Some(id) => self.ask(CallKind::GetAction, client.get_action(token, &id)).await,
-            None => Asked::Not("there is no action that it could read".to_owned()),
-        };
+        let action = action.as_deref().unwrap_or(NO_ACTION);
+        let single = self.ask(CallKind::GetAction, client.get_action(token, action)).await;
         let (machines, machine) = match self.read(CallKind::ListMachines, client.any_machine(token)).await {
             Ok(Read::Got(id)) => (Asked::Allowed, id),
             Ok(other) => (asked(other), None),
             Err(why) => (Asked::Not(why), None),
         };
-        let known = match machine {
-            Some(id) => self.ask(CallKind::GetMachine, client.get_machine(token, id)).await,
-            None => Asked::Not("there is no machine that it could read".to_owned()),
-        };
+        let machine = machine.unwrap_or(NO_MACHINE);
+        let known = self.ask(CallKind::GetMachine, client.get_machine(token, machine)).await;
         let roles = claims.map(|claims| claims.roles.as_slice());
         let finding = |need: crate::domain::permission::Need| {
             let asked = match need.call {

@@ -73,9 +73,17 @@ impl<'tenant> Listed<'tenant> {
 
     const fn platform(&self) -> (&'static str, &'static str) {
         match self.machine.kind {
-            MachineKind::UnsupportedPlatform => ("RedHatEnterpriseLinux", "7.9"),
+            // Windows, Linux and macOS are scanned; phones are not.
+            MachineKind::UnsupportedPlatform => ("Android", "14"),
             MachineKind::OldClient => ("Windows10", "1703"),
-            _ => ("Windows11", "23H2"),
+            _ => {
+                let [.., last] = *self.machine.id.bytes();
+                match last % 8 {
+                    0 => ("Ubuntu", "22.4"),
+                    1 => ("macOS", "14.5"),
+                    _ => ("Windows11", "23H2"),
+                }
+            }
         }
     }
 

@@ -55,7 +55,7 @@ const WRONG: [(&str, &str); 14] = [
 ];
 
 /// The same, among the keys of a tenant.
-const WRONG_WITHIN: [(&str, &str); 19] = [
+const WRONG_WITHIN: [(&str, &str); 20] = [
     ("limits.per_minute = 0", "limits.per_minute: is 0"),
     ("limits.per_hour = 0", "limits.per_hour: is 0"),
     ("limits.per_minute = 2000", "limits.per_hour: is 1500, below per_minute (2000)"),
@@ -69,6 +69,7 @@ const WRONG_WITHIN: [(&str, &str); 19] = [
     ("cloud = 'china'", "cloud: `china` is not one of: commercial, gcc, gcc-high, dod"),
     ("region = 'mars'", "region: `mars` is not one of: us, eu"),
     ("cloud = 'gcc'\nregion = 'eu'", "region: the cloud gcc has no regions"),
+    ("api_path = 'api'", "api_path: is not a path"),
     ("authority_url = 'http://10.0.0.1'", "authority_url: is http:// to another host"),
     ("api_url = 'https://me:pw@x.y'", "api_url: has a user name or a password"),
     ("api_url = 'https://x.y/?q'", "api_url: has a query"),
@@ -131,7 +132,7 @@ fn without_a_tenant_there_is_nothing_to_do() {
 
 /// The hosts as Microsoft lists them (gov.md, run-av-scan.md): settings, API, sign-in, audience. Tokens for a
 /// regional host are asked for the cloud's first host.
-const HOSTS: [(&str, &str, &str, &str); 11] = [
+const HOSTS: [(&str, &str, &str, &str); 12] = [
     ("", COMMON, COM, COMMON),
     ("cloud = 'commercial'", COMMON, COM, COMMON),
     ("region = 'us'", "https://us.api.security.microsoft.com", COM, COMMON),
@@ -140,6 +141,7 @@ const HOSTS: [(&str, &str, &str, &str); 11] = [
     ("region = 'au'", "https://au.api.security.microsoft.com", COM, COMMON),
     ("region = 'swa'", "https://swa.api.security.microsoft.com", COM, COMMON),
     ("region = 'ina'", "https://ina.api.security.microsoft.com", COM, COMMON),
+    ("region = 'aea'", "https://aea.api.security.microsoft.com", COM, COMMON),
     ("cloud = 'gcc'", GCC, COM, GCC),
     ("cloud = 'gcc-high'", GOV, US, GOV),
     ("cloud = 'dod'", GOV, US, GOV),
@@ -163,6 +165,19 @@ fn clouds_and_regions_have_their_hosts() {
         let found = (tenant.api_url.as_str(), tenant.authority_url.as_str());
         assert_eq!(found, (api, authority), "{text}");
         assert_eq!(tenant.scope, format!("{scope}/.default"), "{text}");
+    }
+}
+
+#[test]
+fn base_of_the_calls_is_api_url_and_api_path() {
+    for (text, base) in [
+        ("", "https://api.securitycenter.microsoft.com/api"),
+        ("region = 'aea'\napi_path = '/api/v1.0/'", "https://aea.api.security.microsoft.com/api/v1.0"),
+        ("api_url = 'https://gateway.example/mde/'", "https://gateway.example/mde/api"),
+        ("api_url = 'https://gateway.example/mde'\napi_path = ''", "https://gateway.example/mde"),
+    ] {
+        let config = House::new(&tenant("contoso", text)).good();
+        assert_eq!(config.tenants[&name("contoso")].api_base(), base, "{text}");
     }
 }
 

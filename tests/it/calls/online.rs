@@ -142,14 +142,32 @@ async fn a_permission_conflict_is_told_from_the_live_answer() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn of_a_read_that_was_not_made_nothing_is_said() {
-    for (machines, because) in [(Vec::new(), "there is no machine that it could read"), (fleet(11, 1, "one"), "(403)")]
-    {
+async fn calls_go_below_the_configured_path() {
+    for (keys, exit) in [("api_path = '/api/v1.0'", 0), ("api_path = '/'", 69)] {
+        let scene = scene(|_, configured| keys.clone_into(&mut configured.keys)).await;
+        let (tenant, output) = checked(&scene.daemon);
+        assert_eq!(output.code, exit, "{keys}: {tenant}");
+        assert_eq!(arrivals(&scene.simulator)[1], u64::from(exit == 0), "{keys}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn tenant_without_machines_is_judged_by_live_answers() {
+    // Without an action and a machine, made-up ids are read: 404 is a yes, 403 a no.
+    for machines in [Vec::new(), fleet(11, 1, "one")] {
         let scene = scene(|tenant, _| tenant.machines.clone_from(&machines)).await;
+        let (tenant, output) = checked(&scene.daemon);
+        assert_eq!(output.code, 0, "{tenant}");
         refuse(&scene.simulator, CallKind::GetMachine, 403, "");
-        let (tenant, _) = checked(&scene.daemon);
-        let found = &tenant["features"][4];
-        assert!(text(found, "because").contains(because), "{found}");
+        refuse(&scene.simulator, CallKind::GetAction, 403, "");
+        let (tenant, output) = checked(&scene.daemon);
+        assert_eq!(output.code, 77, "{tenant}");
+        for (place, verdict) in [(1, "granted"), (2, "missing"), (3, "granted"), (4, "missing")] {
+            let found = &tenant["features"][place];
+            assert_eq!(text(found, "verdict"), verdict, "{found}");
+            let live = if verdict == "missing" { "(403)" } else { "a read was answered" };
+            assert!(text(found, "because").contains(live), "{found}");
+        }
     }
 }
 
