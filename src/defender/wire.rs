@@ -297,7 +297,7 @@ mod tests {
         let text = format!(r#"{{"value":[{}],"@odata.nextLink":null}}"#, rows.join(","));
         let page = page(&Reply { status: 200, text, ..Reply::default() }).unwrap();
         assert_eq!((page.entries, page.seen.len()), (rows.len(), rows.len()));
-        assert!(page.seen.iter().all(|seen| Value::from(seen.action.id.as_str()) == id));
+        assert!(page.seen.iter().all(|seen| seen.action.id.as_str() == id));
         let raw = &page.seen[0].raw;
         assert_eq!(raw, &rows[0], "it is kept as it came");
     }

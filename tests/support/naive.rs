@@ -380,6 +380,29 @@ fn judge(n: u64, id: Option<String>, merged: Option<&str>, onboarding: Option<&s
     }
 }
 
+/// What is said of a record below a header with these names, without what does not count in them; `None`: it is refused.
+fn cells(n: u64, at: usize, names: &[String], fields: &[String]) -> Option<Fate> {
+    // Of each name that stands there: what it says.
+    let of = |known: &[&str]| {
+        let mut all = Vec::new();
+        for known in known.iter().filter(|known| names.iter().any(|name| name == *known)) {
+            let here = names.iter().zip(fields).filter(|(name, _)| name == known);
+            all.push(one_of(&here.map(|(_, field)| field.as_str()).collect::<Vec<_>>())?);
+        }
+        Some(all)
+    };
+    let said = |all: Vec<&str>| all.into_iter().find(|text| !text.trim().is_empty()).map(ToOwned::to_owned);
+    let (ids, merged, onboarding) = (of(&IDS)?, said(of(&MERGED)?), said(of(&ONBOARDING)?));
+    of(&NAMES)?;
+    let unsaid = said(of(&UNSAID)?);
+    let priority = said(of(&PRIORITY)?);
+    fields.get(at)?;
+    if unsaid.is_some() {
+        return Some(Fate::Unsaid);
+    }
+    Some(judge(n, id(ids.first()?), merged.as_deref(), onboarding.as_deref(), priority.as_deref()))
+}
+
 /// What is said of a table, if it is one.
 fn table(text: &str) -> Option<Option<Vec<Fate>>> {
     let lines: Vec<&str> = text.split('\n').collect();
@@ -430,28 +453,7 @@ fn table(text: &str) -> Option<Option<Vec<Fate>>> {
                 continue;
             }
         }
-        let judged = || {
-            // Of each name that stands there: what it says.
-            let of = |known: &[&str]| {
-                let mut all = Vec::new();
-                for known in known.iter().filter(|known| known_names.iter().any(|name| name == *known)) {
-                    let here = known_names.iter().zip(&fields).filter(|(name, _)| name == known);
-                    all.push(one_of(&here.map(|(_, field)| field.as_str()).collect::<Vec<_>>())?);
-                }
-                Some(all)
-            };
-            let said = |all: Vec<&str>| all.into_iter().find(|text| !text.trim().is_empty()).map(ToOwned::to_owned);
-            let (ids, merged, onboarding) = (of(&IDS)?, said(of(&MERGED)?), said(of(&ONBOARDING)?));
-            of(&NAMES)?;
-            let unsaid = said(of(&UNSAID)?);
-            let priority = said(of(&PRIORITY)?);
-            fields.get(at)?;
-            if unsaid.is_some() {
-                return Some(Fate::Unsaid);
-            }
-            Some(judge(n, id(ids.first()?), merged.as_deref(), onboarding.as_deref(), priority.as_deref()))
-        };
-        fates.push(judged().unwrap_or(Fate::Refused(n)));
+        fates.push(cells(n, at, &known_names, &fields).unwrap_or(Fate::Refused(n)));
     }
     Some((!fates.is_empty()).then_some(fates))
 }

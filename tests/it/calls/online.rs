@@ -147,7 +147,7 @@ async fn calls_go_below_the_configured_path() {
         let scene = scene(|_, configured| keys.clone_into(&mut configured.keys)).await;
         let (tenant, output) = checked(&scene.daemon);
         assert_eq!(output.code, exit, "{keys}: {tenant}");
-        assert_eq!(arrivals(&scene.simulator)[1], u64::from(exit == 0), "{keys}");
+        assert_eq!(arrivals(&scene.simulator)[1], usize::from(exit == 0), "{keys}");
     }
 }
 
