@@ -77,8 +77,8 @@ async fn before_the_first_run_everything_is_told_and_nothing_is_made() {
     assert_eq!(because(4), "a read was answered", "of a machine, not of their list alone");
     assert!(because(5).contains("no action is cancelled to find out"), "{tenant}");
     assert_eq!(seen(&scene.simulator).calls["get_machine"].arrivals, 2);
-    // There is no action whose single read could be asked for.
-    assert_eq!(arrivals(&scene.simulator), [0, 2, 0, 2], "and no scan");
+    // There is no action yet: a made-up one is asked for.
+    assert_eq!(arrivals(&scene.simulator), [0, 2, 2, 2], "and no scan");
     assert!(!scene.daemon.site.state().exists(), "it makes no state folder");
 }
 
