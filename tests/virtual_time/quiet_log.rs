@@ -1,22 +1,23 @@
 //! A day of trouble, in virtual time: what the log says of it is read by somebody.
 
-use std::sync::{Arc, Mutex};
+use std::cell::RefCell;
+use std::sync::Once;
 use std::time::Duration;
 
 use crate::support::world::{BEGIN, Death, Setup, World};
 use sweepd::domain::ledger::CallKind;
 use sweepd::simulator::{Fault, FaultKind, Target};
 use tracing::field::{Field, Visit};
-use tracing::{Event, Level, Subscriber};
+use tracing::{Event, Subscriber};
 use tracing_subscriber::Layer;
+use tracing_subscriber::filter::LevelFilter;
 use tracing_subscriber::layer::{Context, SubscriberExt};
 
 const DAY: Duration = Duration::from_hours(24);
 const HEAD: &str = "the record's head";
 
 /// What an operator sees who has not asked for more.
-#[derive(Clone, Default)]
-struct Log(Arc<Mutex<Vec<String>>>);
+struct Log;
 
 struct Message(String);
 
@@ -28,14 +29,33 @@ impl Visit for Message {
     }
 }
 
+thread_local! {
+    /// What this thread has logged, while somebody listens.
+    static HEARD: RefCell<Option<Vec<String>>> = const { RefCell::new(None) };
+}
+
 impl<S: Subscriber> Layer<S> for Log {
     fn on_event(&self, event: &Event<'_>, _: Context<'_, S>) {
-        if *event.metadata().level() <= Level::INFO && event.metadata().target().starts_with("sweepd") {
-            let mut message = Message(String::new());
-            event.record(&mut message);
-            self.0.lock().unwrap().push(message.0);
+        if event.metadata().target().starts_with("sweepd") {
+            HEARD.with_borrow_mut(|heard| {
+                if let Some(heard) = heard {
+                    let mut message = Message(String::new());
+                    event.record(&mut message);
+                    heard.push(message.0);
+                }
+            });
         }
     }
+}
+
+/// Listens to every thread of this process. A subscriber of one thread misses what others, which have none, were the first
+/// to reach: whether anybody listens there is remembered for all.
+fn listen() {
+    static LISTENS: Once = Once::new();
+    LISTENS.call_once(|| {
+        let all = tracing_subscriber::registry().with(LevelFilter::INFO).with(Log);
+        tracing::subscriber::set_global_default(all).unwrap();
+    });
 }
 
 /// Every message of a day in which these calls are answered like this.
@@ -45,10 +65,10 @@ fn day(faults: &[Fault]) -> Vec<String> {
     for fault in faults {
         world.wire.with_tenant(|tenant| tenant.add_fault(fault.clone()));
     }
-    let log = Log::default();
-    let subscriber = tracing_subscriber::registry().with(log.clone());
-    tracing::subscriber::with_default(subscriber, || world.live(BEGIN + DAY, Death::Killed));
-    std::mem::take(&mut *log.0.lock().unwrap())
+    listen();
+    HEARD.set(Some(Vec::new()));
+    world.live(BEGIN + DAY, Death::Killed);
+    HEARD.take().unwrap()
 }
 
 fn status(code: u16) -> FaultKind {
